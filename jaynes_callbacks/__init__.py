@@ -1,0 +1,1 @@
+"""Watch whether training drives a network to arbitrage equilibrium."""
