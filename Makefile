@@ -1,0 +1,69 @@
+# Everything a newcomer or a contributor runs.  `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Worker processes of the test suite.
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo tensorboard test test-slow lint format types bench constraints clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed-dev  ## create .venv with everything for users and contributors
+
+demo: $(VENV)/.installed-demo  ## train an MLP on handwritten digits and watch its equilibrium
+	@$(BIN)/python -m experiments.train experiment=demo
+
+tensorboard: $(VENV)/.installed-demo  ## open TensorBoard on everything under outputs/
+	@$(BIN)/tensorboard --logdir outputs
+
+test: $(VENV)/.installed-dev  ## run the whole test suite on the CPU
+	@$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed-dev  ## run the campaigns that take minutes
+	@$(BIN)/python -m pytest -n $(JOBS) -m slow --timeout 3600
+
+lint: $(VENV)/.installed-dev  ## check format, lint and the import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.installed-dev  ## format and mend what lint can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(VENV)/.installed-dev  ## check the types, strictly
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev  ## time what is promised, with the answers asserted
+	@for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove .venv, caches and build leftovers; runs in outputs/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "jaynes_callbacks needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1);" \
+	       "name another one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "could not create $(VENV); on Debian and Ubuntu: apt-get install python3-venv"; \
+	  rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing jaynes_callbacks and its experiments into $(VENV) (a few minutes, once) ..."
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[experiments]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-demo
+	@echo "installing the contributors' tools into $(VENV) ..."
+	@$(PIP) --editable '.[experiments,wandb,dev]'
+	@touch $@
