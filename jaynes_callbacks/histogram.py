@@ -35,12 +35,12 @@ def _(values: Tensor, counts: Tensor, row: int) -> None:  # noqa: ARG001
     return None
 
 
-def count_(values: Tensor, counts: Int64[Tensor, "streams 4096"], row: int) -> None:
+def count_(values: Tensor, counts: Tensor, row: int) -> None:
     """Add the magnitudes of `values` to row `row` of `counts`, in place.
 
     Args:
         values: real floating-point tensor of any shape and strides, on the device of `counts`.
-        counts: int64 counts to add to.
+        counts: int64 ``[streams, 4096]`` to add to.
         row: the stream's row.
 
     Raises:
