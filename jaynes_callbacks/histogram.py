@@ -186,6 +186,5 @@ class MagnitudeHistogram(Metric):
         if dist_sync_fn is not None and not dist.is_initialized():
             super()._sync_dist(dist_sync_fn, process_group)
             return
-        total = self.counts.clone()
-        dist.all_reduce(total, group=cast(Any, process_group or self.process_group))
-        self.counts = total
+        # Metric.sync has put a copy of the rank's own counts aside.
+        dist.all_reduce(self.counts, group=cast(Any, process_group or self.process_group))

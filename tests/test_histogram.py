@@ -146,7 +146,9 @@ class TestLinearCounts:
         assert found.maximum == 2.0
         assert found.counts.tolist() == [1, 0, 1, 1]
 
-    @pytest.mark.parametrize("values", [torch.zeros(3, 2), torch.zeros(0), torch.tensor([math.nan])])
+    @pytest.mark.parametrize(
+        "values", [torch.zeros(3, 2), torch.zeros(0), torch.tensor([math.nan])]
+    )
     def test_nothing_to_count(self, values: Tensor) -> None:
         found = linear_counts(values)
         assert found.maximum == 0
