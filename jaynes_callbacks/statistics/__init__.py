@@ -1,0 +1,51 @@
+"""Counts in, typed results out: pure functions, batched over streams, on the counts' device.
+
+=================  ==========================================================================
+`binned`           the occupied bins of many streams side by side
+`moments`          moments of ln w
+`families`         the lognormal and its rivals
+`fit`              batched grouped maximum likelihood
+`goodness`         the gap and other distances to a fit
+`equilibrium`      utility, potential, entropy, arbitrage gap
+`paper`            the paper's own protocol
+=================  ==========================================================================
+"""
+
+from jaynes_callbacks.statistics.binned import Binned, occupied_bins
+from jaynes_callbacks.statistics.equilibrium import Equilibrium, equilibrium
+from jaynes_callbacks.statistics.families import FAMILIES, LOGNORMAL, Family
+from jaynes_callbacks.statistics.fit import Fit, fit_family
+from jaynes_callbacks.statistics.goodness import Distances, distances, gap, gap_standard_error
+from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
+from jaynes_callbacks.statistics.paper import (
+    PaperFit,
+    gaussian_linear,
+    linear_from_counts,
+    paper_protocol,
+)
+from jaynes_callbacks.statistics.status import Status
+
+__all__ = [
+    "FAMILIES",
+    "LOGNORMAL",
+    "Binned",
+    "Distances",
+    "Equilibrium",
+    "Family",
+    "Fit",
+    "LogMoments",
+    "PaperFit",
+    "Status",
+    "Totals",
+    "distances",
+    "equilibrium",
+    "fit_family",
+    "gap",
+    "gap_standard_error",
+    "gaussian_linear",
+    "linear_from_counts",
+    "log_moments",
+    "occupied_bins",
+    "paper_protocol",
+    "totals",
+]

@@ -1,0 +1,76 @@
+"""Moments of the magnitudes and of their logarithms, from counts (THEORY §3).
+
+Moments of ln w take every bin at its geometric middle; Sheppard's corrections remove the bin
+width's share (0.0002 of the variance at worst).  What remains, the slope of the density within a
+bin, moves the figures by less than 0.001 for laws as wide as the landmarks'.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE
+from jaynes_callbacks.statistics.binned import Binned
+
+__all__ = ["LogMoments", "Totals", "log_moments", "totals"]
+
+
+class Totals(NamedTuple):
+    """How many values took part, and how many did not."""
+
+    n: Int64[Tensor, " streams"]
+    zeros: Int64[Tensor, " streams"]
+    nonfinite: Int64[Tensor, " streams"]
+
+
+class LogMoments(NamedTuple):
+    """Per stream; nan where there is nothing to average.
+
+    Attributes:
+        mean: of ln w.
+        std: of ln w.
+        skew: of ln w; nan where all values lie in one bin.
+        kurtosis: excess kurtosis of ln w; nan where all values lie in one bin.
+        linear_mean: of w.
+        rms: of w.
+    """
+
+    mean: Float64[Tensor, " streams"]
+    std: Float64[Tensor, " streams"]
+    skew: Float64[Tensor, " streams"]
+    kurtosis: Float64[Tensor, " streams"]
+    linear_mean: Float64[Tensor, " streams"]
+    rms: Float64[Tensor, " streams"]
+
+
+def totals(counts: Int64[Tensor, "streams 4096"]) -> Totals:
+    """Count the finite non-zero values, the zeros and the non-finite ones."""
+    return Totals(
+        counts[:, FIRST_POSITIVE:FIRST_NONFINITE].sum(-1),
+        counts[:, :FIRST_POSITIVE].sum(-1),
+        counts[:, FIRST_NONFINITE:].sum(-1),
+    )
+
+
+def log_moments(binned: Binned) -> LogMoments:
+    """Moments of ln w, of w and of w² (W. F. Sheppard, Proc. London Math. Soc. 29 (1898) 353)."""
+    share = torch.where(binned.total[:, None] > 0, binned.share, torch.nan)
+    mean = (share * binned.middle).sum(-1)
+    centred = binned.middle - mean[:, None]
+    raw2, third, raw4 = ((share * centred**power).sum(-1) for power in (2, 3, 4))
+    width2 = (share * (binned.upper - binned.lower) ** 2).sum(-1)
+    second = raw2 - width2 / 12
+    fourth = raw4 - raw2 * width2 / 2 + 7 * width2**2 / 240
+    spread = torch.where(binned.occupied_number > 1, second.clamp(min=0), torch.nan)
+    low, high = binned.lower.exp(), binned.upper.exp()
+    square = (low**2 + low * high + high**2) / 3
+    return LogMoments(
+        mean,
+        spread.sqrt(),
+        third / spread**1.5,
+        fourth / spread**2 - 3,
+        (share * (low + high) / 2).sum(-1),
+        (share * square).sum(-1).sqrt(),
+    )
