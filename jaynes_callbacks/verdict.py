@@ -1,0 +1,58 @@
+"""Emergence: the verdict rule, stated before any experiment was run (THEORY §7).
+
+A stream's last record is held against its first:
+
+1. *emerged*: gap(end) < 0.02, below the gap of every rival family, and below gap(start) by more
+   than twice the standard error of the difference;
+2. *present from the start*: gap(start) < 0.02 already;
+3. *approaching*: the gap fell by more than twice that standard error, but 1 does not hold;
+4. *not emerging*: otherwise.
+
+A start that was already near is *present from the start* whatever followed: training cannot be
+given credit for it.  Where a gap is nan the verdict is *undetermined*, with the record's status.
+"""
+
+import math
+
+from jaynes_callbacks.record import Record
+
+__all__ = ["BANDS", "NEAR", "band", "verdict"]
+
+#: Upper limits of the display bands, in nats per value.
+BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
+#: The gap below which a distribution counts as lognormal.
+NEAR = BANDS["near"]
+
+
+def band(gap: float) -> str:
+    """Name of the display band of a gap; ``undetermined`` for nan.
+
+    >>> band(0.163), band(0.001)
+    ('no', 'lognormal-like')
+    """
+    return next((name for name, limit in BANDS.items() if gap < limit), "undetermined")
+
+
+def verdict(start: Record, end: Record) -> str:
+    """The rule above for one stream.
+
+    >>> start = Record(gap=0.163, gap_se=0.001)
+    >>> end = Record(gap=0.091, gap_se=0.001, rival_gaps={"exponential": 0.0})
+    >>> verdict(start, end)
+    'approaching'
+    """
+    if math.isnan(start.gap) or math.isnan(end.gap):
+        return "undetermined"
+    if start.gap < NEAR:
+        return "present from the start"
+    if not _fell(start, end):
+        return "not emerging"
+    rivals = [gap for gap in end.rival_gaps.values() if not math.isnan(gap)]
+    nearest = end.gap < min(rivals, default=math.inf)
+    return "emerged" if end.gap < NEAR and nearest else "approaching"
+
+
+def _fell(start: Record, end: Record) -> bool:
+    """Whether the gap fell by more than twice the standard error of the fall."""
+    errors = [0.0 if math.isnan(record.gap_se) else record.gap_se for record in (start, end)]
+    return start.gap - end.gap > 2 * math.hypot(*errors)
