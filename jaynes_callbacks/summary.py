@@ -153,7 +153,7 @@ def _measure(tally: Tally, kinds: Sequence[Kind]) -> _Measured:
     distances = statistics.distances(binned, lognormal)
     theory = statistics.equilibrium(binned, mu, sigma)
     maximum = _maximum(tally)
-    paper, gaussian = _paper(tally, kinds, maximum, moments.rms)
+    paper = _paper(tally, kinds, maximum, moments.rms)
     figures = {
         "max": maximum,
         "rms": moments.rms,
@@ -181,7 +181,7 @@ def _measure(tally: Tally, kinds: Sequence[Kind]) -> _Measured:
         "paper_mu": paper.mu,
         "paper_sigma": paper.sigma,
         "paper_amplitude": paper.amplitude,
-        "paper_r2_gaussian": gaussian.r2,
+        "paper_r2_gaussian": paper.r2_gaussian,
     }
     rival_gaps = {fit.family.name: statistics.gap(binned, fit) for fit in _rivals(fits)}
     return _Measured(figures, rival_gaps, lognormal.status, paper.status)
@@ -206,29 +206,18 @@ def _paper(
     kinds: Sequence[Kind],
     maximum: Float64[Tensor, " streams"],
     rms: Float64[Tensor, " streams"],
-) -> tuple[PaperFit, PaperFit]:
+) -> PaperFit:
     """The paper's protocol for weights (their own bins) and iota (bins made from the counts)."""
-    parts = []
-    for kind, bins in (("weight", PAPER_BINS), ("iota", PAPER_IOTA_BINS)):
-        rows = torch.tensor([i for i, own in enumerate(kinds) if own == kind], dtype=torch.int64)
-        rows = rows.to(maximum.device)
-        if kind == "weight":
-            linear = tally.linear[rows].to(torch.float64)
-        else:
-            linear = statistics.linear_from_counts(
-                tally.counts[rows], maximum[rows].nan_to_num(1.0), bins
-            )
-        null = statistics.gaussian_linear((maximum / rms)[rows].nan_to_num(1.0), bins)
-        both = statistics.paper_protocol(torch.cat([linear, null]))
-        parts.append((rows, both))
-    return tuple(_scatter(parts, half) for half in range(2))  # type: ignore[return-value]
-
-
-def _scatter(parts: Sequence[tuple[Tensor, PaperFit]], half: int) -> PaperFit:
-    """One half (0: the data, 1: the Gaussian null) of both kinds, in the streams' order."""
-    order = torch.cat([rows for rows, _ in parts]).argsort()
-    halves = [PaperFit(*(field.chunk(2)[half] for field in fit)) for _, fit in parts if len(fit.r2)]
-    return PaperFit(*(torch.cat(columns)[order] for columns in zip(*halves, strict=True)))
+    ours = [kind == "weight" for kind in kinds]
+    own_bins = torch.tensor(ours, dtype=torch.bool, device=maximum.device)
+    weights, iota = own_bins.nonzero().squeeze(-1), (~own_bins).nonzero().squeeze(-1)
+    from_counts = statistics.linear_from_counts(tally.counts[iota], maximum[iota], PAPER_IOTA_BINS)
+    fits = (
+        statistics.paper_protocol(tally.linear[weights], maximum[weights], rms[weights]),
+        statistics.paper_protocol(from_counts, maximum[iota], rms[iota]),
+    )
+    order = torch.cat([weights, iota]).argsort()
+    return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))
 
 
 def _to_host(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:

@@ -19,8 +19,8 @@ from jaynes_callbacks.statistics.goodness import Distances, distances, gap, gap_
 from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
-    gaussian_linear,
     linear_from_counts,
+    paper_curve,
     paper_protocol,
 )
 from jaynes_callbacks.statistics.status import Status
@@ -42,10 +42,10 @@ __all__ = [
     "fit_family",
     "gap",
     "gap_standard_error",
-    "gaussian_linear",
     "linear_from_counts",
     "log_moments",
     "occupied_bins",
+    "paper_curve",
     "paper_protocol",
     "totals",
 ]

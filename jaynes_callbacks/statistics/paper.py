@@ -1,185 +1,300 @@
-"""The paper's own protocol, faithfully (THEORY §6), and what random Gaussian weights score by it.
+"""The paper's own protocol: a lognormal curve through the size-weighted counts of equal bins.
 
-Magnitudes of one layer over their maximum, in equal bins on [0, 1]; the size-weighted count of a
-bin is its centre times its count; A'·LN(x; μ', σ') is fitted by least squares, LN the lognormal
-density.  A' is linear and is eliminated (variable projection, G. H. Golub & V. Pereyra, SIAM J.
-Numer. Anal. 10 (1973) 413); (μ', ln σ') go by Levenberg-Marquardt, all layers at once.
+Magnitudes of one layer are divided by their maximum and counted in equal bins on [0, 1]; a bin's
+*size-weighted count* is its centre × its count; least squares draw ``A'·LN(x; μ', σ')`` through
+these points, ``LN`` being the lognormal density (arXiv 2405.10955, its figures and Table II;
+THEORY §6).  R² of that curve cannot tell a lognormal layer from Gaussian weights, so the figure
+that Gaussian weights of the same max/rms would score always stands beside it.
+
+The fit is a variable projection (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10 (1973) 413):
+the amplitude is linear, so it is solved for exactly at every step, and Levenberg-Marquardt moves
+the other two parameters.  These are taken as natural parameters θ of the curve's logarithm, a
+parabola in ``t = (ln x − m)/s``, with m and s the layer's own mean and spread of ln x:
+
+    ``ln φ = θ₁ t − ½ θ₂ t²``,   ``σ'² = s²/θ₂``,   ``μ' = m + σ'² (1 + θ₁/s)``
+
+so that a ramp (uniform weights: θ₂ = 0, where σ' is infinite) is an ordinary point on the way and
+is recognised, not chased along a valley.
 """
 
 import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Real
 from torch import Tensor
 
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.statistics.status import Status
 
-__all__ = ["PaperFit", "gaussian_linear", "linear_from_counts", "paper_curve", "paper_protocol"]
+__all__ = ["PaperFit", "linear_from_counts", "paper_curve", "paper_protocol"]
 
-_MAX_ITERATIONS = 300
-#: Converged when a step moves μ' and ln σ' by less than this.
-_TOLERANCE = 1e-11
-_LONGEST_STEP = 0.5
-#: An optimum out here describes no peak within the data: a ramp or a spike in the first bin.
-_MU_BOUNDS = (-12.0, 1.0)
-_LOG_SIGMA_BOUNDS = (math.log(0.02), math.log(5.0))
+#: A fit needs this many bins, its three parameters and one more, that reach `_REACH` of the peak.
+_FEWEST_BINS = 4
+_REACH = 1e-3
+#: σ' beyond which the curve is a power law on the data, its peak a matter of extrapolation.
+_WIDEST = 10.0
+#: A curve over fewer bins than this, (Σφ)²/Σφ², is a spike between two bin centres.
+_FEWEST_BINS_OF_CURVE = 1.01
+
+_ITERATIONS = 100
+_SMALL_STEP = 1e-10
+_FIRST_DAMPING = 1e-3
+_EASE, _TIGHTEN = 0.1, 8.0
 
 
 class PaperFit(NamedTuple):
-    """The paper's figures of L streams; nan where `status` is not `Status.CONVERGED`.
+    """The paper's figures of L streams; nan wherever `status` is not `Status.CONVERGED`.
 
     Attributes:
-        r2: coefficient of determination, 1 − Σ(s − ŝ)²/Σ(s − s̄)² over all bins.
-        mu: μ' of w/max; of a lognormal layer μ + σ² − ln max.
-        sigma: σ'; of a lognormal layer σ.
-        amplitude: A'.
-        status: a `Status` per stream.
+        r2: R² = 1 − Σ(y − ŷ)²/Σ(y − ȳ)² over all bins, empty ones included; y are the
+            size-weighted counts, ȳ their plain mean over the bins.
+        mu: μ', in ln(w/max).
+        sigma: σ'.
+        amplitude: A', in w/max × values.
+        r2_gaussian: R² that Gaussian weights of the same max/rms score in expectation; nan
+            where even these have no fit (max/rms below about 1, where they are a ramp, or so
+            large that they all lie in the first bins).
+        status: `Status` codes of the fit to the observed counts.
     """
 
     r2: Float64[Tensor, " streams"]
     mu: Float64[Tensor, " streams"]
     sigma: Float64[Tensor, " streams"]
     amplitude: Float64[Tensor, " streams"]
+    r2_gaussian: Float64[Tensor, " streams"]
     status: Int64[Tensor, " streams"]
 
 
-class _Point(NamedTuple):
-    """Residuals and their Jacobian at one (μ', ln σ') per stream."""
+class _Curves(NamedTuple):
+    """What one least-squares fit a row finds: r2, mu, sigma and amplitude, and how it ended."""
 
-    theta: Float64[Tensor, "streams 2"]
-    loss: Float64[Tensor, " streams"]
-    amplitude: Float64[Tensor, " streams"]
+    figures: Float64[Tensor, "4 streams"]
+    status: Int64[Tensor, " streams"]
+
+
+class _Points(NamedTuple):
+    """Data of the fits: ``y`` over its peak, and the powers ``t⁰ … t⁴`` of its abscissae."""
+
+    y: Float64[Tensor, "streams bins"]
+    powers: Float64[Tensor, "streams bins 5"]
+
+    def rows(self, index: Int64[Tensor, " left"]) -> "_Points":
+        return _Points(self.y[index], self.powers[index])
+
+
+class _Projection(NamedTuple):
+    """What is left of least squares once the amplitude is at its optimum for θ."""
+
+    cost: Float64[Tensor, " streams"]
     gradient: Float64[Tensor, "streams 2"]
-    normal: Float64[Tensor, "streams 2 2"]
+    hessian: Float64[Tensor, "streams 2 2"]
 
 
-def linear_from_counts(
-    counts: Int64[Tensor, "streams 4096"], maximum: Float64[Tensor, " streams"], bins: int
-) -> Float64[Tensor, "streams {bins}"]:
-    """Equal bins on [0, maximum] made from counts on the grid.
+def paper_protocol(
+    linear: Real[Tensor, "streams bins"],
+    maximum: Float64[Tensor, " streams"],
+    rms: Float64[Tensor, " streams"],
+) -> PaperFit:
+    """Fit ``A'·LN(μ', σ')`` to the size-weighted counts of every stream at once.
 
-    Each code's count is split in proportion to overlap, as if spread evenly over its bin; the
-    part of the highest code beyond the maximum goes to the last bin.
+    A curve without a peak inside (0, 1) (the ramp of uniform weights, or a power law) is no
+    lognormal and gets `Status.NO_INTERIOR_OPTIMUM`, whatever its R²; one that is wider than
+    σ' = 10 or narrower than the bins gets `Status.AT_BOUND`; one of fewer than four bins that
+    reach a thousandth of the peak gets `Status.TOO_FEW_BINS`.
+
+    Args:
+        linear: counts of equal bins on [0, maximum], from `histogram.linear_counts` (exact) or
+            from `linear_from_counts`.
+        maximum: largest magnitude, in the tensor's unit.
+        rms: root mean square of the finite, non-zero magnitudes, in the same unit.
+
+    Returns:
+        One figure a stream, on the device of `linear`.
+
+    Example:
+        >>> import torch
+        >>> from jaynes_callbacks.histogram import linear_counts
+        >>> weights = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+        >>> maximum, counts = linear_counts(weights)
+        >>> fit = paper_protocol(counts[None], maximum[None], weights.double().std()[None])
+        >>> print(f"R² {fit.r2.item():.2f}, σ' {fit.sigma.item():.2f}")
+        R² 0.96, σ' 0.63
     """
-    edge = edges(counts.device)[FIRST_POSITIVE : FIRST_NONFINITE + 1]
-    number = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
-    below = torch.nn.functional.pad(number.cumsum(-1), (1, 0))
-    cut = maximum[:, None] * torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=edge.device)
-    cut[:, -1] = torch.inf
-    right = torch.searchsorted(edge, cut.contiguous()).clamp(1, len(edge) - 1)
-    start, end = edge[right - 1], edge[right]
-    part = ((cut - start) / (end - start)).clamp(0, 1)
-    cumulative = torch.lerp(below.gather(-1, right - 1), below.gather(-1, right), part)
-    return cumulative.diff(dim=-1)
-
-
-def gaussian_linear(
-    max_over_rms: Float64[Tensor, " streams"], bins: int
-) -> Float64[Tensor, "streams {bins}"]:
-    """Expected shares of Gaussian weights' magnitudes in equal bins on [0, max]."""
-    cut = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=max_over_rms.device)
-    return torch.erf(cut * max_over_rms[:, None] / math.sqrt(2)).diff(dim=-1)
+    gaussian = _half_normal_masses(rms / maximum, linear.shape[-1])
+    figures, status = _fit(torch.cat([linear.to(torch.float64), gaussian]))
+    observed, expected = figures.chunk(2, dim=-1)
+    r2, mu, sigma, amplitude = observed
+    return PaperFit(r2, mu, sigma, amplitude, expected[0], status[: len(linear)])
 
 
 def paper_curve(
-    centres: Float64[Tensor, " bins"],
+    x: Float64[Tensor, " points"],
     mu: Float64[Tensor, " streams"],
     sigma: Float64[Tensor, " streams"],
-) -> Float64[Tensor, "streams bins"]:
-    """LN(x; μ', σ') = exp(−(ln x − μ')²/2σ'²)/(x σ' √2π)."""
-    z = (centres.log() - mu[:, None]) / sigma[:, None]
-    return (-(z**2) / 2).exp() / (centres * sigma[:, None] * math.sqrt(2 * math.pi))
+) -> Float64[Tensor, "streams points"]:
+    """Lognormal density ``LN(x; μ', σ') = exp(−(ln x − μ')²/2σ'²)/(x σ' √2π)`` of x = w/max."""
+    z = (x.log() - mu[:, None]) / sigma[:, None]
+    return (-0.5 * z**2).exp() / (x * sigma[:, None] * math.sqrt(2.0 * math.pi))
 
 
-def paper_protocol(linear: Float64[Tensor, "streams bins"]) -> PaperFit:
-    """Fit the size-weighted counts of all streams at once.
+def linear_from_counts(
+    counts: Int64[Tensor, "streams 4096"], maximum: Float64[Tensor, " streams"], bins: int = 100
+) -> Float64[Tensor, "streams {bins}"]:
+    """Equal bins on [0, maximum] from the universal grid's counts.
+
+    Each code's count is split in proportion to overlap, as if its values were spread evenly over
+    its bin; in the highest bin, evenly up to the maximum.
 
     Args:
-        linear: counts (or expected counts) of equal bins on [0, max].
-
-    Returns:
-        The paper's figures, with a status instead of a number where the least squares have no
-        interior optimum (a uniform layer's ramp), end at a bound or do not converge.
+        counts: on the universal grid.
+        maximum: upper end of the bins; where only the counts are known, the upper edge of the
+            highest occupied code.  Values above it fall into the last bin.
+        bins: number of equal bins.
     """
-    number = linear.shape[-1]
-    centres = (torch.arange(number, dtype=torch.float64, device=linear.device) + 0.5) / number
-    scale = (linear * centres).amax(-1, keepdim=True)
-    weighted = linear * centres / torch.where(scale > 0, scale, 1.0)
-    point, status = _minimise(centres, weighted, _start(centres, weighted))
-    occupied = (linear > 0).sum(-1)
-    status = torch.where(occupied <= 3, Status.TOO_FEW_BINS, status)
-    status = torch.where(occupied == 0, Status.EMPTY, status)
-    total = (weighted - weighted.mean(-1, keepdim=True)).square().sum(-1)
-    figures = (
-        1 - point.loss / total,
-        point.theta[:, 0],
-        point.theta[:, 1].exp(),
-        point.amplitude * scale[:, 0],
-    )
-    keep = status == Status.CONVERGED
-    return PaperFit(*(torch.where(keep, figure, torch.nan) for figure in figures), status)
+    positive = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
+    below = torch.nn.functional.pad(positive.cumsum(-1), (1, 0))
+    grid = edges(counts.device)[FIRST_POSITIVE:]
+    cuts = maximum[:, None] * _equal_cuts(bins, counts.device)[1:-1]
+    code = (torch.searchsorted(grid, cuts, right=True) - 1).clamp(0, positive.shape[-1] - 1)
+    lower, upper = grid[code], torch.minimum(grid[code + 1], maximum[:, None])
+    share = ((cuts - lower) / (upper - lower)).clamp(0.0, 1.0)
+    inner = below.gather(-1, code) + share * positive.gather(-1, code)
+    return torch.cat([torch.zeros_like(below[:, :1]), inner, below[:, -1:]], dim=-1).diff(dim=-1)
 
 
-def _start(centres: Tensor, weighted: Tensor) -> Float64[Tensor, "streams 2"]:
-    """Moments of ln x under the curve s(x): LN's own mean and standard deviation."""
-    share = weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-300)
+def _equal_cuts(bins: int, device: torch.device) -> Float64[Tensor, " cuts"]:
+    return torch.arange(bins + 1, dtype=torch.float64, device=device) / bins
+
+
+def _half_normal_masses(
+    scale: Float64[Tensor, " streams"], bins: int
+) -> Float64[Tensor, "streams {bins}"]:
+    """Bin masses of |N(0, scale²)| on [0, 1], up to a constant factor."""
+    cuts = _equal_cuts(bins, scale.device)
+    return torch.erf(cuts / (math.sqrt(2.0) * scale[:, None])).diff(dim=-1)
+
+
+def _fit(counts: Float64[Tensor, "streams bins"]) -> _Curves:
+    """The curve of every row; rows that cannot be fitted keep nan and their reason."""
+    cuts = _equal_cuts(counts.shape[-1], counts.device)
+    centres = (cuts[1:] + cuts[:-1]) / 2
+    weighted = counts * centres
+    peak = weighted.amax(-1)
+    reaching = ((weighted >= _REACH * peak[:, None]) & (weighted > 0)).sum(-1)
+    enough = (reaching >= _FEWEST_BINS).nonzero().squeeze(-1)
+    found = _fit_full_rows(weighted[enough] / peak[enough, None], centres)
+    found.figures[3] *= peak[enough]
+    figures = torch.full((4, len(counts)), torch.nan, dtype=torch.float64, device=counts.device)
+    figures[:, enough] = torch.where(found.status == Status.CONVERGED, found.figures, torch.nan)
+    status = torch.where(peak > 0, int(Status.TOO_FEW_BINS), int(Status.EMPTY))
+    status[enough] = found.status
+    return _Curves(figures, status)
+
+
+def _fit_full_rows(
+    y: Float64[Tensor, "streams bins"], centres: Float64[Tensor, " bins"]
+) -> _Curves:
+    """Fit rows that have enough bins; the figures are of the last iterate, good or bad."""
     log_x = centres.log()
-    mean = (share * log_x).sum(-1)
-    spread = (share * (log_x - mean[:, None]) ** 2).sum(-1).sqrt()
-    return torch.stack([mean, spread.clamp(0.05, 3.0).log()], -1)
-
-
-def _evaluate(centres: Tensor, weighted: Tensor, theta: Tensor) -> _Point:
-    """Kaufman's form of the projected Jacobian: −(I − ĉĉᵀ) ∂c/∂θ · A, ĉ the unit curve."""
-    mu, sigma = theta[:, 0], theta[:, 1].exp()
+    share = y / y.sum(-1, keepdim=True)
+    mean = share @ log_x
+    std = (share * (log_x - mean[:, None]) ** 2).sum(-1).sqrt()
+    t = (log_x - mean[:, None]) / std[:, None]
+    points = _Points(y, torch.stack([torch.ones_like(t), t, t**2, t**3, t**4], dim=-1))
+    # A lognormal density with these moments of ln x has its peak at t = −s.
+    theta, converged = _levenberg_marquardt(points, torch.stack([-std, torch.ones_like(std)], -1))
+    variance = std**2 / theta[:, 1]
+    mu, sigma = mean + variance * (1.0 + theta[:, 0] / std), variance.sqrt()
     curve = paper_curve(centres, mu, sigma)
-    norm = curve.norm(dim=-1, keepdim=True).clamp(min=1e-150)
-    unit = curve / norm
-    projection = (unit * weighted).sum(-1, keepdim=True)
-    residual = weighted - projection * unit
-    z = (centres.log() - mu[:, None]) / sigma[:, None]
-    slopes = torch.stack([unit * z / sigma[:, None], unit * (z**2 - 1)], 1) * projection[:, None]
-    slopes = slopes - (slopes * unit[:, None]).sum(-1, keepdim=True) * unit[:, None]
-    gradient = (slopes @ residual[..., None]).squeeze(-1)
-    loss = residual.square().sum(-1)
-    return _Point(theta, loss, (projection / norm).squeeze(-1), gradient, slopes @ slopes.mT)
+    amplitude = (curve * y).sum(-1) / (curve**2).sum(-1)
+    spread = ((y - y.mean(-1, keepdim=True)) ** 2).sum(-1)
+    r2 = 1.0 - ((y - amplitude[:, None] * curve) ** 2).sum(-1) / spread
+    narrow = curve.sum(-1) ** 2 < _FEWEST_BINS_OF_CURVE * (curve**2).sum(-1)
+    status = _status(converged, mu, sigma, narrow)
+    return _Curves(torch.stack([r2, mu, sigma, amplitude]), status)
 
 
-def _minimise(centres: Tensor, weighted: Tensor, theta: Tensor) -> tuple[_Point, Tensor]:
-    best = _evaluate(centres, weighted, theta)
-    damping = torch.full_like(best.loss, 1e-3)
-    status = torch.full(best.loss.shape, int(Status.NOT_CONVERGED), device=theta.device)
-    active = torch.arange(len(theta), device=theta.device)
-    for _ in range(_MAX_ITERATIONS):
-        here = _Point(*(part[active] for part in best))
-        step = _damped_step(here, damping[active])
-        trial = _evaluate(centres, weighted[active], here.theta + step)
-        better = trial.loss <= here.loss
-        for whole, new in zip(best, trial, strict=True):
-            whole[active[better]] = new[better]
-        damping[active] *= torch.where(better, 0.2, 5.0)
-        small = step.abs().amax(-1) < _TOLERANCE
-        status[active[small]] = Status.CONVERGED
-        out = _outside(best.theta[active])
-        status[active[out]] = Status.NO_INTERIOR_OPTIMUM
-        active = active[~(small | out)]
-        if not len(active):
+def _status(
+    converged: Bool[Tensor, " streams"],
+    mu: Float64[Tensor, " streams"],
+    sigma: Float64[Tensor, " streams"],
+    narrow: Bool[Tensor, " streams"],
+) -> Int64[Tensor, " streams"]:
+    status = torch.full_like(mu, Status.CONVERGED, dtype=torch.int64)
+    status[narrow | (sigma > _WIDEST)] = Status.AT_BOUND
+    status[~converged] = Status.NOT_CONVERGED
+    # The curve's peak is at ln x = μ' − σ'²; sigma is nan where the parabola opens upward.
+    status[~(mu < sigma**2)] = Status.NO_INTERIOR_OPTIMUM
+    return status
+
+
+def _project(points: _Points, theta: Float64[Tensor, "streams 2"]) -> _Projection:
+    """Solve for the amplitude A; then derivatives of what is left, ½Σy² − ½⟨φ, y⟩²/⟨φ, φ⟩.
+
+    With ∂φ = φ·(t, −t²/2) every inner product is a moment of φ² or of φ·y over the bins.  The
+    Hessian is exact, 2A²⟨∂φ, ∂φᵀ⟩ − A⟨∂∂ᵀφ, y⟩ − ⟨φ, φ⟩ ∂A ∂Aᵀ: where the curve misses by as much
+    as it does on Gaussian weights, J'J converges too slowly.
+    """
+    t, t_squared = points.powers[..., 1], points.powers[..., 2]
+    shape = (theta[:, :1] * t - 0.5 * theta[:, 1:] * t_squared).exp()
+    with_shape, with_data = (torch.stack([shape**2, shape * points.y], 1) @ points.powers).unbind(1)
+    square = with_shape[:, :1]
+    amplitude = with_data[:, :1] / square
+    half = theta.new_tensor([1.0, -0.5])
+    slopes_shape, slopes_data = with_shape[:, 1:3] * half, with_data[:, 1:3] * half
+    slope = (slopes_data - 2.0 * amplitude * slopes_shape) / square
+    second = (
+        amplitude
+        * (2.0 * amplitude * with_shape - with_data)[:, 2:]
+        * theta.new_tensor([1.0, -0.5, 0.25])
+    )
+    hessian = (
+        second[:, [0, 1, 1, 2]].view(-1, 2, 2)
+        - square[..., None] * slope[:, :, None] * slope[:, None]
+    )
+    cost = (points.y**2).sum(-1) - (amplitude * with_data[:, :1]).squeeze(-1)
+    return _Projection(cost, amplitude * (amplitude * slopes_shape - slopes_data), hessian)
+
+
+def _levenberg_marquardt(
+    points: _Points, start: Float64[Tensor, "streams 2"]
+) -> tuple[Float64[Tensor, "streams 2"], Bool[Tensor, " streams"]]:
+    """Minimise the projected residual of all rows; a row that has converged leaves the batch."""
+    theta, converged = start.clone(), torch.zeros_like(start[:, 0], dtype=torch.bool)
+    row = torch.arange(len(start), device=start.device)
+    here, at, damping = start, _project(points, start), torch.full_like(start[:, 0], _FIRST_DAMPING)
+    for _ in range(_ITERATIONS):
+        step = _damped_step(at, damping)
+        trial = _project(points, here + step)
+        better = trial.cost <= at.cost
+        here = torch.where(better[:, None], here + step, here)
+        at = _Projection(*(_where(better, new, old) for new, old in zip(trial, at, strict=True)))
+        damping = damping * torch.where(better, _EASE, _TIGHTEN)
+        settled = (step.abs() <= _SMALL_STEP * (1.0 + here.abs())).all(-1)
+        theta[row], converged[row] = here, settled
+        left = (~settled).nonzero().squeeze(-1)
+        row, here, damping, points = row[left], here[left], damping[left], points.rows(left)
+        at = _Projection(*(field[left] for field in at))
+        if not len(row):
             break
-    return best, status
+    return theta, converged
 
 
-def _damped_step(point: _Point, damping: Tensor) -> Tensor:
-    diagonal = point.normal.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30)
-    damped = point.normal + torch.diag_embed(damping[:, None] * diagonal + 1e-300)
-    step = torch.linalg.solve_ex(damped, point.gradient)[0].nan_to_num(0.0, 0.0, 0.0)
-    longest = step.abs().amax(-1, keepdim=True)
-    return step * (_LONGEST_STEP / longest.clamp(min=_LONGEST_STEP))
+def _damped_step(
+    at: _Projection, damping: Float64[Tensor, " streams"]
+) -> Float64[Tensor, "streams 2"]:
+    """Solve (H + λ·½tr|H|) step = −gradient, H first made positive; nan where it vanishes."""
+    h_11, h_12, h_22 = at.hessian[:, 0, 0], at.hessian[:, 0, 1], at.hessian[:, 1, 1]
+    mean, radius = (h_11 + h_22) / 2, torch.hypot((h_11 - h_22) / 2, h_12)
+    lift = 2.0 * (radius - mean).clamp(min=0.0) + damping * (mean.abs() + radius)
+    h_11, h_22 = h_11 + lift, h_22 + lift
+    g_1, g_2 = at.gradient.unbind(-1)
+    determinant = h_11 * h_22 - h_12**2
+    return (
+        torch.stack([h_12 * g_2 - h_22 * g_1, h_12 * g_1 - h_11 * g_2], -1) / determinant[:, None]
+    )
 
 
-def _outside(theta: Tensor) -> Tensor:
-    mu, log_sigma = theta[:, 0], theta[:, 1]
-    low, high = _MU_BOUNDS
-    narrow, wide = _LOG_SIGMA_BOUNDS
-    return (mu < low) | (mu > high) | (log_sigma < narrow) | (log_sigma > wide)
+def _where(condition: Bool[Tensor, " streams"], new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(condition.view(-1, *[1] * (new.dim() - 1)), new, old)
