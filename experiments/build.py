@@ -1,0 +1,70 @@
+"""From a configuration to the parts of a run, each made by Hydra from its ``_target_``."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.errors import ConfigError, one_sentence
+from jaynes_callbacks import EquilibriumMonitor
+
+__all__ = ["Parts", "build"]
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    model: L.LightningModule
+    data: L.LightningDataModule
+    trainer: L.Trainer
+
+    @property
+    def monitors(self) -> list[EquilibriumMonitor]:
+        """The monitors among the trainer's callbacks."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, EquilibriumMonitor)]
+
+
+def build(cfg: DictConfig) -> Parts:
+    """Seed everything, then make data, model with its initial weights, and trainer.
+
+    The order is fixed, so that the same seed gives the same weights whatever watches the run.
+
+    Raises:
+        ConfigError: for a wrong value anywhere, in one sentence.
+    """
+    _seed(cfg.seed)
+    data = _part(cfg, "data")
+    model = _part(cfg, "model")
+    initialise: Callable[[L.LightningModule], None] = _part(cfg, "init")
+    with one_sentence("init"):
+        initialise(model)
+    callbacks, loggers = _mapping(cfg, "callbacks"), _mapping(cfg, "logger")
+    trainer = _part(cfg, "trainer", callbacks=callbacks, logger=loggers or False)
+    hyperparameters = OmegaConf.to_container(cfg, resolve=True)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(hyperparameters)
+    return Parts(model, data, trainer)
+
+
+def _seed(seed: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed: must be an integer from 0 to {2**32 - 1}, got {seed!r}")
+    L.seed_everything(seed, workers=True, verbose=False)
+
+
+def _part(cfg: DictConfig, key: str, **more: Any) -> Any:
+    with one_sentence(key):
+        return instantiate(cfg[key], _convert_="all", **more)
+
+
+def _mapping(cfg: DictConfig, key: str) -> list[Any]:
+    """What a mapping of names to ``_target_`` holds; an absent or empty one holds nothing."""
+    with one_sentence(key):
+        parts = instantiate(cfg.get(key) or {}, _convert_="all")
+    for name, part in parts.items():
+        if part is None or isinstance(part, str | int | float | dict | list):
+            raise ConfigError(f"{key}.{name}: expected a mapping with a _target_, got {part!r}")
+    return list(parts.values())

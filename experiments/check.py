@@ -1,0 +1,37 @@
+"""Arguments checked where they arrive: expected, got, which one."""
+
+__all__ = ["positive_int", "share"]
+
+
+def positive_int(what: str, value: object) -> int:
+    """The value, if it is an integer of at least 1.
+
+    Args:
+        what: the argument's name, for the message.
+        value: what the configuration holds.
+
+    Raises:
+        ValueError: if it is anything else.
+
+    Example:
+        >>> positive_int("width", 512)
+        512
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{what} must be a positive integer, got {value!r}")
+    return value
+
+
+def share(what: str, value: object) -> float:
+    """The value, if it is a number with 0 ≤ value < 1.
+
+    Args:
+        what: the argument's name, for the message.
+        value: what the configuration holds.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{what} must be a number of at least 0 and below 1, got {value!r}")
+    return float(value)

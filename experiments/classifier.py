@@ -1,0 +1,94 @@
+"""Any network of logits as a LightningModule."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassAccuracy
+
+from experiments.check import positive_int, share
+
+__all__ = ["Batch", "Classifier"]
+
+Batch = tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]
+
+
+class Classifier(L.LightningModule):
+    """Cross entropy and accuracy per epoch, under ``train/``, ``val/`` and ``test/``.
+
+    Args:
+        net: images in, logits out.
+        classes: number of classes.
+        optimizer: makes an optimizer of parameters, as Hydra's ``_partial_: true`` gives it.
+        label_smoothing: share of the target spread over all classes, in training only.
+
+    Raises:
+        ValueError: for a wrong number of classes or label smoothing outside [0, 1).
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim import AdamW
+        >>> from experiments.models import MLP
+        >>> model = Classifier(MLP((1, 8, 8), 10), classes=10, optimizer=partial(AdamW, lr=1e-3))
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        classes: int,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        positive_int("classes", classes)
+        self.net = net
+        self.make_optimizer = optimizer
+        self.label_smoothing = share("label_smoothing", label_smoothing)
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(classes, average="micro")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch of images."""
+        logits: Tensor = self.net(images)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Loss of one batch."""
+        return self._step("train", self.train_accuracy, batch, self.label_smoothing)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Score one batch of the validation split."""
+        self._step("val", self.val_accuracy, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Score one batch of the test split."""
+        self._step("test", self.test_accuracy, batch)
+
+    def _step(
+        self, stage: str, accuracy: MulticlassAccuracy, batch: Batch, label_smoothing: float = 0.0
+    ) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        accuracy(logits, labels)
+        per_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
+        self.log(f"{stage}/loss", loss, **per_epoch)
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=stage == "val", **per_epoch)
+        return loss
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimizer over all parameters.
+
+        Raises:
+            ValueError: if the optimizer does not accept its arguments.
+        """
+        try:
+            return self.make_optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer: {error}") from error

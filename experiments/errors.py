@@ -1,0 +1,52 @@
+"""A wrong configuration, told in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import CompactHydraException, InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["ConfigError", "one_sentence"]
+
+_USERS_MISTAKES = (
+    ImportError,
+    MisconfigurationException,
+    OmegaConfBaseException,
+    OSError,
+    TypeError,
+    ValueError,
+)
+
+
+class ConfigError(CompactHydraException):
+    """What is wrong with the configuration; Hydra prints it without a traceback.
+
+    ``HYDRA_FULL_ERROR=1`` shows the traceback of the cause all the same.
+    """
+
+
+@contextmanager
+def one_sentence(where: str) -> Iterator[None]:
+    """Turn what a wrong argument raises into a `ConfigError`; other exceptions pass.
+
+    Args:
+        where: the part of the configuration that is at work, such as ``model``.
+
+    Raises:
+        ConfigError: ``where``, a colon, and what the cause says, on one line.
+    """
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if cause is not None and not isinstance(cause, _USERS_MISTAKES):
+            raise
+        raise ConfigError(f"{where}: {_one_line(cause or error)}") from error
+    except _USERS_MISTAKES as error:
+        raise ConfigError(f"{where}: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines) or type(error).__name__

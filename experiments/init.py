@@ -1,0 +1,103 @@
+"""Initial weights of a chosen law, every law at the same variance.
+
+Whether training makes a layer lognormal, or merely keeps what it was given, is only seen from
+several starts.  So that nothing but the law differs between them, each has He's variance 2/fan_in
+(He et al., ICCV 2015, Eq. 10): ``w = √(2/fan_in) · X`` with E X = 0 and E X² = 1.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = [
+    "Law",
+    "he_scaled",
+    "keep",
+    "laplace",
+    "lognormal",
+    "normal",
+    "orthogonal",
+    "student_t",
+    "uniform",
+]
+
+#: Draws X, mean 0 and variance 1, of the shape of a weight; uses torch's global generator.
+Law = Callable[[Float[Tensor, "out *fan_in"]], Float[Tensor, "out *fan_in"]]
+
+
+def keep(model: nn.Module) -> None:
+    """Leave the model as torch made it."""
+
+
+@torch.no_grad()
+def he_scaled(model: nn.Module, *, law: Law) -> None:
+    """Draw all linear and convolution weights from a law, at variance 2/fan_in; biases become 0.
+
+    Args:
+        model: initialised in place; other kinds of layers stay as they are.
+        law: one of this module's, by Hydra's ``_partial_: true``.
+
+    Example:
+        >>> layer = nn.Linear(512, 512)
+        >>> he_scaled(layer, law=normal)
+        >>> bool((layer.weight.var() * 512 - 2).abs() < 0.1)
+        True
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            fan_in = layer.weight[0].numel()
+            layer.weight.copy_(law(layer.weight).mul_(math.sqrt(2 / fan_in)))
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+def normal(weight: Tensor) -> Tensor:
+    """Gaussian; |w| is half-normal.  With `he_scaled` this is `nn.init.kaiming_normal_`."""
+    return torch.randn_like(weight)
+
+
+def uniform(weight: Tensor) -> Tensor:
+    """Uniform on ±√3.  With `he_scaled` this is `nn.init.kaiming_uniform_` for ReLU."""
+    return torch.empty_like(weight).uniform_(-math.sqrt(3), math.sqrt(3))
+
+
+def laplace(weight: Tensor) -> Tensor:
+    """Laplace of scale 1/√2; |w| is exponential."""
+    return torch.distributions.Laplace(0.0, math.sqrt(0.5)).sample(weight.shape).to(weight)
+
+
+def student_t(weight: Tensor, *, dof: float) -> Tensor:
+    """Student's t over its standard deviation √(ν/(ν−2)).
+
+    Raises:
+        ValueError: for ``dof`` ≤ 2, where the variance is infinite.
+    """
+    if not dof > 2:
+        raise ValueError(f"dof must be above 2 for a finite variance, got {dof!r}")
+    draws = torch.distributions.StudentT(torch.as_tensor(float(dof))).sample(weight.shape)
+    return draws.to(weight) * math.sqrt((dof - 2) / dof)
+
+
+def lognormal(weight: Tensor, *, sigma: float) -> Tensor:
+    """Magnitude exp(σz − σ²), z standard normal, with a random sign: E w² = 1 for every σ.
+
+    Raises:
+        ValueError: for a ``sigma`` that is not positive.
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma!r}")
+    magnitude = torch.randn_like(weight).mul_(sigma).sub_(sigma**2).exp_()
+    return magnitude * torch.randint_like(weight, 2).mul_(2).sub_(1)
+
+
+def orthogonal(weight: Tensor) -> Tensor:
+    """Rows (or columns, if there are more rows) orthogonal, at unit variance per entry.
+
+    `nn.init.orthogonal_` gives the entries of an [out, fan_in] matrix the variance
+    1/max(out, fan_in) (Saxe, McClelland and Ganguli, ICLR 2014).
+    """
+    draws = nn.init.orthogonal_(torch.empty_like(weight))
+    return draws * math.sqrt(max(weight.shape[0], weight[0].numel()))

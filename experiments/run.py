@@ -1,0 +1,77 @@
+"""One run: build the parts, fit, test, report."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from experiments.build import Parts, build
+from experiments.closing import report
+from experiments.errors import ConfigError, one_sentence
+
+__all__ = ["run"]
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train, score, and print what the monitor saw.
+
+    Args:
+        cfg: composed from ``conf/train.yaml``.
+
+    Returns:
+        The metric that ``optimized_metric`` names; None if it names none.
+
+    Raises:
+        ConfigError: for a wrong configuration, in one sentence.
+    """
+    parts = build(cfg)
+    with _known_warnings():
+        metrics = _fit(parts, cfg.ckpt_path)
+        if cfg.test:
+            metrics |= _test(parts)
+    if parts.trainer.is_global_zero:
+        report(Console(), Path(cfg.paths.output_dir), metrics, parts)
+    return _chosen(metrics, cfg.optimized_metric)
+
+
+def _fit(parts: Parts, ckpt_path: str | None) -> dict[str, float]:
+    try:
+        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=ckpt_path)
+    except Exception:
+        # Before the first update only arguments can be wrong; later it is a defect, and its
+        # traceback is what helps.
+        if parts.trainer.global_step > 0:
+            raise
+        with one_sentence("before training could begin"):
+            raise
+    return _numbers(parts.trainer.callback_metrics)
+
+
+def _test(parts: Parts) -> dict[str, float]:
+    return _numbers(parts.trainer.test(parts.model, datamodule=parts.data, verbose=False)[0])
+
+
+def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}  # type: ignore[arg-type]
+
+
+def _chosen(metrics: Mapping[str, float], name: str | None) -> float | None:
+    if name is None:
+        return None
+    if name not in metrics:
+        raise ConfigError(
+            f"optimized_metric: {name!r} was not logged by this run; "
+            f"logged were {', '.join(sorted(metrics)) or 'none'}"
+        )
+    return metrics[name]
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The data lie in memory and a batch is one indexing operation: workers would slow it.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        yield

@@ -1,0 +1,26 @@
+"""``python -m experiments.train``: the command line over ``conf/``."""
+
+import hydra
+from omegaconf import DictConfig
+
+__all__ = ["main"]
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Run one configuration.
+
+    Args:
+        cfg: composed by Hydra from ``conf/train.yaml`` and the command line.
+
+    Returns:
+        The metric for sweepers.
+    """
+    # torch and lightning take seconds to import: --help and typing errors need not wait for them.
+    from experiments.run import run
+
+    return run(cfg)
+
+
+if __name__ == "__main__":
+    main()
