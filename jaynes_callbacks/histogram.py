@@ -157,6 +157,15 @@ class MagnitudeHistogram(Metric):
         empty = torch.zeros(len(self.streams), CODES, dtype=torch.int64)
         self.add_state("counts", default=empty, dist_reduce_fx="sum")
 
+    def add_stream(self, name: str) -> int:
+        """Begin one more stream, with nothing counted yet; its row."""
+        if name in self.streams:
+            raise ValueError(f"there is a stream {name!r} already")
+        self.streams += (name,)
+        self.counts = torch.nn.functional.pad(self.counts, (0, 0, 0, 1))
+        self._defaults["counts"] = torch.zeros_like(self.counts)
+        return len(self.streams) - 1
+
     def update(self, values: Tensor, stream: int | str = 0) -> None:
         """Count the magnitudes of `values` into `stream` (its row or its name)."""
         count_(values, self.counts, self._row(stream))

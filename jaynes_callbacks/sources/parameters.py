@@ -1,0 +1,95 @@
+"""The weights of a model: which parameters are streams, and counting them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.histogram import count_, linear_counts, subsample
+from jaynes_callbacks.record import Stream, Tally
+from jaynes_callbacks.sources.selection import Selection, Skipped
+from jaynes_callbacks.summary import PAPER_BINS
+
+__all__ = ["WeightStream", "find_weights", "sample", "tally_weights"]
+
+#: Values kept of each stream's first state, for the distance moved: 16 KiB.
+_SAMPLE = 4096
+
+
+@dataclass(frozen=True)
+class WeightStream:
+    """A stream and the parameter that it watches."""
+
+    stream: Stream
+    parameter: nn.Parameter
+
+
+def find_weights(
+    model: nn.Module, selection: Selection
+) -> tuple[list[WeightStream], list[Skipped]]:
+    """Every parameter with two or more dimensions, tied ones once, and what is left out and why."""
+    found: dict[int, WeightStream] = {}
+    skipped: list[Skipped] = []
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in found:
+            first = found[id(parameter)]
+            aliases = (*first.stream.aliases, name)
+            found[id(parameter)] = replace(first, stream=replace(first.stream, aliases=aliases))
+        elif reason := _reason_to_skip(name, parameter, selection):
+            skipped.append(Skipped(name, reason))
+        else:
+            stream = Stream("weight", name, tuple(parameter.shape))
+            found[id(parameter)] = WeightStream(stream, parameter)
+    return list(found.values()), skipped
+
+
+def _reason_to_skip(name: str, parameter: nn.Parameter, selection: Selection) -> str:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        return "not initialised yet (lazy)"
+    if parameter.dim() < 2:
+        return "fewer than 2 dimensions"
+    if not selection.admits(name):
+        return "excluded by pattern"
+    if parameter.is_meta:
+        return "on the meta device, without values"
+    if not parameter.dtype.is_floating_point:
+        return f"not floating-point ({parameter.dtype})"
+    if parameter.numel() < max(1, selection.min_size):
+        return f"fewer than min_size={max(1, selection.min_size)} elements"
+    return ""
+
+
+def tally_weights(weights: Sequence[WeightStream]) -> Tally:
+    """Count every weight as it is now; no host synchronisation."""
+    device = weights[0].parameter.device if weights else torch.device("cpu")
+    counts = torch.zeros(len(weights), CODES, dtype=torch.int64, device=device)
+    maxima, linear = [], []
+    for row, weight in enumerate(weights):
+        _count_row(weight.parameter, counts, row)
+        paper = linear_counts(weight.parameter, PAPER_BINS)
+        maxima.append(paper.maximum.to(device))
+        linear.append(paper.counts.to(device))
+    if not weights:
+        return Tally(counts, counts.new_zeros(0, dtype=torch.float64), counts[:, :PAPER_BINS])
+    return Tally(counts, torch.stack(maxima), torch.stack(linear))
+
+
+def _count_row(parameter: Tensor, counts: Tensor, row: int) -> None:
+    if parameter.device == counts.device:
+        count_(parameter, counts, row)
+        return
+    own = torch.zeros(1, CODES, dtype=torch.int64, device=parameter.device)
+    count_(parameter, own, 0)
+    counts[row] += own[0].to(counts.device)
+
+
+def sample(weight: WeightStream) -> Float[Tensor, " values"]:
+    """A fixed set of at most 4096 of the parameter's values, copied; whole if it is smaller.
+
+    ‖w − w₀‖/‖w₀‖ over 4096 values has a standard error of about 1 % of itself, and is exactly zero
+    where nothing moved.
+    """
+    return subsample(weight.parameter.detach(), _SAMPLE).reshape(-1).to(torch.float32, copy=True)
