@@ -1,13 +1,16 @@
 """What a source hands its records to: the protocol that loggers, datasets and figures follow."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaynes_callbacks.record import Records
 
-__all__ = ["RunContext", "Sink"]
+__all__ = ["RunContext", "Sink", "sparing"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,36 @@ class RunContext:
 class Sink(Protocol):
     """A destination of records.  Only the main process (rank 0) calls it.
 
-    An exception raised in `write` or `close` is reported once and stops neither the training run
-    nor the other sinks; one raised in `open` for a wrong argument stops the run at setup.
+    An exception raised in any method is reported once; the sink is then left out, and neither the
+    training run nor the other sinks stop.  Wrong arguments belong into the sink's constructor.
     """
 
     def open(self, context: RunContext) -> None:
-        """Make ready, before the first record; wrong arguments raise here."""
+        """Make ready, before the first record."""
 
     def write(self, records: Records, history: Records) -> None:
         """Take one snapshot; `history` holds all rows so far without their counts."""
 
     def close(self, start: Records, end: Records, history: Records) -> None:
         """Finish; `start` and `end` are the first and the last snapshot, with their counts."""
+
+
+def sparing(items: Iterable[T], act: Callable[[T], None]) -> list[T]:
+    """Let every item act; an exception costs that item its place, and nothing else.
+
+    Returns:
+        The items that did not fail.  Each failure is said in a warning.
+    """
+    working = []
+    for item in items:
+        try:
+            act(item)
+            working.append(item)
+        except Exception as error:
+            warnings.warn(
+                f"{type(item).__name__} gets no more records in this run: "
+                f"{type(error).__name__}: {error}; training and all else go on, and "
+                "monitor.history keeps every record",
+                stacklevel=2,
+            )
+    return working

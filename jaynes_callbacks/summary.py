@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaynes_callbacks.record import Kind, Record, Records, Stream, Tally
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Fit, PaperFit, Status
 from jaynes_callbacks.verdict import NEAR, verdict
 
-__all__ = ["PAPER_BINS", "PAPER_IOTA_BINS", "aggregates", "recompute", "summarise"]
+__all__ = ["PAPER_BINS", "PAPER_IOTA_BINS", "aggregates", "counts_of", "recompute", "summarise"]
 
 #: Equal bins of the paper's protocol; the paper does not state its own for weights.
 PAPER_BINS = 100
@@ -70,6 +70,7 @@ def summarise(
     rows = []
     for row, stream in enumerate(streams):
         codes = counts[row].nonzero()[0]
+        columns: dict[str, Any] = {name: figures[name][row] for name in measured.figures}
         record = Record(
             run=run,
             step=step,
@@ -86,7 +87,7 @@ def summarise(
             codes=codes,
             counts=counts[row][codes],
             paper_counts=linear[row] if stream.kind == "weight" else linear[row][:0],
-            **{name: figures[name][row] for name in measured.figures},
+            **columns,
         )
         rows.append(_judged(record, start or {}))
     return Records(rows)
@@ -100,11 +101,10 @@ def recompute(records: Iterable[Record]) -> Records:
     rows = list(records)
     if not rows:
         return Records()
-    counts = torch.zeros(len(rows), CODES, dtype=torch.int64)
+    counts = counts_of(rows)
     linear = torch.zeros(len(rows), PAPER_BINS, dtype=torch.int64)
     maximum = torch.full((len(rows),), torch.nan, dtype=torch.float64)
     for index, row in enumerate(rows):
-        counts[index, torch.from_numpy(row.codes)] = torch.from_numpy(row.counts)
         if row.kind == "weight":
             linear[index] = torch.from_numpy(row.paper_counts)
             maximum[index] = row.max
@@ -116,6 +116,14 @@ def recompute(records: Iterable[Record]) -> Records:
         )
         for new, old in zip(again, rows, strict=True)
     )
+
+
+def counts_of(records: Sequence[Record]) -> Int64[Tensor, "streams 4096"]:
+    """The saved counts of some records as they were counted, one row each."""
+    counts = torch.zeros(len(records), CODES, dtype=torch.int64)
+    for index, record in enumerate(records):
+        counts[index, torch.from_numpy(record.codes)] = torch.from_numpy(record.counts)
+    return counts
 
 
 def aggregates(records: Iterable[Record]) -> dict[str, float]:

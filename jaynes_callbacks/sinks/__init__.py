@@ -1,0 +1,1 @@
+"""Where records go; each sink follows `jaynes_callbacks.sink.Sink` and knows no source."""

@@ -8,10 +8,12 @@
 `goodness`         the gap and other distances to a fit
 `equilibrium`      utility, potential, entropy, arbitrage gap
 `paper`            the paper's own protocol
+`curve`            its least squares
 =================  ==========================================================================
 """
 
 from jaynes_callbacks.statistics.binned import Binned, occupied_bins
+from jaynes_callbacks.statistics.curve import paper_curve
 from jaynes_callbacks.statistics.equilibrium import Equilibrium, equilibrium
 from jaynes_callbacks.statistics.families import FAMILIES, LOGNORMAL, Family
 from jaynes_callbacks.statistics.fit import Fit, fit_family
@@ -19,8 +21,8 @@ from jaynes_callbacks.statistics.goodness import Distances, distances, gap, gap_
 from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
+    half_normal_masses,
     linear_from_counts,
-    paper_curve,
     paper_protocol,
 )
 from jaynes_callbacks.statistics.status import Status
@@ -42,6 +44,7 @@ __all__ = [
     "fit_family",
     "gap",
     "gap_standard_error",
+    "half_normal_masses",
     "linear_from_counts",
     "log_moments",
     "occupied_bins",

@@ -5,16 +5,6 @@ Magnitudes of one layer are divided by their maximum and counted in equal bins o
 these points, ``LN`` being the lognormal density (arXiv 2405.10955, its figures and Table II;
 THEORY §6).  R² of that curve cannot tell a lognormal layer from Gaussian weights, so the figure
 that Gaussian weights of the same max/rms would score always stands beside it.
-
-The fit is a variable projection (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10 (1973) 413):
-the amplitude is linear, so it is solved for exactly at every step, and Levenberg-Marquardt moves
-the other two parameters.  These are taken as natural parameters θ of the curve's logarithm, a
-parabola in ``t = (ln x − m)/s``, with m and s the layer's own mean and spread of ln x:
-
-    ``ln φ = θ₁ t − ½ θ₂ t²``,   ``σ'² = s²/θ₂``,   ``μ' = m + σ'² (1 + θ₁/s)``
-
-so that a ramp (uniform weights: θ₂ = 0, where σ' is infinite) is an ordinary point on the way and
-is recognised, not chased along a valley.
 """
 
 import math
@@ -25,9 +15,16 @@ from jaxtyping import Bool, Float64, Int64, Real
 from torch import Tensor
 
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
+from jaynes_callbacks.statistics.curve import fit_curve, paper_curve
 from jaynes_callbacks.statistics.status import Status
 
-__all__ = ["PaperFit", "linear_from_counts", "paper_curve", "paper_protocol"]
+__all__ = [
+    "PaperFit",
+    "half_normal_masses",
+    "linear_from_counts",
+    "paper_curve",
+    "paper_protocol",
+]
 
 #: A fit needs this many bins, its three parameters and one more, that reach `_REACH` of the peak.
 _FEWEST_BINS = 4
@@ -36,11 +33,6 @@ _REACH = 1e-3
 _WIDEST = 10.0
 #: A curve over fewer bins than this, (Σφ)²/Σφ², is a spike between two bin centres.
 _FEWEST_BINS_OF_CURVE = 1.01
-
-_ITERATIONS = 100
-_SMALL_STEP = 1e-10
-_FIRST_DAMPING = 1e-3
-_EASE, _TIGHTEN = 0.1, 8.0
 
 
 class PaperFit(NamedTuple):
@@ -73,24 +65,6 @@ class _Curves(NamedTuple):
     status: Int64[Tensor, " streams"]
 
 
-class _Points(NamedTuple):
-    """Data of the fits: ``y`` over its peak, and the powers ``t⁰ … t⁴`` of its abscissae."""
-
-    y: Float64[Tensor, "streams bins"]
-    powers: Float64[Tensor, "streams bins 5"]
-
-    def rows(self, index: Int64[Tensor, " left"]) -> "_Points":
-        return _Points(self.y[index], self.powers[index])
-
-
-class _Projection(NamedTuple):
-    """What is left of least squares once the amplitude is at its optimum for θ."""
-
-    cost: Float64[Tensor, " streams"]
-    gradient: Float64[Tensor, "streams 2"]
-    hessian: Float64[Tensor, "streams 2 2"]
-
-
 def paper_protocol(
     linear: Real[Tensor, "streams bins"],
     maximum: Float64[Tensor, " streams"],
@@ -121,21 +95,11 @@ def paper_protocol(
         >>> print(f"R² {fit.r2.item():.2f}, σ' {fit.sigma.item():.2f}")
         R² 0.96, σ' 0.63
     """
-    gaussian = _half_normal_masses(rms / maximum, linear.shape[-1])
+    gaussian = half_normal_masses(rms / maximum, linear.shape[-1])
     figures, status = _fit(torch.cat([linear.to(torch.float64), gaussian]))
     observed, expected = figures.chunk(2, dim=-1)
     r2, mu, sigma, amplitude = observed
     return PaperFit(r2, mu, sigma, amplitude, expected[0], status[: len(linear)])
-
-
-def paper_curve(
-    x: Float64[Tensor, " points"],
-    mu: Float64[Tensor, " streams"],
-    sigma: Float64[Tensor, " streams"],
-) -> Float64[Tensor, "streams points"]:
-    """Lognormal density ``LN(x; μ', σ') = exp(−(ln x − μ')²/2σ'²)/(x σ' √2π)`` of x = w/max."""
-    z = (x.log() - mu[:, None]) / sigma[:, None]
-    return (-0.5 * z**2).exp() / (x * sigma[:, None] * math.sqrt(2.0 * math.pi))
 
 
 def linear_from_counts(
@@ -144,7 +108,10 @@ def linear_from_counts(
     """Equal bins on [0, maximum] from the universal grid's counts.
 
     Each code's count is split in proportion to overlap, as if its values were spread evenly over
-    its bin; in the highest bin, evenly up to the maximum.
+    its bin; in the highest bin, evenly up to the maximum.  Against bins of the raw values R², on
+    1e6 draws of five laws, moves by less than 0.0005 and μ', σ' by less than 0.001 (100 and 1000
+    bins; tests/statistics/test_paper.py measures it).  With few values, where the scatter of
+    neighbouring bins is what lowers R², splitting smooths it: R² is then higher.
 
     Args:
         counts: on the universal grid.
@@ -167,10 +134,10 @@ def _equal_cuts(bins: int, device: torch.device) -> Float64[Tensor, " cuts"]:
     return torch.arange(bins + 1, dtype=torch.float64, device=device) / bins
 
 
-def _half_normal_masses(
+def half_normal_masses(
     scale: Float64[Tensor, " streams"], bins: int
 ) -> Float64[Tensor, "streams {bins}"]:
-    """Bin masses of |N(0, scale²)| on [0, 1], up to a constant factor."""
+    """Masses of |N(0, scale²)| in equal bins on [0, 1]."""
     cuts = _equal_cuts(bins, scale.device)
     return torch.erf(cuts / (math.sqrt(2.0) * scale[:, None])).diff(dim=-1)
 
@@ -196,16 +163,7 @@ def _fit_full_rows(
     y: Float64[Tensor, "streams bins"], centres: Float64[Tensor, " bins"]
 ) -> _Curves:
     """Fit rows that have enough bins; the figures are of the last iterate, good or bad."""
-    log_x = centres.log()
-    share = y / y.sum(-1, keepdim=True)
-    mean = share @ log_x
-    std = (share * (log_x - mean[:, None]) ** 2).sum(-1).sqrt()
-    t = (log_x - mean[:, None]) / std[:, None]
-    points = _Points(y, torch.stack([torch.ones_like(t), t, t**2, t**3, t**4], dim=-1))
-    # A lognormal density with these moments of ln x has its peak at t = −s.
-    theta, converged = _levenberg_marquardt(points, torch.stack([-std, torch.ones_like(std)], -1))
-    variance = std**2 / theta[:, 1]
-    mu, sigma = mean + variance * (1.0 + theta[:, 0] / std), variance.sqrt()
+    mu, sigma, converged = fit_curve(centres, y)
     curve = paper_curve(centres, mu, sigma)
     amplitude = (curve * y).sum(-1) / (curve**2).sum(-1)
     spread = ((y - y.mean(-1, keepdim=True)) ** 2).sum(-1)
@@ -222,79 +180,9 @@ def _status(
     narrow: Bool[Tensor, " streams"],
 ) -> Int64[Tensor, " streams"]:
     status = torch.full_like(mu, Status.CONVERGED, dtype=torch.int64)
-    status[narrow | (sigma > _WIDEST)] = Status.AT_BOUND
     status[~converged] = Status.NOT_CONVERGED
+    # A fit still on its way out is told from one that is lost.
+    status[narrow | (sigma > _WIDEST)] = Status.AT_BOUND
     # The curve's peak is at ln x = μ' − σ'²; sigma is nan where the parabola opens upward.
     status[~(mu < sigma**2)] = Status.NO_INTERIOR_OPTIMUM
     return status
-
-
-def _project(points: _Points, theta: Float64[Tensor, "streams 2"]) -> _Projection:
-    """Solve for the amplitude A; then derivatives of what is left, ½Σy² − ½⟨φ, y⟩²/⟨φ, φ⟩.
-
-    With ∂φ = φ·(t, −t²/2) every inner product is a moment of φ² or of φ·y over the bins.  The
-    Hessian is exact, 2A²⟨∂φ, ∂φᵀ⟩ − A⟨∂∂ᵀφ, y⟩ − ⟨φ, φ⟩ ∂A ∂Aᵀ: where the curve misses by as much
-    as it does on Gaussian weights, J'J converges too slowly.
-    """
-    t, t_squared = points.powers[..., 1], points.powers[..., 2]
-    shape = (theta[:, :1] * t - 0.5 * theta[:, 1:] * t_squared).exp()
-    with_shape, with_data = (torch.stack([shape**2, shape * points.y], 1) @ points.powers).unbind(1)
-    square = with_shape[:, :1]
-    amplitude = with_data[:, :1] / square
-    half = theta.new_tensor([1.0, -0.5])
-    slopes_shape, slopes_data = with_shape[:, 1:3] * half, with_data[:, 1:3] * half
-    slope = (slopes_data - 2.0 * amplitude * slopes_shape) / square
-    second = (
-        amplitude
-        * (2.0 * amplitude * with_shape - with_data)[:, 2:]
-        * theta.new_tensor([1.0, -0.5, 0.25])
-    )
-    hessian = (
-        second[:, [0, 1, 1, 2]].view(-1, 2, 2)
-        - square[..., None] * slope[:, :, None] * slope[:, None]
-    )
-    cost = (points.y**2).sum(-1) - (amplitude * with_data[:, :1]).squeeze(-1)
-    return _Projection(cost, amplitude * (amplitude * slopes_shape - slopes_data), hessian)
-
-
-def _levenberg_marquardt(
-    points: _Points, start: Float64[Tensor, "streams 2"]
-) -> tuple[Float64[Tensor, "streams 2"], Bool[Tensor, " streams"]]:
-    """Minimise the projected residual of all rows; a row that has converged leaves the batch."""
-    theta, converged = start.clone(), torch.zeros_like(start[:, 0], dtype=torch.bool)
-    row = torch.arange(len(start), device=start.device)
-    here, at, damping = start, _project(points, start), torch.full_like(start[:, 0], _FIRST_DAMPING)
-    for _ in range(_ITERATIONS):
-        step = _damped_step(at, damping)
-        trial = _project(points, here + step)
-        better = trial.cost <= at.cost
-        here = torch.where(better[:, None], here + step, here)
-        at = _Projection(*(_where(better, new, old) for new, old in zip(trial, at, strict=True)))
-        damping = damping * torch.where(better, _EASE, _TIGHTEN)
-        settled = (step.abs() <= _SMALL_STEP * (1.0 + here.abs())).all(-1)
-        theta[row], converged[row] = here, settled
-        left = (~settled).nonzero().squeeze(-1)
-        row, here, damping, points = row[left], here[left], damping[left], points.rows(left)
-        at = _Projection(*(field[left] for field in at))
-        if not len(row):
-            break
-    return theta, converged
-
-
-def _damped_step(
-    at: _Projection, damping: Float64[Tensor, " streams"]
-) -> Float64[Tensor, "streams 2"]:
-    """Solve (H + λ·½tr|H|) step = −gradient, H first made positive; nan where it vanishes."""
-    h_11, h_12, h_22 = at.hessian[:, 0, 0], at.hessian[:, 0, 1], at.hessian[:, 1, 1]
-    mean, radius = (h_11 + h_22) / 2, torch.hypot((h_11 - h_22) / 2, h_12)
-    lift = 2.0 * (radius - mean).clamp(min=0.0) + damping * (mean.abs() + radius)
-    h_11, h_22 = h_11 + lift, h_22 + lift
-    g_1, g_2 = at.gradient.unbind(-1)
-    determinant = h_11 * h_22 - h_12**2
-    return (
-        torch.stack([h_12 * g_2 - h_22 * g_1, h_12 * g_1 - h_11 * g_2], -1) / determinant[:, None]
-    )
-
-
-def _where(condition: Bool[Tensor, " streams"], new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(condition.view(-1, *[1] * (new.dim() - 1)), new, old)
