@@ -98,7 +98,7 @@ def _largest_distance(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
         above - fit.family.log_mass(fit.parameters, opened, binned.upper).exp(),
     ]
     both = torch.stack(differences).abs() * binned.occupied
-    return both.amax(0).amax(-1)
+    return both.amax(0).max(-1).values
 
 
 def _transport(binned: Binned, lognormal: Fit) -> Float64[Tensor, " streams"]:

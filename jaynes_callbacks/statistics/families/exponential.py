@@ -16,7 +16,7 @@ class Exponential(Family):
     parameters = ("scale",)
     positive = (True,)
 
-    def start(self, binned: Binned, moments: LogMoments) -> Tensor:  # noqa: ARG002
+    def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """The mean, the maximum-likelihood estimate from raw values."""
         return moments.linear_mean[:, None]
 

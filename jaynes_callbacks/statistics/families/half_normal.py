@@ -23,7 +23,7 @@ class HalfNormal(Family):
     parameters = ("scale",)
     positive = (True,)
 
-    def start(self, binned: Binned, moments: LogMoments) -> Tensor:  # noqa: ARG002
+    def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """The root mean square, the maximum-likelihood estimate from raw values."""
         return moments.rms[:, None]
 

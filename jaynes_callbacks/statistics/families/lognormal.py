@@ -19,7 +19,7 @@ class Lognormal(Family):
     positive = (False, True)
     contains_lognormal = True
 
-    def start(self, binned: Binned, moments: LogMoments) -> Tensor:  # noqa: ARG002
+    def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """Mean and standard deviation of ln w."""
         return torch.stack([moments.mean, moments.std], -1)
 

@@ -22,7 +22,7 @@ class Uniform(Family):
     positive = (True,)
     closed_form = True
 
-    def start(self, binned: Binned, moments: LogMoments) -> Tensor:  # noqa: ARG002
+    def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """The grouped maximum-likelihood estimate."""
         closed = torch.where(binned.occupied, binned.lower, -torch.inf)
         top = closed.argmax(-1, keepdim=True)
