@@ -59,6 +59,7 @@ def paper_view(record: Record, start: Record | None = None, *, dark: bool = Fals
 
     Dots: bin centre × count over w/max.  Solid: the fitted A'·LN(μ', σ').  Dashed: the expectation
     of Gaussian weights with the same max/rms and number.  Grey dots: the start, if given.
+    Counts are drawn as shares, so that two records of different n can be compared.
 
     Args:
         record: with its counts.
@@ -90,7 +91,7 @@ def paper_view(record: Record, start: Record | None = None, *, dark: bool = Fals
             label=f"Gaussian weights, R² {record.paper_r2_gaussian:.3f}",
         )
     axes.set_xlabel("w / max" if record.kind == "weight" else "y / max")
-    axes.set_ylabel("centre × count")
+    axes.set_ylabel("centre × share")
     axes.set_xlim(0, _visible(centres, weighted))
     axes.set_ylim(bottom=0)
     _legend(axes, style)
@@ -131,8 +132,7 @@ def log_density(record: Record, start: Record | None = None, *, dark: bool = Fal
     lower.set_ylim(-1, 1)
     lower.axhline(0, color=style.ink, linewidth=0.6)
     if density.any():
-        visible = middle[density > 1e-3 * density.max()]
-        upper.set_xlim(visible[0] - 0.3, visible[-1] + 0.3)
+        upper.set_xlim(*_bulk(middle, density))
         upper.set_ylim(0, 1.6 * density.max())
     _legend(upper, style, loc="upper left")
     return figure
@@ -196,19 +196,19 @@ def _size_weighted(record: Record) -> tuple[Array, Array]:
         maximum = torch.tensor([record.max], dtype=torch.float64).nan_to_num(1.0)
         linear = linear_from_counts(counts_of([record]), maximum, PAPER_IOTA_BINS)[0].numpy()
     centres = (np.arange(linear.size) + 0.5) / linear.size
-    return centres, centres * linear
+    return centres, centres * linear / max(linear.sum(), 1.0)
 
 
 def _fitted(record: Record, centres: Array) -> Array:
     mu, sigma = torch.tensor([[record.paper_mu], [record.paper_sigma]], dtype=torch.float64)
     curve: Array = paper_curve(torch.from_numpy(centres), mu, sigma)[0].numpy()
-    return record.paper_amplitude * curve
+    return record.paper_amplitude / max(record.n, 1) * curve
 
 
 def _gaussian(record: Record, centres: Array) -> Array:
     scale = torch.tensor([record.rms / record.max], dtype=torch.float64)
     masses: Array = half_normal_masses(scale, centres.size)[0].numpy()
-    return record.n * centres * masses
+    return centres * masses
 
 
 def _visible(centres: Array, weighted: Array) -> float:
@@ -230,6 +230,13 @@ def _density(record: Record) -> tuple[Array, Array]:
     counts = counts_of([record])[0].numpy()[span]
     widths = edges[span + 1] - edges[span]
     return (edges[span] + edges[span + 1]) / 2, counts / (counts.sum() * widths)
+
+
+def _bulk(middle: Array, density: Array) -> tuple[float, float]:
+    """Where all but the lowest hundredth and the highest thousandth are, with some room."""
+    mass = density.cumsum() / density.sum()
+    low, high = np.searchsorted(mass, [0.01, 0.999])
+    return float(middle[low] - 0.5), float(middle[min(high, middle.size - 1)] + 0.5)
 
 
 def _fits(record: Record) -> Sequence[Fit]:

@@ -98,7 +98,8 @@ def _largest_distance(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
         above - fit.family.log_mass(fit.parameters, opened, binned.upper).exp(),
     ]
     both = torch.stack(differences).abs() * binned.occupied
-    return both.amax(0).max(-1).values
+    worst: Tensor = both.amax(0)
+    return worst.amax(-1)
 
 
 def _transport(binned: Binned, lognormal: Fit) -> Float64[Tensor, " streams"]:
