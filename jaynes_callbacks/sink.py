@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
+from uuid import uuid4
 
 from jaynes_callbacks.record import Records
 
@@ -19,10 +20,12 @@ class RunContext:
 
     Attributes:
         run: the run's name, as it stands in the records.
-        directory: where the run keeps its files; sinks write below ``directory / "jaynes"``.
+        directory: where the run keeps its files; sinks write to ``directory / "jaynes"`` and
+            beside it.
         loggers: the trainer's loggers, whatever their kind.
         resumed_step: the optimizer step a resumed run goes on from, None for a fresh run.
         resumed_directory: the ``directory`` of the run that is continued, if it is known.
+        run_id: tells this run from every other, and is the same when it is resumed.
     """
 
     run: str = ""
@@ -30,6 +33,7 @@ class RunContext:
     loggers: Sequence[Any] = ()
     resumed_step: int | None = None
     resumed_directory: Path | None = None
+    run_id: str = field(default_factory=lambda: uuid4().hex)
 
 
 @runtime_checkable
