@@ -21,7 +21,7 @@ from torch import Tensor
 __all__ = ["CurveFit", "fit_curve", "paper_curve"]
 
 _ITERATIONS = 100
-_SMALL_STEP = 1e-10
+_SMALL_STEP = 1e-7
 _FIRST_DAMPING = 1e-3
 _EASE, _TIGHTEN = 0.1, 8.0
 
@@ -41,13 +41,15 @@ class CurveFit(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Data of the fits: ``y`` over its peak, and the powers ``t⁰ … t⁴`` of its abscissae."""
+    """Data of the fits.  Powers of t are combinations of powers of u = ln x, shared by all rows."""
 
-    y: Float64[Tensor, "streams bins"]
-    powers: Float64[Tensor, "streams bins 5"]
+    y: Float64[Tensor, "streams points"]
+    square: Float64[Tensor, " streams"]
+    t_from_u: Float64[Tensor, "streams 5 5"]
+    u: Float64[Tensor, "5 points"]
 
     def rows(self, index: Int64[Tensor, " left"]) -> "_Points":
-        return _Points(self.y[index], self.powers[index])
+        return _Points(self.y[index], self.square[index], self.t_from_u[index], self.u)
 
 
 class _Projection(NamedTuple):
@@ -79,32 +81,43 @@ def fit_curve(x: Float64[Tensor, " points"], y: Float64[Tensor, "streams points"
     share = y / y.sum(-1, keepdim=True)
     mean = share @ log_x
     std = (share * (log_x - mean[:, None]) ** 2).sum(-1).sqrt()
-    t = (log_x - mean[:, None]) / std[:, None]
-    points = _Points(y, torch.stack([torch.ones_like(t), t, t**2, t**3, t**4], dim=-1))
+    exponents = torch.arange(5, device=y.device)[:, None]
+    points = _Points(y, (y**2).sum(-1), _standardising(mean, std), log_x**exponents)
     # A lognormal density with these moments of ln x has its peak at t = −s.
     theta, converged = _levenberg_marquardt(points, torch.stack([-std, torch.ones_like(std)], -1))
     variance = std**2 / theta[:, 1]
     return CurveFit(mean + variance * (1.0 + theta[:, 0] / std), variance.sqrt(), converged)
 
 
+def _standardising(
+    mean: Float64[Tensor, " streams"], std: Float64[Tensor, " streams"]
+) -> Float64[Tensor, "streams 5 5"]:
+    """Rows of coefficients: t^k = Σ_j C(k, j) (−m)^(k−j) s^(−k) u^j."""
+    rows = [
+        [math.comb(k, j) * (-mean) ** max(k - j, 0) / std**k for j in range(5)] for k in range(5)
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
 def _project(points: _Points, theta: Float64[Tensor, "streams 2"]) -> _Projection:
     """Solve for the amplitude A; then derivatives of what is left, ½Σy² − ½⟨φ, y⟩²/⟨φ, φ⟩.
 
-    With ∂φ = φ·(t, −t²/2) every inner product is a moment of φ² or of φ·y over the bins.  The
+    With ∂φ = φ·(t, −t²/2) every inner product is a moment of φ² or of φ·y over the points.  The
     Hessian is exact, 2A²⟨∂φ, ∂φᵀ⟩ − A⟨∂∂ᵀφ, y⟩ − ⟨φ, φ⟩ ∂A ∂Aᵀ: where the curve misses by as much
     as it does on Gaussian weights, J'J converges too slowly.
     """
-    t, t_squared = points.powers[..., 1], points.powers[..., 2]
-    shape = (theta[:, :1] * t - 0.5 * theta[:, 1:] * t_squared).exp()
-    with_shape, with_data = (torch.stack([shape**2, shape * points.y], 1) @ points.powers).unbind(1)
+    first, second = theta.new_tensor([1.0, -0.5]), theta.new_tensor([1.0, -0.5, -0.5, 0.25])
+    exponent = (theta * first)[:, None] @ points.t_from_u[:, 1:3]
+    shape = (exponent.squeeze(1) @ points.u).exp_()
+    in_u = torch.stack([shape.square() @ points.u.T, shape.mul_(points.y) @ points.u.T], dim=1)
+    with_shape, with_data = (in_u @ points.t_from_u.mT).unbind(1)
     square = with_shape[:, :1]
     amplitude = with_data[:, :1] / square
-    first, second = theta.new_tensor([1.0, -0.5]), theta.new_tensor([1.0, -0.5, -0.5, 0.25])
     slopes_shape, slopes_data = with_shape[:, 1:3] * first, with_data[:, 1:3] * first
     slope = (slopes_data - 2.0 * amplitude * slopes_shape) / square
     bend = amplitude * (2.0 * amplitude * with_shape - with_data)[:, [2, 3, 3, 4]] * second
     hessian = bend.view(-1, 2, 2) - square[..., None] * slope[:, :, None] * slope[:, None]
-    cost = (points.y**2).sum(-1) - (amplitude * with_data[:, :1]).squeeze(-1)
+    cost = points.square - (amplitude * with_data[:, :1]).squeeze(-1)
     return _Projection(cost, amplitude * (amplitude * slopes_shape - slopes_data), hessian)
 
 
@@ -118,11 +131,12 @@ def _levenberg_marquardt(
     for _ in range(_ITERATIONS):
         step = _damped_step(at, damping)
         trial = _project(points, here + step)
-        better = trial.cost <= at.cost
+        # A step too small to show in the cost is taken all the same: the next would be nothing.
+        settled = (step.abs() <= _SMALL_STEP * (1.0 + here.abs())).all(-1)
+        better = (trial.cost <= at.cost) | settled
         here = torch.where(better[:, None], here + step, here)
         at = _Projection(*(_where(better, new, old) for new, old in zip(trial, at, strict=True)))
         damping = damping * torch.where(better, _EASE, _TIGHTEN)
-        settled = (step.abs() <= _SMALL_STEP * (1.0 + here.abs())).all(-1)
         theta[row], converged[row] = here, settled
         left = (~settled).nonzero().squeeze(-1)
         row, here, damping, points = row[left], here[left], damping[left], points.rows(left)
