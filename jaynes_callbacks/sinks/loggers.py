@@ -1,80 +1,123 @@
 """Curves in the viewer that a user already has: any logger of Lightning.
 
-A logger needs nothing but ``log_metrics``.  Tags are few, and grouped so that the overview comes
-first:
+A logger needs nothing but ``log_metrics``.  Viewers group tags by what stands before the first
+slash and sort the groups by name, so a person sees the overview first, then each kind's streams:
 
-=============================  ===============================================================
-``equilibrium/<kind>/…``       median gap, worst gap, share of lognormal-like streams
-``gap_<kind>/<stream>``        the arbitrage gap of each stream, nats per value
-``log_skew_<kind>/<stream>``   skewness of ln w: 0 lognormal, −1.14 Laplace, −1.54 Gaussian
-``rival_gap_<kind>/<stream>``  gap of the best rival: below ``gap`` means that a rival fits better
-=============================  ===============================================================
+==================================  ==========================================================
+``equilibrium/<kind>/…``            the few numbers of `summary.aggregates`
+``gap_<kind>/<stream>``             the arbitrage gap, nats per value
+``gap_<kind>_best_rival/<stream>``  the least gap of a rival: below it, the rival fits better
+``q_<kind>/<stream>``               tilt away from the lognormal: 0 lognormal, √2 Gaussian
+==================================  ==========================================================
 
 Everything else is in the dataset.
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.sink import RunContext, sparing
 from jaynes_callbacks.summary import aggregates
 
-__all__ = ["LoggerSink", "scalars"]
+__all__ = ["MAX_STREAM_TAGS", "LoggerSink"]
 
-#: Streams with curves of their own; three tags each keep the whole under 300.
-MAX_STREAMS = 96
+#: Most tags of single streams; with overview and figures, fewer than 300 come from us.
+MAX_STREAM_TAGS = 240
+
+_log = logging.getLogger("jaynes_callbacks")
+
+
+def _best_rival(record: Record) -> float:
+    rivals = (gap for gap in record.rival_gaps.values() if not math.isnan(gap))
+    return min(rivals, default=math.nan)
+
+
+#: Group of tags of a stream and what it shows, the one that is kept longest first.
+_CURVES: Mapping[str, Callable[[Record], float]] = {
+    "gap_{kind}": lambda record: record.gap,
+    "gap_{kind}_best_rival": _best_rival,
+    "q_{kind}": lambda record: record.q,
+}
 
 
 class LoggerSink:
-    """Logs scalars through every logger of the trainer.
+    """Logs the scalars of every snapshot through every logger of the trainer, at its step.
+
+    Where the streams are too many for all curves, each has its gap only; where they are too many
+    even for that, streams at even distances over the network have theirs.  The choice is made at
+    the first snapshot, so that every curve is whole.  The overview always speaks of all streams.
 
     Args:
-        max_streams: how many streams get curves of their own; of more, those that stood first in
-            the model are kept, alternating between its beginning and its end.
+        max_stream_tags: most tags of single streams.
+
+    Raises:
+        ValueError: if `max_stream_tags` is negative.
     """
 
-    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
-        if max_streams < 0:
-            raise ValueError(f"max_streams must be 0 or more, got {max_streams!r}")
-        self._max_streams = max_streams
+    def __init__(self, max_stream_tags: int = MAX_STREAM_TAGS) -> None:
+        if max_stream_tags < 0:
+            raise ValueError(f"max_stream_tags must be 0 or more, got {max_stream_tags!r}")
+        self._max_stream_tags = max_stream_tags
         self._loggers: list[Any] = []
+        self._curves: tuple[str, ...] = ()
+        self._chosen: set[tuple[str, str]] = set()
 
     def open(self, context: RunContext) -> None:
         """Take the trainer's loggers."""
         self._loggers = list(context.loggers)
+        self._curves, self._chosen = (), set()
 
     def write(self, records: Records, history: Records) -> None:
-        """Log one snapshot at its optimizer step."""
-        numbers = scalars(records, self._max_streams)
-        if numbers:
+        """Log one snapshot; what is not finite is left out."""
+        self._choose(records)
+        numbers = aggregates(records)
+        for record in records:
+            if record.key in self._chosen:
+                numbers |= self._stream(record)
+        finite = {tag: value for tag, value in numbers.items() if math.isfinite(value)}
+        if finite:
             step = records[0].step
             self._loggers = sparing(
-                self._loggers, lambda logger: logger.log_metrics(numbers, step=step)
+                self._loggers, lambda logger: logger.log_metrics(finite, step=step)
             )
 
     def close(self, start: Records, end: Records, history: Records) -> None:
         """Nothing is left to do: the trainer finishes its loggers."""
 
-
-def scalars(records: Sequence[Record], max_streams: int = MAX_STREAMS) -> dict[str, float]:
-    """The finite numbers of one snapshot, by tag."""
-    numbers = aggregates(records)
-    for record in _ends_first(records)[:max_streams]:
-        rivals = [gap for gap in record.rival_gaps.values() if not math.isnan(gap)]
-        curves = {
-            "gap": record.gap,
-            "log_skew": record.log_skew,
-            "rival_gap": min(rivals, default=math.nan),
+    def _stream(self, record: Record) -> dict[str, float]:
+        return {
+            f"{curve.format(kind=record.kind)}/{record.name}": _CURVES[curve](record)
+            for curve in self._curves
         }
-        for curve, value in curves.items():
-            numbers[f"{curve}_{record.kind}/{record.name}"] = value
-    return {tag: value for tag, value in numbers.items() if math.isfinite(value)}
+
+    def _choose(self, records: Records) -> None:
+        """Decide at the first snapshot; streams that appear later get what room is left."""
+        if not self._curves and records:
+            all_fit = len(records) * len(_CURVES) <= self._max_stream_tags
+            self._curves = tuple(_CURVES)[: None if all_fit else 1]
+            self._chosen = {record.key for record in _evenly(records, self._room())}
+            if len(self._chosen) < len(records):
+                _log.info(
+                    "%d of %d streams, at even distances, get curves of their own; the overview "
+                    "and the dataset have all",
+                    len(self._chosen),
+                    len(records),
+                )
+        for record in records:
+            if len(self._chosen) < self._room():
+                self._chosen.add(record.key)
+
+    def _room(self) -> int:
+        """How many streams can have curves."""
+        return self._max_stream_tags // max(1, len(self._curves))
 
 
-def _ends_first(records: Sequence[Record]) -> list[Record]:
-    """First, last, second, last but one, …: what is kept of a deep network shows both its ends."""
-    forward, backward = iter(records), reversed(records)
-    mixed = [record for pair in zip(forward, backward, strict=True) for record in pair]
-    return list({record.key: record for record in mixed}.values())
+def _evenly(records: Sequence[Record], number: int) -> list[Record]:
+    """At most `number` records at even distances, both ends among them."""
+    if number >= len(records):
+        return list(records)
+    last = len(records) - 1
+    return [records[round(i * last / max(1, number - 1))] for i in range(number)]
