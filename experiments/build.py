@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.check import positive_int
 from experiments.errors import ConfigError, one_sentence
 from jaynes_callbacks import EquilibriumMonitor
 
@@ -35,6 +37,7 @@ def build(cfg: DictConfig) -> Parts:
     Raises:
         ConfigError: for a wrong value anywhere, in one sentence.
     """
+    _threads(cfg.threads)
     _seed(cfg.seed)
     data = _part(cfg, "data")
     model = _part(cfg, "model")
@@ -47,6 +50,12 @@ def build(cfg: DictConfig) -> Parts:
     for logger in trainer.loggers:
         logger.log_hyperparams(hyperparameters)
     return Parts(model, data, trainer)
+
+
+def _threads(threads: Any) -> None:
+    if threads is not None:
+        with one_sentence("threads"):
+            torch.set_num_threads(positive_int("threads", threads))
 
 
 def _seed(seed: Any) -> None:

@@ -58,15 +58,15 @@ class Classifier(L.LightningModule):
         logits: Tensor = self.net(images)
         return logits
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         return self._step("train", self.train_accuracy, batch, self.label_smoothing)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of the validation split."""
         self._step("val", self.val_accuracy, batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of the test split."""
         self._step("test", self.test_accuracy, batch)
 

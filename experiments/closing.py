@@ -1,50 +1,48 @@
-"""The last words of a run: scores, the table of streams, where everything is."""
+"""The last words of a run: the table of streams, scores, where everything is."""
 
+import shlex
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from rich.console import Console
 
 from experiments.build import Parts
 from experiments.table import CAPTION, stream_table
 from jaynes_callbacks import EquilibriumMonitor
 
-__all__ = ["report"]
+__all__ = ["report", "tensorboard_command"]
 
 
-def report(console: Console, directory: Path, metrics: Mapping[str, float], parts: Parts) -> None:
-    """Print scores, one table per monitor, and where dataset, figures and curves are.
+def report(console: Console, metrics: Mapping[str, float], parts: Parts) -> None:
+    """Print one table per monitor, the scores, and where dataset, figures and curves are.
 
     Args:
         console: where to.
-        directory: the run's folder.
         metrics: what was logged, by name.
         parts: the run's, after fitting.
     """
     for monitor in parts.monitors:
         _watched(console, monitor)
     _line(console, "accuracy", _accuracies(metrics))
-    for what, place in _places(directory):
-        _line(console, what, place)
-    for logger in parts.trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            _line(console, "TensorBoard", tensorboard_command(Path(logger.log_dir)))
+    for monitor in parts.monitors:
+        for what, folder in _folders(monitor.directory):
+            _line(console, what, _shown(folder))
+    _line(console, "TensorBoard", _tensorboard(parts.trainer.loggers))
 
 
 def _watched(console: Console, monitor: EquilibriumMonitor) -> None:
-    start, end = monitor.start, monitor.end
-    if not end:
-        console.print(f"Nothing was recorded.\n{monitor.coverage}", highlight=False)
+    if not monitor.end:
+        console.print(f"Nothing was recorded: {monitor.coverage}\n", highlight=False, markup=False)
         return
-    console.print(stream_table(start, end))
-    console.print(CAPTION, highlight=False)
-    verdicts = Counter(record.verdict for record in end)
+    console.print(stream_table(monitor.start, monitor.end, width=console.width))
+    console.print(f"\n{CAPTION}", highlight=False)
+    verdicts = Counter(record.verdict for record in monitor.end)
     counted = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
-    console.print(f"Of {len(end)} streams: {counted}.\n", highlight=False)
+    console.print(f"Verdict on {len(monitor.end)} streams: {counted}.\n", highlight=False)
 
 
 def _accuracies(metrics: Mapping[str, float]) -> str:
@@ -52,37 +50,36 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[key]:.1%}" for name, key in scores if key in metrics)
 
 
-def _places(directory: Path) -> list[tuple[str, str]]:
-    """Dataset and figures, as far as they were written."""
-    dataset = directory / "jaynes"
-    figures = dataset / "figures"
-    parts = len(list(dataset.glob("part-*.parquet")))
-    drawn = len(list(figures.glob("*.png")))
-    found = (
-        ("dataset", dataset, parts, f"({parts} snapshots; pandas.read_parquet reads the folder)"),
-        ("figures", figures, drawn, f"({drawn} images)"),
-    )
-    return [(what, f"{_shown(path)}  {note}") for what, path, number, note in found if number]
+def _folders(directory: Path | None) -> list[tuple[str, Path]]:
+    """The dataset and the figures below the monitor's directory, as far as they were written."""
+    found = sorted(directory.glob("jaynes*")) if directory else []
+    datasets = [("dataset", path) for path in found if any(path.glob("part-*.parquet"))]
+    return datasets + [("figures", path) for path in found if any(path.glob("*.png"))]
+
+
+def _tensorboard(loggers: list[Logger]) -> str:
+    folders = [Path(one.log_dir) for one in loggers if isinstance(one, TensorBoardLogger)]
+    return tensorboard_command(folders[0]) if folders else ""
 
 
 def tensorboard_command(folder: Path) -> str:
-    """What opens TensorBoard on a folder, as one pastes it into this shell."""
-    beside = Path(sys.executable).with_name("tensorboard")
-    on_path = shutil.which("tensorboard")
-    if on_path is not None and Path(on_path).resolve() == beside.resolve():
-        return f"tensorboard --logdir {_shown(folder)}"
-    return f"{_shown(beside)} --logdir {_shown(folder)}"
+    """What opens TensorBoard on a folder, as one pastes it into this shell.
+
+    Args:
+        folder: where the logger writes.
+    """
+    installed = Path(sys.executable).with_name("tensorboard")
+    first_on_path = shutil.which("tensorboard")
+    program = "tensorboard" if first_on_path == str(installed) else _shown(installed)
+    return f"{program} --logdir {_shown(folder)}"
 
 
 def _shown(path: Path) -> str:
     """Relative to the working directory where it lies below it, quoted where it must be."""
-    import shlex
-
     working = Path.cwd()
     return shlex.quote(str(path.relative_to(working) if path.is_relative_to(working) else path))
 
 
 def _line(console: Console, what: str, text: str) -> None:
     if text:
-        console.print(f"[bold]{what:<12}[/bold]", end="", highlight=False)
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{what:<11} {text}", highlight=False, markup=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -33,7 +32,7 @@ def run(cfg: DictConfig) -> float | None:
         if cfg.test:
             metrics |= _test(parts)
     if parts.trainer.is_global_zero:
-        report(Console(), Path(cfg.paths.output_dir), metrics, parts)
+        report(Console(), metrics, parts)
     return _chosen(metrics, cfg.optimized_metric)
 
 
@@ -74,4 +73,6 @@ def _known_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # The data lie in memory and a batch is one indexing operation: workers would slow it.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Lightning's own use of torch; nothing a reader could act on.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         yield

@@ -12,55 +12,61 @@ __all__ = ["CAPTION", "stream_table"]
 
 CAPTION = (
     "gap: nats per weight (neuron) to the best lognormal; 0 is arbitrage equilibrium, random "
-    "Gaussian weights have 0.163.  R²: of the paper's protocol; in brackets what random Gaussian "
-    "weights of the same max/rms score."
+    "Gaussian weights have 0.163.\n"
+    "R²: by the paper's protocol; in brackets what random Gaussian weights would score."
 )
-_HEADINGS = {"weight": "weights |w|", "iota": "neurons, iota Z = z·y"}
+_KINDS = {"weight": "weights", "iota": "neurons (iota)"}
 _STYLES = {
     "emerged": "bold green",
     "present from the start": "green",
     "approaching": "yellow",
     "undetermined": "dim",
 }
+#: From this many columns on, two spaces between columns instead of one.
+_ROOMY = 100
 
 
-def stream_table(start: Records, end: Records) -> Table:
+def stream_table(start: Records, end: Records, *, width: int) -> Table:
     """One row per stream, under one heading per kind.
 
     Args:
         start: the first snapshot.
         end: the last one.
-
-    Returns:
-        A table that fits 100 columns, and 80 with some rows on two lines.
+        width: of the terminal, in columns; the table fits 100 and, with few rows on two lines, 80.
     """
-    tilt = "q" if any(math.isfinite(record.q) for record in end) else "skew"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("stream", overflow="fold")
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("gap: start → end", justify="right", no_wrap=True)
-    table.add_column("best family", overflow="fold")
-    table.add_column("q" if tilt == "q" else "skew of ln w", justify="right")
-    table.add_column("R² (Gauss)", justify="right")
-    table.add_column("verdict")
+    with_q = any(math.isfinite(record.q) for record in end)
+    table = _empty_table("q" if with_q else "ln w\nskew", 1 if width >= _ROOMY else 0)
     first = start.by_stream()
-    for kind, heading in _HEADINGS.items():
+    for kind, heading in _KINDS.items():
         rows = [record for record in end if record.kind == kind]
         if rows:
+            table.add_section()
             table.add_row(Text(heading, style="italic"))
         for record in rows:
+            tilt = record.q if with_q else record.log_skew
             table.add_row(*_cells(first.get(record.key, record), record, tilt))
-        table.add_section()
     return table
 
 
-def _cells(start: Record, end: Record, tilt: str) -> tuple[str | Text, ...]:
+def _empty_table(tilt: str, gutter: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gutter, 0, 0))
+    table.add_column("stream", overflow="fold", min_width=18)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("gap in nats\nstart → end", justify="right", no_wrap=True)
+    table.add_column("best\nfamily", no_wrap=True)
+    table.add_column(tilt, justify="right", no_wrap=True)
+    table.add_column("R²\n(Gaussian)", justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=12)
+    return table
+
+
+def _cells(start: Record, end: Record, tilt: float) -> tuple[str | Text, ...]:
     return (
         end.name,
         _count(end.n),
         f"{_number(start.gap, 3)} → {_number(end.gap, 3)}",
         end.best_family.replace("_", "-"),
-        _number(end.q if tilt == "q" else end.log_skew, 2),
+        _number(tilt, 2),
         f"{_number(end.paper_r2, 2)} ({_number(end.paper_r2_gaussian, 2)})",
         Text(end.verdict, style=_STYLES.get(end.verdict, "")),
     )

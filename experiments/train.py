@@ -1,5 +1,7 @@
 """``python -m experiments.train``: the command line over ``conf/``."""
 
+import logging
+
 import hydra
 from omegaconf import DictConfig
 
@@ -19,6 +21,8 @@ def main(cfg: DictConfig) -> float | None:
     # torch and lightning take seconds to import: --help and typing errors need not wait for them.
     from experiments.run import run
 
+    # Lightning adds a handler of its own; Hydra's logging already shows and keeps what it says.
+    logging.getLogger("lightning").handlers.clear()
     return run(cfg)
 
 

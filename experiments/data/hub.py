@@ -63,7 +63,8 @@ class HubImages(ImageDataModule):
     def _read_split(self, split: str) -> Split:
         rows = self._open(split)
         self._check_columns(rows.column_names, split)
-        pictures, labels = [], []
+        pictures: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+        labels: list[int] = []
         for batch in self._undecoded(rows).iter(batch_size=_AT_ONCE):
             first = len(labels)
             for row, encoded in enumerate(batch[self.image_column], start=first):

@@ -91,7 +91,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     def read(self) -> Splits:
         """All images; called once."""
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002
+    def setup(self, stage: str) -> None:
         """Read the images, unless an earlier stage has."""
         if not hasattr(self, "splits"):
             self.splits = self.read()

@@ -3,8 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from experiments.check import positive_int, share
 from experiments.models.activation import activation_module
@@ -15,7 +14,9 @@ __all__ = ["CNN"]
 class CNN(nn.Sequential):
     """Blocks of 3×3 convolutions with a halving pool after each, one hidden layer, the logits.
 
-    The plan of VGG (Simonyan and Zisserman, ICLR 2015) at the size of small images.
+    Images [batch, channels, height, width] in, logits [batch, classes] out.  The plan of VGG
+    (Simonyan and Zisserman, ICLR 2015) at the size of small images.
+
     Initialisation: torch's own for `nn.Conv2d` and `nn.Linear`, weights and biases uniform on
     ±1/√fan_in, so that weights have the variance 1/(3 fan_in); `experiments.init` replaces it on
     request.
@@ -45,7 +46,7 @@ class CNN(nn.Sequential):
         shape: Sequence[int],
         classes: int,
         *,
-        channels: Sequence[int] = (32, 64, 128),
+        channels: Sequence[int] = (16, 32, 64),
         convolutions: int = 2,
         width: int = 256,
         activation: str = "relu",
@@ -75,13 +76,6 @@ class CNN(nn.Sequential):
         layers["dropout"] = nn.Dropout(share("dropout", dropout))
         layers["logits"] = nn.Linear(width, positive_int("classes", classes))
         super().__init__(layers)
-
-    def forward(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Logits of a batch of images."""
-        logits: Tensor = super().forward(images)
-        return logits
 
 
 def _convolution(fan_in: int, fan_out: int) -> nn.Conv2d:

@@ -4,8 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from experiments.check import positive_int, share
 from experiments.models.activation import activation_module
@@ -15,6 +14,8 @@ __all__ = ["MLP"]
 
 class MLP(nn.Sequential):
     """``depth`` hidden layers of ``width`` neurons each, then the logits.
+
+    Images [batch, channels, height, width] in, logits [batch, classes] out.
 
     Initialisation: torch's own for `nn.Linear`, weights and biases uniform on ±1/√fan_in, so that
     weights have the variance 1/(3 fan_in); `experiments.init` replaces it on request.
@@ -59,10 +60,3 @@ class MLP(nn.Sequential):
             fan_in = width
         layers["logits"] = nn.Linear(fan_in, positive_int("classes", classes))
         super().__init__(layers)
-
-    def forward(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Logits of a batch of images."""
-        logits: Tensor = super().forward(images)
-        return logits
