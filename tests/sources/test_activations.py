@@ -1,0 +1,219 @@
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.histogram import count_
+from jaynes_callbacks.sources.activations import ActivationWatch
+
+
+class Calling(nn.Module):
+    """Applies one way of writing ReLU."""
+
+    def __init__(self, relu: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.relu_of_x = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu_of_x(x * 1.0)
+
+
+def _everything(name: str) -> bool:
+    return True
+
+
+def _counted(values: Tensor) -> Tensor:
+    counts = torch.zeros(1, CODES, dtype=torch.int64)
+    count_(values, counts, 0)
+    return counts[0]
+
+
+def _watched(model: nn.Module, x: Tensor, limit: int = 1 << 30) -> ActivationWatch:
+    watch = ActivationWatch(model, _everything, limit)
+    watch.attach()
+    watch.open()
+    model(x)
+    watch.detach()
+    return watch
+
+
+@pytest.mark.parametrize(
+    "relu",
+    [
+        functional.relu,
+        lambda x: functional.relu(x, inplace=True),
+        functional.relu_,
+        torch.relu,
+        torch.relu_,
+        Tensor.relu,
+        Tensor.relu_,
+        lambda x: x.relu(),
+    ],
+)
+def test_every_way_to_write_a_relu(
+    relu: Callable[[Tensor], Tensor], generator: torch.Generator
+) -> None:
+    x = torch.randn(50, 8, generator=generator)
+    watch = _watched(nn.Sequential(Calling(relu)), x)
+    assert [stream.name for stream in watch.streams] == ["0.relu"]
+    assert torch.equal(watch.histogram.counts[0], _counted(x.relu()))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_modules_go_by_their_own_name(inplace: bool, generator: torch.Generator) -> None:
+    x = torch.randn(50, 8, generator=generator)
+    model = nn.Sequential(nn.Identity(), nn.Sequential(nn.ReLU(inplace=inplace)))
+    watch = _watched(model, x.clone())
+    (stream,) = watch.streams
+    assert (stream.kind, stream.name, stream.shape) == ("iota", "1.0", (8,))
+    assert torch.equal(watch.histogram.counts[0], _counted(x.relu()))
+
+
+class Reusing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+        self.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = self.act(block(x))
+        return torch.relu(x - 0.1) + functional.relu(x)
+
+
+def test_calls_of_one_site_are_numbered_anew_in_every_forward() -> None:
+    model = Reusing()
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    for _ in range(3):
+        watch.open()
+        model(torch.randn(5, 8))
+        watch.close()
+    assert [stream.name for stream in watch.streams] == ["act", "act#1", "relu", "relu#1"]
+    assert watch.histogram.counts.sum(-1)[:5].tolist() == [3 * 5 * 8] * 4 + [0]
+    watch.detach()
+
+
+def test_nothing_is_counted_while_closed() -> None:
+    model = Reusing()
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    model(torch.randn(5, 8))
+    assert not watch.streams
+    watch.open()
+    watch.close()
+    model(torch.randn(5, 8))
+    assert not watch.streams
+    watch.detach()
+
+
+def test_other_models_in_the_same_window_are_named_by_none_of_our_modules() -> None:
+    model, other = nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU())
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    watch.open()
+    other(torch.randn(3))
+    model(torch.randn(3))
+    watch.detach()
+    assert [stream.name for stream in watch.streams] == ["relu", "0"]
+
+
+def test_the_limit_is_kept() -> None:
+    watch = _watched(nn.Sequential(nn.ReLU()), torch.randn(64, 100), limit=500)
+    assert 250 < watch.histogram.counts.sum() <= 500
+
+
+def test_only_admitted_names_take_a_row() -> None:
+    watch = ActivationWatch(Reusing(), lambda name: name.startswith("act"), 1 << 30)
+    watch.attach()
+    watch.open()
+    watch.model(torch.randn(5, 8))
+    watch.detach()
+    assert [stream.name for stream in watch.streams] == ["act", "act#1"]
+
+
+def test_more_call_sites_than_rows_are_said_and_spared() -> None:
+    class Looping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(100):
+                x = torch.relu(x)
+            return x
+
+    watch = _watched(Looping(), torch.randn(5))
+    assert watch.overflowed
+    assert len(watch.streams) == 65
+
+
+def test_reset_keeps_the_streams() -> None:
+    watch = _watched(Reusing(), torch.randn(5, 8))
+    assert watch.fresh == [0, 1, 2, 3]
+    watch.reset()
+    assert watch.fresh == []
+    assert watch.histogram.counts.sum() == 0
+    assert len(watch.streams) == 4
+
+
+def test_hooks_are_gone_after_detach_and_after_an_exception() -> None:
+    model = Reusing()
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    watch.open()
+    with pytest.raises(RuntimeError):
+        model(torch.randn(5, 3))
+    assert watch._sites == []
+    watch.detach()
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    assert torch.overrides._get_current_function_mode() is None
+
+
+def test_no_activation_is_kept() -> None:
+    kept: list[weakref.ref[Tensor]] = []
+    model = nn.Sequential(nn.ReLU())
+    model.register_forward_hook(lambda module, args, out: kept.append(weakref.ref(out)))
+    _watched(model, torch.randn(5))
+    gc.collect()
+    assert kept
+    assert kept[0]() is None
+
+
+def test_a_failure_to_count_is_said_once_and_spares_the_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*args: object) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr("jaynes_callbacks.sources.activations.count_", broken)
+    model = Reusing()
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    watch.open()
+    with pytest.warns(UserWarning, match="no longer recorded.*MemoryError: none left") as said:
+        out = model(torch.randn(5, 8))
+    watch.detach()
+    assert out.shape == (5, 8)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_models_give_the_same_counts(backend: str, generator: torch.Generator) -> None:
+    x = torch.randn(50, 8, generator=generator)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4), Calling(functional.relu))
+    eager = _watched(model, x)
+    torch.compiler.reset()
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for _ in range(2):
+        watch.open()
+        compiled(x)
+        watch.close()
+    watch.detach()
+    assert watch.streams == eager.streams
+    assert torch.equal(watch.histogram.counts, 2 * eager.histogram.counts)

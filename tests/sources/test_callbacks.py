@@ -1,0 +1,291 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.record import Records
+from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.summary import counts_of
+
+MakeTrainer = Callable[..., L.Trainer]
+Loader = DataLoader[Any]
+
+
+class Listening:
+    """A sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.contexts: list[RunContext] = []
+        self.written: list[Records] = []
+        self.closed: list[tuple[Records, Records, Records]] = []
+
+    def open(self, context: RunContext) -> None:
+        self.contexts.append(context)
+
+    def write(self, records: Records, history: Records) -> None:
+        self.written.append(records)
+
+    def close(self, start: Records, end: Records, history: Records) -> None:
+        self.closed.append((start, end, history))
+
+    @property
+    def steps(self) -> list[int]:
+        return [records[0].step for records in self.written]
+
+
+@pytest.fixture
+def sink() -> Listening:
+    return Listening()
+
+
+def _monitor(sink: Listening, **options: Any) -> EquilibriumMonitor:
+    return EquilibriumMonitor(sinks=[sink], **options)
+
+
+def test_the_untouched_network_then_every_epoch(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    untouched = {name: p.detach().clone() for name, p in task.named_parameters()}
+    monitor = _monitor(sink)
+    make_trainer(monitor, max_epochs=3).fit(task, loader)
+    assert sink.steps == [0, 6, 12, 18]
+    assert [records[0].epoch for records in sink.written] == [0, 0, 1, 2]
+    start = sink.written[0].by_stream()
+    assert list(start) == [
+        ("weight", "first.weight"),
+        ("weight", "last.weight"),
+        ("iota", "act"),
+        ("iota", "relu"),
+    ]
+    for name in ("first.weight", "last.weight"):
+        record = start["weight", name]
+        assert record.max == untouched[name].abs().max()
+        assert record.moved == 0
+    assert start["iota", "act"].n + start["iota", "act"].zeros == 16 * 32
+    assert monitor.history.step.unique().tolist() == [0, 6, 12, 18]
+    assert len(monitor.history) == 16
+    ((first, last, history),) = sink.closed
+    assert (first[0].step, last[0].step, len(history)) == (0, 18, 16)
+    assert monitor.end is sink.written[-1]
+    assert [row.verdict != "" for row in monitor.end] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"every_n_epochs": 2}, [0, 12, 18]),
+        ({"every_n_epochs": None, "every_n_steps": 4}, [0, 4, 8, 12, 16, 18]),
+        ({"every_n_steps": 3}, [0, 3, 6, 9, 12, 15, 18]),
+        ({"every_n_epochs": None}, [0, 18]),
+    ],
+)
+def test_cadence(
+    options: dict[str, Any],
+    steps: list[int],
+    sink: Listening,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+) -> None:
+    make_trainer(_monitor(sink, **options), max_epochs=3).fit(task, loader)
+    assert sink.steps == steps
+
+
+def test_a_record_due_by_step_has_that_step_s_activations(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink, every_n_steps=2, iota_every_n_batches=1000)
+    make_trainer(monitor, max_epochs=1).fit(task, loader)
+    for records in sink.written:
+        assert len(records.select(kind="iota")) == 2, records[0].step
+
+
+def test_activations_are_counted_in_every_nth_batch(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    make_trainer(_monitor(sink, iota_every_n_batches=2), max_epochs=2).fit(task, loader)
+    seen = [r.n + r.zeros for records in sink.written for r in records.select(name="act")]
+    # Batch 0 belongs to step 0; then 1 (the first since), 2 and 4; then 0, 2 and 4 of epoch 1.
+    assert seen == [512 * batches for batches in (1, 3, 3)]
+
+
+def test_steps_are_optimizer_steps(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    make_trainer(_monitor(sink), accumulate_grad_batches=3).fit(task, loader)
+    assert sink.steps == [0, 2, 4]
+
+
+def test_validation_is_no_training(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink, iota_every_n_batches=1)
+    make_trainer(monitor, max_epochs=1).fit(task, loader, loader)
+    assert sum(r.n + r.zeros for w in sink.written for r in w.select(name="act")) == 6 * 512
+
+
+def test_activations_of_validation_forwards(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink, iota_from="validation", iota_every_n_batches=1)
+    make_trainer(monitor, max_epochs=2).fit(task, loader, loader)
+    assert [len(records.select(kind="iota")) for records in sink.written] == [0, 2, 2]
+    assert sink.written[1].select(name="act")[0].n + sink.written[1].select(name="act")[
+        0
+    ].zeros == (6 * 512)
+
+
+class Checkpointed(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        out = torch.utils.checkpoint.checkpoint(self.body, batch[0], use_reentrant=False)
+        return nn.functional.cross_entropy(out, batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_recomputed_forward_is_not_counted_twice(
+    sink: Listening, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    make_trainer(_monitor(sink), max_epochs=1).fit(Checkpointed(), loader)
+    (record,) = sink.written[0].select(kind="iota")
+    assert record.n + record.zeros == 16 * 32
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_early_stopping_and_checkpoints_on_the_aggregates(
+    ours_first: bool,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    monitor = EquilibriumMonitor(sinks=[])
+    stopping = EarlyStopping(
+        "equilibrium/weight/gap_median", patience=1, min_delta=10.0, check_on_train_epoch_end=True
+    )
+    checkpoint = ModelCheckpoint(tmp_path, monitor="equilibrium/iota/gap_worst")
+    callbacks = [monitor, stopping] if ours_first else [stopping, monitor]
+    trainer = make_trainer(*callbacks, checkpoint, max_epochs=9, enable_checkpointing=True)
+    trainer.fit(task, loader)
+    assert trainer.current_epoch == 2
+    assert checkpoint.best_model_path
+    median = monitor.end.select(kind="weight").to_pandas().gap.median()
+    assert trainer.callback_metrics["equilibrium/weight/gap_median"] == pytest.approx(median)
+
+
+def test_a_resumed_run_keeps_its_start(
+    sink: Listening,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    first = _monitor(sink)
+    trainer = make_trainer(first, max_epochs=1)
+    trainer.fit(task, loader)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    resumed_sink = Listening()
+    resumed = _monitor(resumed_sink)
+    make_trainer(resumed, max_epochs=2).fit(
+        type(task)(), loader, ckpt_path=tmp_path / "one.ckpt", weights_only=True
+    )
+    assert resumed_sink.steps == [12]
+    assert resumed_sink.contexts[0].resumed_step == 6
+    assert resumed.start[0].gap == first.start[0].gap
+    assert resumed.end[0].moved > 0
+
+
+def test_fit_twice_goes_on(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink)
+    trainer = make_trainer(monitor, max_epochs=1)
+    trainer.fit(task, loader)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(task, loader)
+    assert sink.steps == [0, 6, 12]
+    assert len(monitor.history) == 12
+
+
+def test_another_run_begins_anew(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink)
+    for _ in range(2):
+        make_trainer(monitor, max_epochs=1).fit(type(task)(), loader)
+    assert sink.steps == [0, 6, 0, 6]
+    assert monitor.history.step.tolist() == [0] * 4 + [6] * 4
+
+
+def test_two_monitors_keep_apart(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    other = Listening()
+    make_trainer(_monitor(sink, kinds="weight"), _monitor(other, kinds="iota")).fit(task, loader)
+    assert {r.kind for records in sink.written for r in records} == {"weight"}
+    assert {r.kind for records in other.written for r in records} == {"iota"}
+
+
+def test_saved_counts_reproduce_the_run_s_records(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    from jaynes_callbacks.summary import recompute
+
+    make_trainer(_monitor(sink)).fit(task, loader)
+    for records in sink.written:
+        assert recompute(records).to_pandas().equals(records.to_pandas())
+    assert counts_of(sink.written[0]).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": ["weights"]}, "kinds must be some of"),
+        ({"every_n_epochs": 0}, "every_n_epochs must be a positive integer, got 0"),
+        ({"every_n_steps": 1.5}, "every_n_steps must be a positive integer, got 1.5"),
+        ({"iota_every_n_batches": -1}, "iota_every_n_batches must be a positive integer, got -1"),
+        ({"iota_from": "test"}, "iota_from must be one of .*got 'test'"),
+        ({"min_size": -3}, "min_size must be"),
+    ],
+)
+def test_wrong_arguments_raise_where_they_are_given(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EquilibriumMonitor(sinks=[], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"include": "frist.*"}, r"include pattern 'frist\.\*' matches no .* first"),
+        ({"exclude": "nope"}, "exclude pattern 'nope' matches no"),
+        ({"min_size": 10**6}, "no weight is left to watch"),
+    ],
+)
+def test_what_does_not_fit_the_model_raises_before_training(
+    options: dict[str, Any],
+    message: str,
+    task: Any,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+) -> None:
+    monitor = EquilibriumMonitor(sinks=[], **options)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(monitor).fit(task, loader)
+    assert task.losses == []
+
+
+def test_a_sink_must_be_a_sink() -> None:
+    with pytest.raises(TypeError, match=r"open, write and close.*got 'csv'"):
+        EquilibriumMonitor(sinks=["csv"])  # type: ignore[list-item]

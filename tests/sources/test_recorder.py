@@ -1,0 +1,181 @@
+import copy
+import io
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from jaynes_callbacks.record import Records
+from jaynes_callbacks.sources.recorder import Recorder
+from jaynes_callbacks.summary import counts_of
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+
+
+def _train(model: nn.Module, recorder: Recorder, steps: int) -> Records:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    records = Records()
+    for step in range(steps):
+        loss = model(torch.randn(64, 16)).square().mean()
+        records += recorder.snapshot(step=step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return records
+
+
+def test_a_hand_written_loop(model: nn.Sequential) -> None:
+    with Recorder(model, run="mine") as recorder:
+        records = _train(model, recorder, 3)
+    assert [(r.step, r.kind, r.name) for r in records[:3]] == [
+        (0, "weight", "0.weight"),
+        (0, "weight", "2.weight"),
+        (0, "iota", "1"),
+    ]
+    assert {record.run for record in records} == {"mine"}
+    assert records[0].shape == (32, 16)
+    assert records[2].n + records[2].zeros == 64 * 32
+    moved = [record.moved for record in records.select(name="0.weight")]
+    assert moved[0] == 0
+    assert moved[2] > moved[1] > 0
+    assert math.isnan(records[2].moved)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_moved_is_the_relative_distance(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="weight") as recorder, torch.no_grad():
+        model[0].weight.mul_(1.5)
+        records = recorder.snapshot()
+    assert [record.moved for record in records] == pytest.approx([0.5, 0.0], abs=1e-6)
+
+
+def test_held_weights_are_those_of_the_moment_they_were_held(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="weight") as recorder, torch.no_grad():
+        recorder.hold_weights()
+        model[0].weight.mul_(2)
+        held, now = recorder.snapshot(0), recorder.snapshot(1)
+    assert now[0].log_mean - held[0].log_mean == pytest.approx(math.log(2), abs=1e-12)
+    assert held[0].moved == 0
+
+
+def test_activations_are_those_since_the_last_snapshot(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="iota") as recorder:
+        model(torch.randn(10, 16))
+        model(torch.randn(10, 16))
+        first = recorder.snapshot(0)
+        model(torch.randn(10, 16))
+        second = recorder.snapshot(1)
+        nothing = recorder.snapshot(2)
+    assert [r.n + r.zeros for r in (*first, *second)] == [640, 320]
+    assert len(nothing) == 0
+
+
+def test_the_verdict_is_on_the_first_record() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 256), nn.Linear(256, 8))
+    with Recorder(model, kinds="weight") as recorder, torch.no_grad():
+        recorder.snapshot(0)
+        model[0].weight.copy_(torch.randn(256, 128).exp())
+        (end, _) = recorder.snapshot(1)
+    assert recorder.start[0].gap > 0.2
+    assert end.verdict == "emerged"
+
+
+def test_state_goes_on_through_a_weights_only_file(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="weight") as recorder:
+        recorder.snapshot(0)
+    buffer = io.BytesIO()
+    torch.save(recorder.state_dict(), buffer)
+    buffer.seek(0)
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+    resumed = Recorder(model, kinds="weight")
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    with resumed:
+        records = resumed.snapshot(5)
+    assert records[0].moved == pytest.approx(0.5, abs=1e-6)
+    assert resumed.start[0].step == 0
+    assert resumed.start[0].gap == recorder.start[0].gap
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": "weights"}, "kinds must be some of"),
+        ({"include": "nothing.*"}, "matches no parameter and no module"),
+        ({"min_size": 10**9}, "no weight is left to watch.*min_size=1000000000.*lower min_size"),
+        ({"iota_values_per_call": 0}, "iota_values_per_call must be a positive integer, got 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(
+    model: nn.Sequential, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message), Recorder(model, **options):  # type: ignore[arg-type]
+        pass
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_model_without_relu_records_its_weights() -> None:
+    model = nn.Linear(16, 16)
+    with Recorder(model) as recorder:
+        model(torch.randn(3, 16))
+        (record,) = recorder.snapshot()
+    assert record.kind == "weight"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+def test_degenerate_weights_become_a_status(model: nn.Sequential, value: float) -> None:
+    with torch.no_grad():
+        model[0].weight.fill_(value)
+    with Recorder(model, kinds="weight") as recorder:
+        bad, good = recorder.snapshot()
+    assert bad.status != "ok"
+    assert bad.verdict == "undetermined"
+    assert bad.zeros + bad.nonfinite == 512
+    assert math.isfinite(good.gap)
+
+
+def test_recording_twice_is_deterministic(model: nn.Sequential) -> None:
+    x = torch.randn(64, 16)
+    tables = []
+    for _ in range(2):
+        with Recorder(copy.deepcopy(model)) as recorder:
+            recorder.model(x)
+            tables.append(recorder.snapshot().to_pandas())
+    assert tables[0].equals(tables[1])
+
+
+def _half_of_the_data(rank: int, store: str, out: str, model: nn.Module, x: torch.Tensor) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    with Recorder(model) as recorder:
+        model(x.chunk(2)[rank])
+        torch.save(counts_of(recorder.snapshot()), f"{out}-{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_count_what_one_does(model: nn.Sequential, tmp_path: Path) -> None:
+    x = torch.randn(64, 16)
+    with Recorder(model) as recorder:
+        model(x)
+        alone = counts_of(recorder.snapshot())
+    out = str(tmp_path / "out")
+    mp.spawn(_half_of_the_data, args=(str(tmp_path / "store"), out, model, x), nprocs=2)
+    for rank in range(2):
+        assert torch.equal(torch.load(f"{out}-{rank}"), alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(dtype: torch.dtype, model: nn.Sequential) -> None:
+    model = model.to(dtype)
+    with Recorder(model) as recorder:
+        model(torch.randn(8, 16, dtype=dtype))
+        records = recorder.snapshot()
+    assert [record.n + record.zeros for record in records] == [512, 256, 256]
