@@ -66,6 +66,7 @@ class MonitorHooks:
         self._delivery = Delivery(sinks)
         self._recorder: Recorder | None = None
         self._recorded_step: int | None = None
+        self._step = 0
         self._resumed: dict[str, Any] = {}
         self._directory: Path | None = None
 
@@ -125,8 +126,12 @@ class MonitorHooks:
         """Open the watch if this batch's activations are to be counted."""
         if not self._recorder or self._iota_from != "train":
             return
-        first = self._recorded_step is None
-        if first or self._batch_is_due(batch_idx) or self._step_is_due(trainer.global_step + 1):
+        # Every record gets at least one forward: the first after the record before.
+        if (
+            not self._recorder.has_activations
+            or self._batch_is_due(batch_idx)
+            or self._step_is_due(trainer.global_step + 1)
+        ):
             self._recorder.open()
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
@@ -143,7 +148,7 @@ class MonitorHooks:
     ) -> None:
         """The record of the untouched network after its first forward, then those due by step."""
         self._close_watch()
-        step = trainer.global_step
+        step = self._step = trainer.global_step
         if self._recorded_step is None:
             self._record(trainer, step=0)
             self._log_aggregates(pl_module, on_step=True)
@@ -210,6 +215,7 @@ class MonitorHooks:
         return {
             "recorder": self._recorder.state_dict(),
             "recorded_step": self._recorded_step,
+            "step": self._step,
             "directory": str(self._directory or ""),
         }
 
@@ -224,6 +230,7 @@ class MonitorHooks:
         if self._resumed:
             recorder.load_state_dict(self._resumed["recorder"])
             self._recorded_step = self._resumed["recorded_step"]
+            self._step = self._resumed["step"]
         elif self._recorder and trainer.global_step > 0:
             recorder.load_state_dict(self._recorder.state_dict())
         else:
@@ -238,7 +245,7 @@ class MonitorHooks:
             run=self._recorder.run,
             directory=self._directory,
             loggers=tuple(trainer.loggers),
-            resumed_step=trainer.global_step if resumed else None,
+            resumed_step=self._step if resumed else None,
             resumed_directory=Path(before) if before else None,
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -196,7 +197,7 @@ class Recorder:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on: CPU tensors and builtins only."""
         return {
-            "start": [vars(record) for record in self.start.without_counts()],
+            "start": [_scalars(record) for record in self.start],
             "first": {name: values.cpu() for name, values in self._first.items()},
         }
 
@@ -218,3 +219,9 @@ class Recorder:
             f"({'; '.join(sorted(reasons)) or 'the model has none'}); lower min_size, widen "
             'include, or watch kinds=["iota"] alone'
         )
+
+
+def _scalars(record: Record) -> dict[str, Any]:
+    """The record's fields but its arrays, for a file that may hold builtins only."""
+    values = vars(record).items()
+    return {name: value for name, value in values if not isinstance(value, np.ndarray)}

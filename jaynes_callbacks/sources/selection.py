@@ -100,12 +100,11 @@ class Selection:
         """
         modules = list(modules)
         known = [*parameters, *modules]
+        sites = [f"{module}.relu".lstrip(".") for module in ["", *modules]]
         for argument, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
-                if not any(fnmatchcase(name, pattern) for name in known) and not any(
-                    fnmatchcase(f"{module}.relu".lstrip("."), pattern.split("#")[0])
-                    for module in ["", *modules]
-                ):
+                # Calls are numbered (#1) only as they happen.
+                if not any(fnmatchcase(name, pattern.split("#")[0]) for name in [*known, *sites]):
                     raise ValueError(
                         f"{argument} pattern {pattern!r} matches no parameter and no module; "
                         f"names look like {_nearest(pattern, known)}"
