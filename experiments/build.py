@@ -45,6 +45,7 @@ def build(cfg: DictConfig) -> Parts:
     with one_sentence("init"):
         initialise(model)
     callbacks, loggers = _mapping(cfg, "callbacks"), _mapping(cfg, "logger")
+    _check_epochs(OmegaConf.select(cfg, "trainer.max_epochs"))
     trainer = _part(cfg, "trainer", callbacks=callbacks, logger=loggers or False)
     hyperparameters = OmegaConf.to_container(cfg, resolve=True)
     for logger in trainer.loggers:
@@ -55,13 +56,19 @@ def build(cfg: DictConfig) -> Parts:
 def _threads(threads: Any) -> None:
     if threads is not None:
         with one_sentence("threads"):
-            torch.set_num_threads(positive_int("threads", threads))
+            torch.set_num_threads(positive_int("their number", threads))
 
 
 def _seed(seed: Any) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed: must be an integer from 0 to {2**32 - 1}, got {seed!r}")
     L.seed_everything(seed, workers=True, verbose=False)
+
+
+def _check_epochs(epochs: Any) -> None:
+    """Lightning itself takes any type, and fails an assertion later."""
+    if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool)):
+        raise ConfigError(f"trainer.max_epochs: must be an integer, -1 for no end, got {epochs!r}")
 
 
 def _part(cfg: DictConfig, key: str, **more: Any) -> Any:

@@ -91,4 +91,5 @@ class Classifier(L.LightningModule):
         try:
             return self.make_optimizer(self.parameters())
         except (TypeError, ValueError) as error:
-            raise ValueError(f"optimizer: {error}") from error
+            given = getattr(self.make_optimizer, "keywords", {})
+            raise ValueError(f"the optimizer cannot be built with {given}: {error}") from error

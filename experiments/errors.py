@@ -12,7 +12,6 @@ __all__ = ["ConfigError", "one_sentence"]
 _USERS_MISTAKES = (
     ImportError,
     MisconfigurationException,
-    OmegaConfBaseException,
     OSError,
     TypeError,
     ValueError,
@@ -43,6 +42,9 @@ def one_sentence(where: str) -> Iterator[None]:
         if cause is not None and not isinstance(cause, _USERS_MISTAKES):
             raise
         raise ConfigError(f"{where}: {_one_line(cause or error)}") from error
+    except OmegaConfBaseException as error:
+        # Its further lines repeat the key; as a cause Hydra would print it once more.
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
     except _USERS_MISTAKES as error:
         raise ConfigError(f"{where}: {_one_line(error)}") from error
 
