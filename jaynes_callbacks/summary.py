@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -14,7 +13,7 @@ from jaynes_callbacks import statistics
 from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.record import Kind, Record, Records, Stream, Tally
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Fit, PaperFit, Status
-from jaynes_callbacks.verdict import NEAR, verdict
+from jaynes_callbacks.verdict import NEAR, rival_gaps, verdict
 
 __all__ = ["PAPER_BINS", "PAPER_IOTA_BINS", "aggregates", "counts_of", "recompute", "summarise"]
 
@@ -242,7 +241,8 @@ def _reasons(status: int, paper_status: int) -> str:
 
 
 def _judged(record: Record, start: Mapping[tuple[str, str], Record]) -> Record:
-    families = {LOGNORMAL.name: record.gap, **record.rival_gaps}
-    finite = {name: gap for name, gap in families.items() if np.isfinite(gap)}
-    best = min(finite, key=lambda name: finite[name]) if finite else ""
+    gaps = rival_gaps(record)
+    if math.isfinite(record.gap):
+        gaps[LOGNORMAL.name] = record.gap
+    best = min(gaps, key=lambda name: gaps[name], default="")
     return record.replace(best_family=best, verdict=verdict(start.get(record.key, record), record))

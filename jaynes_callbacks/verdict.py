@@ -15,8 +15,9 @@ given credit for it.  Where a gap is nan the verdict is *undetermined*, with the
 import math
 
 from jaynes_callbacks.record import Record
+from jaynes_callbacks.statistics import FAMILIES
 
-__all__ = ["BANDS", "NEAR", "band", "verdict"]
+__all__ = ["BANDS", "NEAR", "band", "rival_gaps", "verdict"]
 
 #: Upper limits of the display bands, in nats per value.
 BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
@@ -47,9 +48,21 @@ def verdict(start: Record, end: Record) -> str:
         return "present from the start"
     if not _fell(start, end):
         return "not emerging"
-    rivals = [gap for gap in end.rival_gaps.values() if not math.isnan(gap)]
-    nearest = end.gap < min(rivals, default=math.inf)
+    nearest = end.gap < min(rival_gaps(end).values(), default=math.inf)
     return "emerged" if end.gap < NEAR and nearest else "approaching"
+
+
+def rival_gaps(record: Record) -> dict[str, float]:
+    """The finite gaps of the rivals: families that do not contain the lognormal.
+
+    A family that contains it fits at least as well, and says so by its own parameter (q).
+    """
+    general = {family.name for family in FAMILIES if family.contains_lognormal}
+    return {
+        name: gap
+        for name, gap in record.rival_gaps.items()
+        if name not in general and math.isfinite(gap)
+    }
 
 
 def _fell(start: Record, end: Record) -> bool:
