@@ -107,7 +107,7 @@ def test_compiles_without_a_graph_break() -> None:
 def test_the_custom_op_keeps_its_contract() -> None:
     counts = torch.zeros(2, CODES, dtype=torch.int64)
     op = torch.ops.jaynes_callbacks.count_.default
-    torch.library.opcheck(op, (torch.randn(5), counts, 1), raise_exception=True)
+    torch.library.opcheck(op, (torch.randn(5), counts, 1, 4), raise_exception=True)
 
 
 class TestSubsample:
