@@ -1,6 +1,7 @@
 """Image data sets of the Hugging Face hub, by name or from Parquet files on disk."""
 
 import io
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,9 @@ class HubImages(ImageDataModule):
         return Splits(*hold_out(train, self.validation_share, self.split_seed), test)
 
     def _read_split(self, split: str) -> Split:
-        rows = self._open(split)
-        self._check_columns(rows.column_names, split)
         pictures: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
         labels: list[int] = []
-        for batch in self._undecoded(rows).iter(batch_size=_AT_ONCE):
+        for batch in self._batches(split):
             first = len(labels)
             for row, encoded in enumerate(batch[self.image_column], start=first):
                 pictures.append(self._decoded(encoded, f"{split} row {row}"))
@@ -75,12 +74,40 @@ class HubImages(ImageDataModule):
         images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
         return Split(images, torch.tensor(labels))
 
+    def _batches(self, split: str) -> Iterator[Any]:
+        """Some rows at a time, their images still encoded."""
+        rows = self._open(split)
+        self._check_columns(rows.column_names, split)
+        encoded = rows.cast_column(self.image_column, _datasets().Image(decode=False))
+        try:
+            yield from encoded.iter(batch_size=_AT_ONCE)
+        except Exception as error:  # pyarrow's and datasets' own kinds
+            raise self._unreadable(split, error) from error
+
+    def _unreadable(self, split: str, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self._where(split)} cannot be read as rows of {self.name} "
+            f"({type(error).__name__}: {_first_line(error)})"
+        )
+
     def _open(self, split: str) -> Any:
+        return self._open_hub(split) if self.folder is None else self._open_files(split)
+
+    def _open_files(self, split: str) -> Any:
+        assert self.folder is not None
         datasets = _datasets()
-        if self.folder is not None:
-            files = {split: [str(file) for file in parquet_files(self.folder, split)]}
-            # Streaming reads the files where they lie; otherwise they are copied to a cache.
-            return datasets.load_dataset("parquet", data_files=files, split=split, streaming=True)
+        files = {split: [str(file) for file in parquet_files(self.folder, split)]}
+        try:
+            # Streaming reads the files where they lie; what is left for the cache are lock files.
+            with tempfile.TemporaryDirectory() as cache:
+                return datasets.load_dataset(
+                    "parquet", data_files=files, split=split, streaming=True, cache_dir=cache
+                )
+        except Exception as error:  # pyarrow's and datasets' own kinds
+            raise self._unreadable(split, error) from error
+
+    def _open_hub(self, split: str) -> Any:
+        datasets = _datasets()
         try:
             return datasets.load_dataset(self.name, split=split)
         except Exception as error:  # what a failed download raises differs between releases
@@ -89,9 +116,6 @@ class HubImages(ImageDataModule):
                 f"({type(error).__name__}: {_first_line(error)}); name a folder that holds its "
                 "Parquet files with data.path=FOLDER"
             ) from error
-
-    def _undecoded(self, rows: Any) -> Any:
-        return rows.cast_column(self.image_column, _datasets().Image(decode=False))
 
     def _check_columns(self, found: list[str] | None, split: str) -> None:
         expected = [self.image_column, self.label_column]
@@ -107,8 +131,7 @@ class HubImages(ImageDataModule):
 
         channels, height, width = self.shape
         try:
-            source = encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
-            picture = Image.open(source)
+            picture = Image.open(io.BytesIO(encoded["bytes"]))
             pixels = np.atleast_3d(np.asarray(picture))
         except (OSError, TypeError, KeyError) as error:
             raise ValueError(f"{self._where(where)} holds no image that can be decoded") from error

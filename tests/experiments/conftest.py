@@ -44,6 +44,12 @@ def encoded(pixels: "np.ndarray[Any, Any]", picture_format: str = "PNG") -> dict
 
 
 @pytest.fixture
+def encode() -> Callable[..., dict[str, Any]]:
+    """An image as the hub's schema holds it."""
+    return encoded
+
+
+@pytest.fixture
 def write_parquet(tmp_path: Path) -> WriteParquet:
     """Writes ``train`` and ``test`` files of random images in the hub's schema."""
 
@@ -52,19 +58,20 @@ def write_parquet(tmp_path: Path) -> WriteParquet:
         column: str = "image",
         *,
         names: tuple[str, str] = ("train.parquet", "test.parquet"),
+        rows: tuple[int, int] = (40, 20),
         labels: list[Any] | None = None,
         images: list[Any] | None = None,
     ) -> Path:
         source = np.random.default_rng(5)
         folder = tmp_path / "parquet"
         folder.mkdir(exist_ok=True)
-        for name, n in zip(names, (40, 20), strict=True):
+        for name, n in zip(names, rows, strict=True):
             pixels = source.integers(0, 256, (n, *size), dtype=np.uint8)
-            rows = {
+            columns = {
                 column: images or [encoded(image) for image in pixels],
                 "label": labels or [row % 10 for row in range(n)],
             }
-            pq.write_table(pa.table(rows), folder / name)
+            pq.write_table(pa.table(columns), folder / name)
         return folder
 
     return make
