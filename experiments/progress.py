@@ -71,7 +71,7 @@ class RunBar(ProgressBar):
     ) -> None:
         """Go on by one batch."""
         if self._progress:
-            share = (batch_idx + 1) / self.total_train_batches
+            share = (batch_idx + 1) / trainer.num_training_batches
             self._progress.update(self._task, completed=trainer.current_epoch + share)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -11,8 +11,7 @@ from jaynes_callbacks import Record, Records
 __all__ = ["CAPTION", "stream_table"]
 
 CAPTION = (
-    "gap: nats per weight (neuron) to the best lognormal; 0 is arbitrage equilibrium, random "
-    "Gaussian weights have 0.163.\n"
+    "gap: nats to the best lognormal; 0 is arbitrage equilibrium, Gaussian weights have 0.163.\n"
     "R²: by the paper's protocol; in brackets what random Gaussian weights would score."
 )
 _KINDS = {"weight": "weights", "iota": "neurons (iota)"}
@@ -22,6 +21,8 @@ _STYLES = {
     "approaching": "yellow",
     "undetermined": "dim",
 }
+#: Families whose names are too long for a narrow column.
+_SHORT = {"generalized_gamma": "gen. gamma", "half_student_t": "Student t"}
 #: From this many columns on, two spaces between columns instead of one.
 _ROOMY = 100
 
@@ -62,10 +63,10 @@ def _empty_table(tilt: str, gutter: int) -> Table:
 
 def _cells(start: Record, end: Record, tilt: float) -> tuple[str | Text, ...]:
     return (
-        end.name,
+        Text(end.name, overflow="fold"),
         _count(end.n),
         f"{_number(start.gap, 3)} → {_number(end.gap, 3)}",
-        end.best_family.replace("_", "-"),
+        _SHORT.get(end.best_family, end.best_family.replace("_", "-")),
         _number(tilt, 2),
         f"{_number(end.paper_r2, 2)} ({_number(end.paper_r2_gaussian, 2)})",
         Text(end.verdict, style=_STYLES.get(end.verdict, "")),
