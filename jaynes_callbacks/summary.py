@@ -22,6 +22,9 @@ PAPER_BINS = 100
 PAPER_IOTA_BINS = 1000
 
 
+_PARAMETERS = {family.name: len(family.parameters) for family in FAMILIES}
+
+
 class _Measured(NamedTuple):
     """Figures of L streams on the device, each a column of the record."""
 
@@ -244,5 +247,14 @@ def _judged(record: Record, start: Mapping[tuple[str, str], Record]) -> Record:
     gaps = rival_gaps(record)
     if math.isfinite(record.gap):
         gaps[LOGNORMAL.name] = record.gap
-    best = min(gaps, key=lambda name: gaps[name], default="")
+    best = min(gaps, key=lambda name: _criterion(gaps[name], name, record.n), default="")
     return record.replace(best_family=best, verdict=verdict(start.get(record.key, record), record))
+
+
+def _criterion(gap: float, family: str, n: int) -> float:
+    """Schwarz's criterion per value, up to a constant: a special case beats its generalisation.
+
+    The bias correction of the gap has taken p/(2n) back already (G. Schwarz, Ann. Statist. 6
+    (1978) 461).
+    """
+    return gap + _PARAMETERS[family] * (math.log(n) - 1) / (2 * n)
