@@ -1,6 +1,9 @@
 """Arguments checked where they arrive: expected, got, which one."""
 
-__all__ = ["positive_int", "share"]
+import math
+from typing import TypeGuard
+
+__all__ = ["number_above", "positive_int", "share"]
 
 
 def positive_int(what: str, value: object) -> int:
@@ -32,6 +35,26 @@ def share(what: str, value: object) -> float:
     Raises:
         ValueError: if it is anything else.
     """
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{what} must be a number of at least 0 and below 1, got {value!r}")
     return float(value)
+
+
+def number_above(what: str, value: object, bound: float) -> float:
+    """The value, if it is a finite number above the bound.
+
+    Args:
+        what: the argument's name, for the message.
+        value: what the configuration holds.
+        bound: what the value must exceed.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not _is_number(value) or not bound < value < math.inf:
+        raise ValueError(f"{what} must be a number above {bound:g}, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from experiments.check import number_above
+
 __all__ = [
     "Law",
     "he_scaled",
@@ -75,9 +77,8 @@ def student_t(weight: Tensor, *, dof: float) -> Tensor:
     Raises:
         ValueError: for ``dof`` ≤ 2, where the variance is infinite.
     """
-    if not dof > 2:
-        raise ValueError(f"dof must be above 2 for a finite variance, got {dof!r}")
-    draws = torch.distributions.StudentT(torch.as_tensor(float(dof))).sample(weight.shape)
+    dof = number_above("dof", dof, 2)
+    draws = torch.distributions.StudentT(torch.tensor(dof)).sample(weight.shape)
     return draws.to(weight) * math.sqrt((dof - 2) / dof)
 
 
@@ -87,8 +88,7 @@ def lognormal(weight: Tensor, *, sigma: float) -> Tensor:
     Raises:
         ValueError: for a ``sigma`` that is not positive.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma!r}")
+    sigma = number_above("sigma", sigma, 0)
     magnitude = torch.randn_like(weight).mul_(sigma).sub_(sigma**2).exp_()
     return magnitude * torch.randint_like(weight, 2).mul_(2).sub_(1)
 

@@ -11,12 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hydra import initialize_config_dir
-from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 from PIL import Image
-
-# Not of models and data: their arguments come from a configuration, and wrong types are tested.
-install_import_hook("experiments.init", "beartype.beartype")
 
 CONF = Path(__file__).parents[2] / "conf"
 

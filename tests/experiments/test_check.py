@@ -1,10 +1,11 @@
 import pytest
 
-from experiments.check import positive_int, share
+from experiments.check import number_above, positive_int, share
 
 
 def test_right_values_pass() -> None:
     assert positive_int("width", 3) == 3
+    assert number_above("dof", 3, 2) == 3.0
     assert share("dropout", 0) == 0.0
     assert share("dropout", 0.5) == 0.5
 
@@ -19,3 +20,9 @@ def test_anything_but_a_positive_integer_is_named(value: object) -> None:
 def test_anything_but_a_share_is_named(value: object) -> None:
     with pytest.raises(ValueError, match=r"^dropout must be a number of at least 0 and below 1"):
         share("dropout", value)
+
+
+@pytest.mark.parametrize("value", [2, -1.0, "3", None, True, float("nan"), float("inf")])
+def test_anything_but_a_number_above_the_bound_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=f"^dof must be a number above 2, got {value!r}$"):
+        number_above("dof", value, 2)

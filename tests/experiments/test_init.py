@@ -99,8 +99,8 @@ def test_the_same_seed_draws_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("law", "sentence"),
     [
-        (partial(init.lognormal, sigma=0.0), "sigma must be positive, got 0.0"),
-        (partial(init.student_t, dof=2.0), "dof must be above 2 for a finite variance, got 2.0"),
+        (partial(init.lognormal, sigma=0.0), "sigma must be a number above 0, got 0.0"),
+        (partial(init.student_t, dof=2.0), "dof must be a number above 2, got 2.0"),
     ],
 )
 def test_impossible_parameters_are_named(law: init.Law, sentence: str) -> None:

@@ -1,0 +1,153 @@
+"""Every file of conf/ is composed, and what it names is made; nothing is trained or downloaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig
+from torch import nn
+
+from experiments.build import build
+from experiments.classifier import Classifier
+from experiments.data import ImageDataModule
+from experiments.models import CNN, MLP
+from jaynes_callbacks import EquilibriumMonitor
+
+CONF = Path(__file__).parents[2] / "conf"
+#: Groups whose options say how a run is made, beside those below that are made one by one.
+MADE_ELSEWHERE = {"paths", "hydra"}
+HUB = ["data.name=owner/images", "data.shape=[3,16,16]"]
+
+Compose = Callable[..., DictConfig]
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def test_every_group_is_covered_here() -> None:
+    covered = {"callbacks", "data", "debug", "experiment", "init", "logger", "model"}
+    covered |= {"optimizer", "trainer"} | MADE_ELSEWHERE
+    assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == covered
+
+
+@pytest.mark.parametrize("data", ["digits", "mnist", "cifar10"])
+@pytest.mark.parametrize("model", options("model"))
+def test_model(compose: Compose, model: str, data: str) -> None:
+    cfg = compose(f"model={model}", f"data={data}")
+    made = instantiate(cfg.model, _convert_="all")
+    assert isinstance(made, Classifier)
+    assert isinstance(made.net, {"mlp": MLP, "cnn": CNN}[model])
+    assert made(torch.zeros(2, *cfg.data.shape)).shape == (2, 10)
+    assert isinstance(made.configure_optimizers(), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_data(compose: Compose, data: str) -> None:
+    cfg = compose(f"data={data}", *(HUB if data == "hub" else []))
+    assert isinstance(instantiate(cfg.data, _convert_="all"), ImageDataModule)
+
+
+@pytest.mark.parametrize("init", options("init"))
+def test_init(compose: Compose, init: str) -> None:
+    layer = nn.Linear(400, 400)
+    before = layer.weight.detach().clone()
+    instantiate(compose(f"init={init}").init, _convert_="all")(layer)
+    kept = torch.equal(layer.weight, before)
+    assert kept == (init == "default")
+    variance = layer.weight.var().item() * 400
+    assert variance == pytest.approx(1 / 3 if kept else 2, rel=0.05)
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_optimizer(compose: Compose, optimizer: str) -> None:
+    made = instantiate(compose(f"optimizer={optimizer}").optimizer)(nn.Linear(2, 2).parameters())
+    assert type(made).__name__.lower() == optimizer
+    assert made.defaults["lr"] > 0
+    assert "weight_decay" in made.defaults
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+def test_trainer(compose: Compose, trainer: str) -> None:
+    # The fixture's CPU stands in for the accelerator; the rest is the file's own.
+    devices = ["trainer.devices=1"] if trainer == "ddp" else []
+    cfg = compose(f"trainer={trainer}", *devices)
+    made = instantiate(cfg.trainer, logger=False)
+    assert isinstance(made, L.Trainer)
+    assert made.max_epochs == cfg.trainer.max_epochs
+    assert type(made.strategy).__name__.startswith("DDP" if "ddp" in trainer else "SingleDevice")
+
+
+@pytest.mark.parametrize("callbacks", options("callbacks"))
+def test_callbacks(compose: Compose, callbacks: str, tmp_path: Path) -> None:
+    parts = build(compose(f"callbacks={callbacks}", "logger=none"))
+    made = {type(callback).__name__ for callback in parts.trainer.callbacks}  # type: ignore[attr-defined]
+    expected = {
+        "default": {"EquilibriumMonitor", "ModelCheckpoint", "RunBar"},
+        "early_stopping": {"EarlyStopping"},
+        "equilibrium_monitor": {"EquilibriumMonitor"},
+        "model_checkpoint": {"ModelCheckpoint"},
+        "none": set(),
+        "progress_bar": {"RunBar"},
+    }
+    assert made >= expected[callbacks]
+    assert bool(parts.monitors) == (callbacks in ("default", "equilibrium_monitor"))
+
+
+def test_the_monitors_file_holds_its_defaults(compose: Compose) -> None:
+    import inspect
+
+    written = dict(compose().callbacks.equilibrium_monitor)
+    del written["_target_"], written["dirpath"]
+    parameters = inspect.signature(EquilibriumMonitor).parameters
+    defaults = {name: parameters[name].default for name in written}
+    defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+    assert written == defaults
+
+
+@pytest.mark.parametrize("logger", options("logger"))
+def test_logger(compose: Compose, logger: str) -> None:
+    expected: dict[str, list[type[Logger]]] = {
+        "tensorboard": [TensorBoardLogger],
+        "csv": [CSVLogger],
+        "wandb": [WandbLogger],
+        "many": [TensorBoardLogger, CSVLogger],
+        "none": [],
+    }
+    cfg = compose(f"logger={logger}")
+    made = [instantiate(one) for one in (cfg.get("logger") or {}).values()]
+    assert [type(one) for one in made] == expected[logger]
+
+
+def test_wandb_is_offline(compose: Compose) -> None:
+    assert compose("logger=wandb").logger.wandb.offline is True
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_experiment(compose: Compose, experiment: str) -> None:
+    parts = build(compose(f"experiment={experiment}"))
+    assert parts.monitors
+
+
+@pytest.mark.parametrize("debug", options("debug"))
+def test_debug(compose: Compose, debug: str) -> None:
+    parts = build(compose(f"debug={debug}"))
+    assert bool(parts.monitors) == (debug == "limit")
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_each_opens_with_the_command_that_runs_it(group: str) -> None:
+    for option in options(group):
+        first, second, *_ = (CONF / group / f"{option}.yaml").read_text().splitlines()
+        assert first == "# @package _global_"
+        assert second == f"# python -m experiments.train {group}={option}"
+
+
+def test_an_experiment_chooses_and_a_user_overrides(compose: Compose) -> None:
+    cfg = compose("experiment=demo", "model=cnn", "trainer.max_epochs=3", "name=mine")
+    assert (cfg.name, cfg.trainer.max_epochs) == ("mine", 3)
+    assert cfg.model.net._target_.endswith("CNN")
