@@ -23,7 +23,7 @@ _STYLES = {
 }
 #: Families whose names are too long for a narrow column.
 _SHORT = {"generalized_gamma": "gen. gamma", "half_student_t": "Student t"}
-#: From this many columns on, two spaces between columns instead of one.
+#: From this many columns on, there is more space between and in columns.
 _ROOMY = 100
 
 
@@ -36,7 +36,8 @@ def stream_table(start: Records, end: Records, *, width: int) -> Table:
         width: of the terminal, in columns; the table fits 100 and, with few rows on two lines, 80.
     """
     with_q = any(math.isfinite(record.q) for record in end)
-    table = _empty_table("q" if with_q else "ln w\nskew", 1 if width >= _ROOMY else 0)
+    roomy = width >= _ROOMY
+    table = _empty_table("q" if with_q else "ln w\nskew", roomy=roomy)
     first = start.by_stream()
     for kind, heading in _KINDS.items():
         rows = [record for record in end if record.kind == kind]
@@ -45,27 +46,30 @@ def stream_table(start: Records, end: Records, *, width: int) -> Table:
             table.add_row(Text(heading, style="italic"))
         for record in rows:
             tilt = record.q if with_q else record.log_skew
-            table.add_row(*_cells(first.get(record.key, record), record, tilt))
+            arrow = " → " if roomy else "→"
+            table.add_row(*_cells(first.get(record.key, record), record, tilt, arrow))
     return table
 
 
-def _empty_table(tilt: str, gutter: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gutter, 0, 0))
-    table.add_column("stream", overflow="fold", min_width=18)
+def _empty_table(tilt: str, *, roomy: bool) -> Table:
+    padding = (0, int(roomy), 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
+    table.add_column("stream", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("gap in nats\nstart → end", justify="right", no_wrap=True)
     table.add_column("best\nfamily", no_wrap=True)
     table.add_column(tilt, justify="right", no_wrap=True)
     table.add_column("R²\n(Gaussian)", justify="right", no_wrap=True)
-    table.add_column("verdict", min_width=12)
+    # Wide enough for "undetermined", and for all verdicts where there is room.
+    table.add_column("verdict", width=22 if roomy else 12)
     return table
 
 
-def _cells(start: Record, end: Record, tilt: float) -> tuple[str | Text, ...]:
+def _cells(start: Record, end: Record, tilt: float, arrow: str) -> tuple[str | Text, ...]:
     return (
         Text(end.name, overflow="fold"),
         _count(end.n),
-        f"{_number(start.gap, 3)} → {_number(end.gap, 3)}",
+        f"{_number(start.gap, 3)}{arrow}{_number(end.gap, 3)}",
         _SHORT.get(end.best_family, end.best_family.replace("_", "-")),
         _number(tilt, 2),
         f"{_number(end.paper_r2, 2)} ({_number(end.paper_r2_gaussian, 2)})",

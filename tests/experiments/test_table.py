@@ -102,15 +102,24 @@ def test_it_fits_the_terminal_and_loses_nothing(width: int) -> None:
     )
     text = shown(many, many, width)
     assert max(len(line) for line in text.splitlines()) <= width
-    flat = "".join(text.split())
-    for needed in ("net.hidden1.weight", "undetermined", "approaching", "0.277→0.277", "(0.97)"):
+    first_column = "".join(line[: len(LONG)].split(" ")[0] for line in text.splitlines())
+    flat = "".join(text.split()) + first_column
+    for needed in (
+        "net.hidden1.weight",
+        "undetermined",
+        "approaching",
+        "0.277→0.277",
+        "(0.97)",
+        LONG,
+    ):
         assert needed in flat
     assert "…" not in text
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_usual_names_stand_on_one_line(width: int) -> None:
-    text = shown(START, rows(record("net.hidden1.weight", verdict="not emerging")), width)
+    end = rows(record("net.hidden1.weight", n=32768, verdict="not emerging"))
+    text = shown(START, end, width)
     line = next(line for line in text.splitlines() if line.startswith("net.hidden1.weight"))
     assert line.rstrip().endswith("not emerging")
 

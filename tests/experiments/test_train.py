@@ -1,0 +1,83 @@
+"""The command line itself, as a user meets it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+    """Runs ``python -m experiments.train`` in a folder of its own, without colour."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.train", *overrides],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_shows_commands_and_groups(tmp_path: Path) -> None:
+    done = command(tmp_path, "--help")
+    assert done.returncode == 0
+    assert "python -m experiments.train experiment=demo" in done.stdout
+    for group in ("model: cnn, mlp", "data: cifar10, digits", "logger: csv, many, none"):
+        assert group in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.net.widht=3", "Key 'widht' is not in struct"),
+        ("model=mpl", "Could not find 'model/mpl'"),
+        ("modle=mlp", "Could not override 'modle'"),
+    ],
+)
+def test_typing_errors_get_hydras_own_words(tmp_path: Path, override: str, sentence: str) -> None:
+    done = command(tmp_path, override)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_value_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
+    done = command(tmp_path, "data=mnist", "data.path=nowhere")
+    assert done.returncode == 1
+    assert "data: data.path=nowhere is not a folder\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_terminal_shows_the_bar_and_the_end_only(tmp_path: Path) -> None:
+    done = command(tmp_path, "model.net.width=32", "trainer=cpu", "trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["epoch"]
+    (folder,) = (tmp_path / "outputs" / "train").iterdir()
+    assert f"dataset     {folder.relative_to(tmp_path)}/jaynes\n" in done.stdout
+    assert "\x1b" not in done.stdout
+    log = (folder / "train.log").read_text()
+    assert "max_epochs=2` reached" in log
+    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 2
+
+
+def test_multirun_runs_every_job_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    done = command(
+        tmp_path, "-m", "seed=1,2", "model.net.width=32", "trainer=cpu", "trainer.max_epochs=1",
+        "logger=csv", "test=false",
+        "+callbacks.equilibrium_monitor.sinks=[{_target_:jaynes_callbacks.sinks.dataset.DatasetSink}]",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "multirun" / "train").iterdir()
+    gaps = [pd.read_parquet(sweep / job / "jaynes")["gap"] for job in ("0", "1")]
+    assert not gaps[0].equals(gaps[1])
+    assert done.stdout.count("Verdict on 5 streams") == 2
