@@ -1,109 +1,170 @@
-"""Draws figures at the end of a run, or now and then, as PNG files and into loggers."""
+"""Draws figures at the end of a run, and now and then, as PNG files and into loggers."""
 
-import hashlib
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.schedule import every, never
 from jaynes_callbacks.sink import RunContext, sparing
-from jaynes_callbacks.sinks.figures import gap_over_steps, log_density, paper_view
+from jaynes_callbacks.sinks.figures import LIGHT, Look, gap_over_steps, log_density, paper_view
+from jaynes_callbacks.sinks.images import (
+    Pixels,
+    file_name,
+    rendered,
+    save,
+    send_image,
+    shows_images,
+)
+from jaynes_callbacks.sinks.place import figures_beside, place
 
-__all__ = ["DIRECTORY", "FigureSink"]
+__all__ = ["MAX_STREAMS", "FigureSink", "telling"]
 
-#: Name of the figures' directory below the run's; beside the dataset, which holds parts only.
-DIRECTORY = "jaynes-figures"
+#: Streams with figures of their own.
+MAX_STREAMS = 8
 
 
 class FigureSink:
-    """Draws the paper's view and the density of ln w of some streams, and the gap of all.
+    """Draws the gap of all streams, and density and paper's view of the most telling ones.
+
+    Files hold the newest state, ``<figure>-<kind>-<stream>.png`` beside the dataset; loggers that
+    show images keep one for each time of drawing.
 
     Args:
-        every_n_epochs: draw at records of every n-th epoch; None for at the end only.
-        max_streams: streams with figures of their own: those whose gap changed most.
+        every_n_epochs: draw at the first record of every n-th epoch; None for at the end only.
+        max_streams: streams with figures of their own, see `telling`.  Those drawn while training
+            goes on are chosen once, so that each can be followed; at the end they are chosen anew.
+        look: of the page.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Attributes:
+        directory: where the files are, once opened; None for a run without files.
     """
 
-    def __init__(self, every_n_epochs: int | None = None, max_streams: int = 8) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int | None = None,
+        *,
+        max_streams: int = MAX_STREAMS,
+        look: Look = LIGHT,
+    ) -> None:
+        if max_streams < 0:
+            raise ValueError(f"max_streams must be 0 or more, got {max_streams!r}")
         what = "figures_every_n_epochs"
         self._due = never if every_n_epochs is None else every(every_n_epochs, what=what)
         self._max_streams = max_streams
-        self._directory: Path | None = None
+        self._look = look
+        self.directory: Path | None = None
         self._loggers: list[Any] = []
         self._start: dict[tuple[str, str], Record] = {}
+        self._followed: set[tuple[str, str]] = set()
         self._drawn_epoch = -1
+        self._drawn: dict[str, int] = {}
 
     def open(self, context: RunContext) -> None:
-        """Take the directory and the loggers that show images."""
-        self._directory = context.directory and context.directory / DIRECTORY
-        self._loggers = [logger for logger in context.loggers if _shows_images(logger)]
-        self._start, self._drawn_epoch = {}, -1
+        """Take the directory and the loggers."""
+        dataset = place(context)
+        self.directory = figures_beside(dataset) if dataset is not None else None
+        self._loggers = list(context.loggers)
+        self._start, self._followed, self._drawn_epoch, self._drawn = {}, set(), -1, {}
 
     def write(self, records: Records, history: Records) -> None:
         """Draw if it is time."""
         for record in records:
             self._start.setdefault(record.key, record)
-        epoch = records[0].epoch if records else 0
-        if epoch != self._drawn_epoch and epoch > 0 and self._due(epoch):
-            self._drawn_epoch = epoch
-            self._draw(records, history)
+        if not records or records[0].step == 0 or not self._is_due(records[0].epoch):
+            return
+        self._drawn_epoch = records[0].epoch
+        self._followed = self._followed or {
+            record.key for record in telling(records, self._start, self._max_streams)
+        }
+        self._draw([record for record in records if record.key in self._followed], history)
 
     def close(self, start: Records, end: Records, history: Records) -> None:
         """Draw the last state against the first."""
         self._start |= start.by_stream()
         if end:
-            self._draw(end, history)
+            self._draw(telling(end, self._start, self._max_streams), history)
 
-    def _draw(self, records: Records, history: Records) -> None:
-        for name, figure in self._figures(records, history):
-            if self._directory is not None:
-                self._directory.mkdir(parents=True, exist_ok=True)
-                figure.savefig(self._directory / f"{_file_name(name)}.png")
-            step = records[0].step
-            self._loggers = sparing(
-                self._loggers,
-                lambda logger: _show(logger, name, figure, step),  # noqa: B023
-            )
+    def _is_due(self, epoch: int) -> bool:
+        return epoch != self._drawn_epoch and self._due(epoch + 1)
 
-    def _figures(self, records: Records, history: Records) -> Iterator[tuple[str, Figure]]:
-        yield "gap_over_steps", gap_over_steps(history)
-        for record in self._most_changed(records):
+    def _draw(self, records: Iterable[Record], history: Records) -> None:
+        """One figure after the other: none is kept once it is delivered, none is drawn twice."""
+        if self.directory is None and not self._loggers:
+            return
+        step = history[-1].step if history else 0
+        for tag, draw in self._figures(records, history):
+            if self._drawn.get(tag) == step:
+                continue
+            self._drawn[tag] = step
+            pixels = rendered(draw())
+            if self.directory is not None:
+                save(pixels, self.directory / file_name(tag))
+            self._loggers = sparing(self._loggers, _sender(tag, pixels, step))
+
+    def _figures(
+        self, records: Iterable[Record], history: Records
+    ) -> Iterator[tuple[str, Callable[[], Figure]]]:
+        yield "equilibrium/gap_over_steps", partial(gap_over_steps, history, look=self._look)
+        for record in records:
             first = self._start.get(record.key)
             start = first if first is not None and first.step != record.step else None
-            yield f"log_density/{record.kind}/{record.name}", log_density(record, start)
-            yield f"paper_view/{record.kind}/{record.name}", paper_view(record, start)
-
-    def _most_changed(self, records: Records) -> list[Record]:
-        def change(record: Record) -> float:
-            first = self._start.get(record.key, record)
-            moved = abs(first.gap - record.gap)
-            return moved if moved == moved else -1.0
-
-        return sorted(records, key=change, reverse=True)[: self._max_streams]
+            for name, draw in (("log_density", log_density), ("paper_view", paper_view)):
+                tag = f"{name}_{record.kind}/{record.name}"
+                yield tag, partial(draw, record, start, look=self._look)
 
 
-def _file_name(name: str) -> str:
-    """A stream's name as a file's: harmless characters only, and no two alike."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]
-    if plain == name:
-        return name
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+def telling(records: Records, start: Mapping[tuple[str, str], Record], number: int) -> list[Record]:
+    """The streams that tell most, in their own order.
+
+    In turns, of each kind, the one whose gap changed most since the start and the one whose gap is
+    greatest.
+
+    Args:
+        records: one snapshot.
+        start: the first record of each stream.
+        number: at most so many.
+    """
+
+    def change(record: Record) -> float:
+        return abs(record.gap - start.get(record.key, record).gap)
+
+    def gap(record: Record) -> float:
+        return record.gap
+
+    queues = (
+        _in_turns(_ranked(rows, change), _ranked(rows, gap))
+        for rows in (records.select(kind="weight"), records.select(kind="iota"))
+    )
+    chosen = {record.key for record in _in_turns(*queues)[:number]}
+    return [record for record in records if record.key in chosen]
 
 
-def _shows_images(logger: Any) -> bool:
-    return hasattr(logger, "log_image") or hasattr(_experiment(logger), "add_figure")
+def _ranked(records: Records, figure: Callable[[Record], float]) -> list[Record]:
+    """Greatest first, nan last."""
+    return sorted(
+        records, key=lambda record: (math.isnan(figure(record)), -np.nan_to_num(figure(record)))
+    )
 
 
-def _experiment(logger: Any) -> Any:
-    return getattr(logger, "experiment", None)
+def _in_turns(*queues: list[Record]) -> list[Record]:
+    """One of each queue, then the next of each, none twice."""
+    mixed = chain.from_iterable(zip_longest(*queues))
+    return list({record.key: record for record in mixed if record is not None}.values())
 
 
-def _show(logger: Any, name: str, figure: Figure, step: int) -> None:
-    experiment = _experiment(logger)
-    if hasattr(experiment, "add_figure"):
-        experiment.add_figure(name, figure, global_step=step, close=False)
-    else:
-        logger.log_image(key=name, images=[figure], step=step)
+def _sender(tag: str, pixels: Pixels, step: int) -> Callable[[Any], None]:
+    def send(logger: Any) -> None:
+        if shows_images(logger):
+            send_image(logger, tag, pixels, step)
+
+    return send

@@ -1,13 +1,53 @@
-"""Images into loggers, by what a logger can do and not by what it is called."""
+"""Figures as images: into files, and into loggers by what they can do, not by what they are."""
 
+import os
+import re
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
-__all__ = ["Pixels", "send_image", "shows_images"]
+__all__ = ["Pixels", "file_name", "rendered", "save", "send_image", "shows_images"]
 
 #: Height × width × RGB.
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+_LONGEST_FILE_NAME = 80
+
+
+def rendered(figure: Figure) -> Pixels:
+    """The figure's pixels, drawn without a window and without pyplot."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    rgba = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(rgba[..., :3])
+
+
+def save(pixels: Pixels, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    imsave(temporary, pixels, format="png")
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+def file_name(tag: str) -> str:
+    """A file name of harmless characters, no two alike on any file system.
+
+    >>> file_name("log_density_weight/net.0.weight")
+    'log_density_weight-net.0.weight.png'
+    >>> file_name("log_density_weight/../../Net")
+    'log_density_weight-..-..-Net-7ab149.png'
+    """
+    plain = tag.replace("/", "-", 1)
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", plain)[:_LONGEST_FILE_NAME]
+    if safe == plain and plain == plain.lower():
+        return f"{safe}.png"
+    return f"{safe}-{sha256(tag.encode(errors='surrogatepass')).hexdigest()[:6]}.png"
 
 
 def shows_images(logger: Any) -> bool:

@@ -38,6 +38,12 @@ def measure(
     return summarise(streams, tally, run="run", step=step, epoch=epoch, start=start.by_stream())
 
 
+@pytest.fixture(scope="session", name="measure")
+def measure_fixture() -> Measure:
+    """`measure`, for tests: a conftest cannot be imported."""
+    return measure
+
+
 @pytest.fixture(scope="session")
 def snapshots() -> list[Records]:
     """Three snapshots of two layers and one activation: Gaussian, on the way to Laplace."""
