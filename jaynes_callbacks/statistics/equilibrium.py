@@ -14,7 +14,7 @@ from torch import Tensor
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.statistics.binned import Binned
 
-__all__ = ["Equilibrium", "effective_utility", "equilibrium", "log_partition"]
+__all__ = ["Equilibrium", "bin_appeal", "effective_utility", "equilibrium", "log_partition"]
 
 
 class Equilibrium(NamedTuple):
@@ -78,10 +78,16 @@ def log_partition(
     alpha: Float64[Tensor, " streams"], beta: Float64[Tensor, " streams"]
 ) -> Float64[Tensor, " streams"]:
     """ln Z_Δ = ln Σ_k Δ_k exp(α ln w_k − β ln² w_k), over all positive finite bins of the grid."""
+    return torch.logsumexp(bin_appeal(alpha, beta), -1)
+
+
+def bin_appeal(
+    alpha: Float64[Tensor, " streams"], beta: Float64[Tensor, " streams"]
+) -> Float64[Tensor, "streams 4079"]:
+    """ln Δ_k + α ln w_k − β ln² w_k: what each positive finite bin of the grid offers, if empty."""
     log_edge = log_edges(alpha.device)[FIRST_POSITIVE : FIRST_NONFINITE + 1]
     middle = ((log_edge[1:] + log_edge[:-1]) / 2)[None]
-    width = log_edge.exp().diff().log()[None]
-    return torch.logsumexp(_benefit_less_cost(middle, alpha, beta) + width, -1)
+    return _benefit_less_cost(middle, alpha, beta) + log_edge.exp().diff().log()
 
 
 def _benefit_less_cost(log_w: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
