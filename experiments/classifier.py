@@ -78,7 +78,7 @@ class Classifier(L.LightningModule):
         loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
         accuracy(logits, labels)
         per_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log(f"{stage}/loss", loss, **per_epoch)
+        self.log(f"{stage}/loss", loss, sync_dist=True, **per_epoch)
         self.log(f"{stage}/accuracy", accuracy, prog_bar=stage == "val", **per_epoch)
         return loss
 
