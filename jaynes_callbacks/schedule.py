@@ -1,6 +1,7 @@
 """When: functions ``step -> bool``."""
 
 from collections.abc import Callable
+from functools import partial
 
 __all__ = ["Schedule", "every", "never"]
 
@@ -23,9 +24,14 @@ def every(interval: int, *, what: str = "interval") -> Schedule:
     """
     if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
         raise ValueError(f"{what} must be a positive integer, got {interval!r}")
-    return lambda step: step % interval == 0
+    return partial(_divides, interval)
 
 
-def never(step: int) -> bool:  # noqa: ARG001
+def _divides(interval: int, step: int) -> bool:
+    # A function of the module, not a lambda: monitors are pickled to be spawned.
+    return step % interval == 0
+
+
+def never(step: int) -> bool:
     """False at every step."""
     return False
