@@ -6,6 +6,7 @@ two histograms is their sum, on one device or over all ranks.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -25,28 +26,30 @@ _ACCELERATOR_SLICE = 1 << 24
 
 
 @torch.library.custom_op("jaynes_callbacks::count_", mutates_args=("counts",))
-def _count_op(values: Tensor, counts: Tensor, row: int) -> None:
-    for part in _slices(values):
-        counts[row] += _bincount(codes(part))
+def _count_op(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
+    for part in _slices(subsample(values, limit)):
+        counts[row] += _bincount(codes(part)).to(counts.device)
 
 
 @_count_op.register_fake
-def _(values: Tensor, counts: Tensor, row: int) -> None:  # noqa: ARG001
+def _(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
     return None
 
 
-def count_(values: Tensor, counts: Tensor, row: int) -> None:
+def count_(values: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize) -> None:
     """Add the magnitudes of `values` to row `row` of `counts`, in place.
 
     Args:
-        values: real floating-point tensor of any shape and strides, on the device of `counts`.
-        counts: int64 ``[streams, 4096]`` to add to.
+        values: real floating-point tensor of any shape and strides.
+        counts: int64 ``[streams, 4096]`` to add to; on another device than `values` it costs a
+            copy of one row.
         row: the stream's row.
+        limit: most values to count, see `subsample`; all by default.
 
     Raises:
         TypeError: if `values` is not of a floating-point dtype.
     """
-    _count_op(values.detach(), counts, row)
+    _count_op(values.detach(), counts, row, limit)
 
 
 def _bincount(code: Tensor) -> Tensor:
@@ -156,15 +159,6 @@ class MagnitudeHistogram(Metric):
             raise ValueError(f"stream names must differ from each other, got {list(self.streams)}")
         empty = torch.zeros(len(self.streams), CODES, dtype=torch.int64)
         self.add_state("counts", default=empty, dist_reduce_fx="sum")
-
-    def add_stream(self, name: str) -> int:
-        """Begin one more stream, with nothing counted yet; its row."""
-        if name in self.streams:
-            raise ValueError(f"there is a stream {name!r} already")
-        self.streams += (name,)
-        self.counts = torch.nn.functional.pad(self.counts, (0, 0, 0, 1))
-        self._defaults["counts"] = torch.zeros_like(self.counts)
-        return len(self.streams) - 1
 
     def update(self, values: Tensor, stream: int | str = 0) -> None:
         """Count the magnitudes of `values` into `stream` (its row or its name)."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from jaynes_callbacks.record import Kind
 from jaynes_callbacks.sink import Sink
-from jaynes_callbacks.sources.callbacks import IotaFrom, MonitorHooks
+from jaynes_callbacks.sources.cadence import IotaFrom
+from jaynes_callbacks.sources.callbacks import MonitorHooks
 from jaynes_callbacks.sources.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE
 
 __all__ = ["Monitor", "default_sinks"]

@@ -2,31 +2,28 @@
 
 `MonitorHooks` has the hooks and no base class, so that one body serves `lightning` and
 `pytorch_lightning`; it imports neither.
+
+A record due by epoch is taken at the end of the epoch's last batch (with activations of validation:
+at the end of validation), before any other callback's `on_validation_end` or `on_train_epoch_end`:
+early stopping and checkpoints see the figures of this epoch, wherever they stand in the list.
 """
 
-import logging
-import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from jaynes_callbacks.record import Kind, Records
-from jaynes_callbacks.schedule import Schedule, every, never
-from jaynes_callbacks.sink import RunContext, Sink
+from jaynes_callbacks.sink import Sink
+from jaynes_callbacks.sources.cadence import Cadence, IotaFrom
 from jaynes_callbacks.sources.delivery import Delivery
 from jaynes_callbacks.sources.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE, Recorder
+from jaynes_callbacks.sources.run import WatchedRun
 from jaynes_callbacks.sources.selection import Coverage, Selection
-from jaynes_callbacks.summary import aggregates
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["IotaFrom", "MonitorHooks"]
-
-IotaFrom = Literal["train", "validation"]
-
-_log = logging.getLogger("jaynes_callbacks")
+__all__ = ["MonitorHooks"]
 
 
 class MonitorHooks:
@@ -48,8 +45,6 @@ class MonitorHooks:
         sinks: Sequence[Sink] = (),
     ) -> None:
         super().__init__()
-        if iota_from not in get_args(IotaFrom):
-            raise ValueError(f"iota_from must be one of {get_args(IotaFrom)}, got {iota_from!r}")
         Selection.of(kinds, include, exclude, min_size)
         self._options: dict[str, Any] = {
             "kinds": kinds,
@@ -58,17 +53,14 @@ class MonitorHooks:
             "min_size": min_size,
             "iota_values_per_call": iota_values_per_call,
         }
-        self._epoch_is_due = _schedule(every_n_epochs, "every_n_epochs")
-        self._step_is_due = _schedule(every_n_steps, "every_n_steps")
-        self._batch_is_due = every(iota_every_n_batches, what="iota_every_n_batches")
-        self._iota_from = iota_from
+        self._cadence = Cadence.of(every_n_epochs, every_n_steps, iota_every_n_batches, iota_from)
         self._dirpath = Path(dirpath) if dirpath is not None else None
         self._delivery = Delivery(sinks)
-        self._recorder: Recorder | None = None
-        self._recorded_step: int | None = None
-        self._step = 0
+        self._run: WatchedRun | None = None
         self._resumed: dict[str, Any] = {}
-        self._directory: Path | None = None
+        self._earlier: dict[str, Any] = {}
+        self._step = 0
+        self._stride = 1
 
     # What a user reads ----------------------------------------------------------------------
 
@@ -80,7 +72,7 @@ class MonitorHooks:
     @property
     def start(self) -> Records:
         """The first record of each stream, with its counts: the state before training."""
-        return self._recorder.start if self._recorder else Records()
+        return self._run.recorder.start if self._run else Records()
 
     @property
     def end(self) -> Records:
@@ -90,94 +82,83 @@ class MonitorHooks:
     @property
     def coverage(self) -> Coverage:
         """What is watched and what is not, with the reasons."""
-        return self._recorder.coverage if self._recorder else Coverage((), ())
+        return self._run.recorder.coverage if self._run else Coverage((), ())
 
     @property
     def directory(self) -> Path | None:
-        """Where the sinks of the main process write, once a fit has begun."""
-        return self._directory
+        """Where the sinks of the main process write, once training has begun."""
+        return self._run.directory if self._run else None
 
     # Life cycle -----------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Find the streams and put the hooks on; a wrong argument raises here."""
+        """Find the streams; a wrong argument raises here."""
         recorder = Recorder(pl_module, **self._options)
         recorder.attach()
-        self._restore(recorder, trainer)
-        self._recorder = recorder
-        if trainer.is_global_zero:
-            self._directory = self._dirpath or _directory(trainer)
-            recorder.run = self._directory.name
-            self._delivery.open(self._context(trainer))
-            _log.info("jaynes_callbacks: %s", recorder.coverage)
+        self._earlier = self.state_dict()
+        self._run = WatchedRun(recorder, self._delivery, self._dirpath)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Count the weights before the first update."""
-        if self._recorder and self._recorded_step is None:
-            self._recorder.hold_weights()
+        """Take the weights as the start, or go on where a checkpoint or an earlier fit left off.
+
+        Only here has the trainer restored its step.
+        """
+        if run := self._live:
+            self._step, self._stride = trainer.global_step, 1
+            before = self._resumed or (self._earlier if self._step > 0 else {})
+            self._resumed, self._earlier = {}, {}
+            run.begin(trainer, before or None)
 
     def on_train_batch_start(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Open the watch if this batch's activations are to be counted."""
-        if not self._recorder or self._iota_from != "train":
+        run = self._live
+        if run is None or self._cadence.iota_from != "train":
             return
         # Every record gets at least one forward: the first after the record before.
         if (
-            not self._recorder.has_activations
-            or self._batch_is_due(batch_idx)
-            or self._step_is_due(trainer.global_step + 1)
+            not run.recorder.has_listened
+            or self._cadence.batch_is_due(batch_idx)
+            or self._cadence.step_is_due(self._step, self._step + self._stride)
         ):
-            self._recorder.open()
+            run.recorder.open(one_forward=True)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-        """Close the watch: a checkpointed forward runs again inside backward."""
-        self._close_watch()
+        """Close the watch: in this batch follow no forwards but repeated ones.
+
+        With manual optimization there may be more, for another optimizer.
+        """
+        if pl_module.automatic_optimization:
+            self._close_watch()
 
     def on_train_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The record of the untouched network after its first forward, then those due by step."""
+        """The record of the untouched network after its first forward, then those that are due."""
         self._close_watch()
-        step = self._step = trainer.global_step
-        if self._recorded_step is None:
-            self._record(trainer, step=0)
-            self._log_aggregates(pl_module, on_step=True)
-        if step != self._recorded_step and step > 0 and self._step_is_due(step):
-            self._record(trainer, step)
-            self._log_aggregates(pl_module, on_step=True)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """The record due by epoch."""
-        if self._epoch_is_due(trainer.current_epoch + 1):
-            self._record_once(trainer)
-        self._log_aggregates(pl_module, on_step=False)
+        if not (run := self._live):
+            return
+        before, self._step = self._step, trainer.global_step
+        self._stride = max(1, self._step - before)
+        if run.recorded_step is None:
+            run.record(trainer, before, trainer.current_epoch)
+        epochs = trainer.current_epoch + int(trainer.is_last_batch)
+        by_epoch = trainer.is_last_batch and self._cadence.iota_from == "train"
+        if self._cadence.step_is_due(before, self._step) or (
+            by_epoch and self._cadence.epoch_is_due(epochs)
+        ):
+            run.record_once(trainer, epochs)
+        run.announce(pl_module, on_step=True)
 
     def on_validation_batch_start(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Open the watch if validation's activations are to be counted."""
-        if (
-            self._recorder
-            and self._iota_from == "validation"
-            and not trainer.sanity_checking
-            and self._batch_is_due(batch_idx)
+        if (run := self._listening_to_validation(trainer)) and self._cadence.batch_is_due(
+            batch_idx
         ):
-            self._recorder.open()
+            run.recorder.open(one_forward=True)
 
     def on_validation_batch_end(
         self,
@@ -191,116 +172,63 @@ class MonitorHooks:
         """Close the watch."""
         self._close_watch()
 
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """The record due by epoch, with validation's activations."""
+        if (run := self._listening_to_validation(trainer)) and trainer.is_last_batch:
+            self._record_by_epoch(run, trainer)
+            run.announce(pl_module, on_step=False)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """The record due by epoch, if neither the last batch nor validation has brought it."""
+        if run := self._live:
+            self._record_by_epoch(run, trainer)
+            run.announce(pl_module, on_step=False)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """The last state; here, for at the end of fit the ranks have lost each other."""
+        if run := self._live:
+            run.record_once(trainer, trainer.current_epoch)
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """The last state, and the end of the records."""
-        if self._recorded_step is not None:
-            self._record_once(trainer)
-        self._finish(trainer)
+        """Let go of the model and let the sinks finish."""
+        self._finish()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let go of the model; what was recorded is kept."""
-        self._finish(trainer)
+        self._finish()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the model, however the fit ended."""
-        if self._recorder:
-            self._recorder.detach()
+        self._finish()
 
     # Resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on: CPU tensors and builtins only."""
-        if not self._recorder or self._recorded_step is None:
-            return {}
-        return {
-            "recorder": self._recorder.state_dict(),
-            "recorded_step": self._recorded_step,
-            "step": self._step,
-            "directory": str(self._directory or ""),
-        }
+        return self._run.state_dict() if self._run else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state for the fit that is about to begin."""
         self._resumed = dict(state_dict)
 
-    # Recording ------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------
 
-    def _restore(self, recorder: Recorder, trainer: Any) -> None:
-        """Go on where a checkpoint, or an earlier fit of this monitor, left off."""
-        if self._resumed:
-            recorder.load_state_dict(self._resumed["recorder"])
-            self._recorded_step = self._resumed["recorded_step"]
-            self._step = self._resumed["step"]
-        elif self._recorder and trainer.global_step > 0:
-            recorder.load_state_dict(self._recorder.state_dict())
-        else:
-            self._recorded_step = None
-            self._delivery = Delivery(self._delivery.sinks)
+    @property
+    def _live(self) -> WatchedRun | None:
+        return self._run if self._run and self._run.live else None
 
-    def _context(self, trainer: Any) -> RunContext:
-        assert self._recorder is not None
-        before = self._resumed.pop("directory", "")
-        resumed = self._recorded_step is not None
-        return RunContext(
-            run=self._recorder.run,
-            directory=self._directory,
-            loggers=tuple(trainer.loggers),
-            resumed_step=self._step if resumed else None,
-            resumed_directory=Path(before) if before else None,
-        )
+    def _listening_to_validation(self, trainer: Any) -> WatchedRun | None:
+        of_training = self._cadence.iota_from == "train"
+        return None if of_training or trainer.sanity_checking else self._live
 
-    def _record_once(self, trainer: Any) -> None:
-        if self._recorder and self._recorded_step != trainer.global_step:
-            self._record(trainer, trainer.global_step)
-
-    def _record(self, trainer: Any, step: int) -> None:
-        """One snapshot; a failure to measure is said and spares the training."""
-        assert self._recorder is not None
-        self._recorded_step = step
-        try:
-            records = self._recorder.snapshot(step=step, epoch=trainer.current_epoch)
-        except Exception as error:
-            warnings.warn(
-                f"no equilibrium record at step {step}: {type(error).__name__}: {error}; "
-                "training goes on",
-                stacklevel=2,
-            )
-            return
-        if trainer.is_global_zero:
-            self._delivery.write(records)
-        else:
-            self._delivery.end = records
-
-    def _log_aggregates(self, pl_module: Any, *, on_step: bool) -> None:
-        """Make the aggregates known to EarlyStopping and ModelCheckpoint; sinks log them."""
-        numbers = {k: v for k, v in aggregates(self.end).items() if math.isfinite(v)}
-        if numbers:
-            pl_module.log_dict(
-                numbers, on_step=on_step, on_epoch=not on_step, logger=False, batch_size=1
-            )
+    def _record_by_epoch(self, run: WatchedRun, trainer: Any) -> None:
+        if self._cadence.epoch_is_due(trainer.current_epoch + 1):
+            run.record_once(trainer, trainer.current_epoch + 1)
 
     def _close_watch(self) -> None:
-        if self._recorder:
-            self._recorder.close()
+        if run := self._live:
+            run.recorder.close()
 
-    def _finish(self, trainer: Any) -> None:
-        if not self._recorder:
-            return
-        self._recorder.detach()
-        if trainer.is_global_zero:
-            self._delivery.close(self.start)
-
-
-def _schedule(interval: int | None, what: str) -> Schedule:
-    return never if interval is None else every(interval, what=what)
-
-
-def _directory(trainer: Any) -> Path:
-    """The first logger's directory, or the trainer's own."""
-    for logger in trainer.loggers:
-        own = getattr(logger, "log_dir", None)
-        if own:
-            return Path(own)
-        if getattr(logger, "save_dir", None):
-            return Path(logger.save_dir) / str(logger.name) / str(logger.version)
-    return Path(trainer.default_root_dir)
+    def _finish(self) -> None:
+        if run := self._live:
+            run.finish()

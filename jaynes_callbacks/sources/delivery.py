@@ -1,11 +1,13 @@
 """Handing records to sinks, so that a failing sink stops neither the run nor the others."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext, Sink, sparing
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "run_directory"]
 
 
 class Delivery:
@@ -27,13 +29,19 @@ class Delivery:
         self.end = Records()
         self._working: list[Sink] = []
 
+    def begin(self, resumed_step: int | None) -> None:
+        """Forget another run's records, or of this run what lies beyond its checkpoint."""
+        until = -1 if resumed_step is None else resumed_step
+        self.history = Records(record for record in self.history if record.step <= until)
+        self.end = Records(record for record in self.end if record.step <= until)
+
     def open(self, context: RunContext) -> None:
         """Open every sink; one that fails is left out and the reason said."""
         self._working = list(self.sinks)
         self._each(lambda sink: sink.open(context))
 
-    def write(self, records: Records) -> None:
-        """Take one snapshot into the history and hand it on."""
+    def take(self, records: Records) -> None:
+        """Take one snapshot into the history and hand it on to the sinks that were opened."""
         self.end = records
         self.history += records.without_counts()
         self._each(lambda sink: sink.write(records, self.history))
@@ -45,3 +53,21 @@ class Delivery:
 
     def _each(self, act: Callable[[Sink], None]) -> None:
         self._working = sparing(self._working, act)
+
+
+def run_directory(trainer: Any) -> Path | None:
+    """The first logger's directory, or else the trainer's own; None if that is no local path."""
+    candidates = [_logger_directory(logger) for logger in trainer.loggers]
+    candidates.append(trainer.default_root_dir)
+    return next((Path(path) for path in candidates if path and "://" not in str(path)), None)
+
+
+def _logger_directory(logger: Any) -> Path | str | None:
+    """Its ``log_dir``, or what ``save_dir``, name and version make; None for one without files."""
+    directory = getattr(logger, "log_dir", None)
+    if isinstance(directory, str | Path):
+        return directory
+    saved = getattr(logger, "save_dir", None)
+    if not isinstance(saved, str | Path) or "://" in str(saved):
+        return None
+    return Path(saved, str(logger.name or ""), str(logger.version or ""))

@@ -13,7 +13,7 @@ from jaynes_callbacks.record import Stream, Tally
 from jaynes_callbacks.sources.selection import Selection, Skipped
 from jaynes_callbacks.summary import PAPER_BINS
 
-__all__ = ["WeightStream", "find_weights", "sample", "tally_weights"]
+__all__ = ["WeightStream", "find_weights", "relative_distance", "sample", "tally_weights"]
 
 #: Values kept of each stream's first state, for the distance moved: 16 KiB.
 _SAMPLE = 4096
@@ -68,22 +68,13 @@ def tally_weights(weights: Sequence[WeightStream]) -> Tally:
     counts = torch.zeros(len(weights), CODES, dtype=torch.int64, device=device)
     maxima, linear = [], []
     for row, weight in enumerate(weights):
-        _count_row(weight.parameter, counts, row)
+        count_(weight.parameter, counts, row)
         paper = linear_counts(weight.parameter, PAPER_BINS)
         maxima.append(paper.maximum.to(device))
         linear.append(paper.counts.to(device))
     if not weights:
         return Tally(counts, counts.new_zeros(0, dtype=torch.float64), counts[:, :PAPER_BINS])
     return Tally(counts, torch.stack(maxima), torch.stack(linear))
-
-
-def _count_row(parameter: Tensor, counts: Tensor, row: int) -> None:
-    if parameter.device == counts.device:
-        count_(parameter, counts, row)
-        return
-    own = torch.zeros(1, CODES, dtype=torch.int64, device=parameter.device)
-    count_(parameter, own, 0)
-    counts[row] += own[0].to(counts.device)
 
 
 def sample(weight: WeightStream) -> Float[Tensor, " values"]:
@@ -93,3 +84,14 @@ def sample(weight: WeightStream) -> Float[Tensor, " values"]:
     where nothing moved.
     """
     return subsample(weight.parameter.detach(), _SAMPLE).reshape(-1).to(torch.float32, copy=True)
+
+
+def relative_distance(
+    now: Float[Tensor, " values"], first: Float[Tensor, " values"] | None
+) -> Float[Tensor, ""]:
+    """‖now − first‖/‖first‖; nan where the first is unknown, of another size, or zero."""
+    if first is None or first.shape != now.shape:
+        return now.new_full((), torch.nan)
+    first = first.to(now.device)
+    norm = first.norm()
+    return torch.where(norm > 0, (now - first).norm() / norm, torch.nan)

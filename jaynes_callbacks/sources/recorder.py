@@ -5,19 +5,20 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jaynes_callbacks.record import Kind, Record, Records, Stream, Tally
+from jaynes_callbacks.record import Kind, Records, Stream, Tally
 from jaynes_callbacks.sources.activations import ActivationWatch
 from jaynes_callbacks.sources.parameters import (
     WeightStream,
     find_weights,
+    relative_distance,
     sample,
     tally_weights,
 )
 from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped
+from jaynes_callbacks.sources.state import pack, unpack
 from jaynes_callbacks.summary import PAPER_BINS, summarise
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
@@ -81,17 +82,13 @@ class Recorder:
         self._skipped: list[Skipped] = []
         self._first: dict[str, Tensor] = {}
         self._held: tuple[Tally, list[float]] | None = None
-        self._root_handles: list[Any] = []
+        self._listened = False
 
     # Attaching ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self.attach()
-        hooks = (
-            self.model.register_forward_pre_hook(self._open_at_root, prepend=True),
-            self.model.register_forward_hook(self._close_at_root, always_call=True),
-        )
-        self._root_handles += hooks
+        self.open()
         return self
 
     def __exit__(
@@ -103,50 +100,62 @@ class Recorder:
         self.detach()
 
     def attach(self) -> None:
-        """Find the streams and put the hooks on; activations count between `open` and `close`."""
+        """Find the streams; activations are counted between `open` and `close`."""
         parameters = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
         self.selection.check(parameters, [name for name, _ in self.model.named_modules()])
         if "weight" in self.selection.kinds:
             self._weights, self._skipped = find_weights(self.model, self.selection)
             if not self._weights:
-                self._refuse_nothing()
-        if not self._first:
-            self._first = {weight.stream.name: sample(weight) for weight in self._weights}
+                self._refuse_if_meant()
         if "iota" in self.selection.kinds:
             self._watch.attach()
+        if not self._first:
+            self._first = {weight.stream.name: sample(weight) for weight in self._weights}
 
     def detach(self) -> None:
         """Take every hook off."""
         self._watch.detach()
-        for handle in self._root_handles:
-            handle.remove()
-        self._root_handles.clear()
 
-    def open(self) -> None:
-        """Count activations from here on."""
+    def open(self, *, one_forward: bool = False) -> None:
+        """Count activations from here on.
+
+        Args:
+            one_forward: take all until `close` as one forward, however many modules are called.
+        """
         if "iota" in self.selection.kinds:
-            self._watch.open()
+            self._watch.open(one_forward=one_forward)
+            self._listened = True
 
     def close(self) -> None:
-        """Cease to count activations."""
+        """Cease to count activations, until the next `open`; the model is free of hooks."""
         self._watch.close()
+
+    @property
+    def has_listened(self) -> bool:
+        """Whether activations have been watched since the last snapshot."""
+        return self._listened
 
     # What is watched ------------------------------------------------------------------------
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The streams known so far; activations appear with their first forward."""
-        return (*(weight.stream for weight in self._weights), *self._watch.streams)
+        return (*(weight.stream for weight in self._weights), *self._watch.ledger.streams)
 
     @property
     def coverage(self) -> Coverage:
         """What is watched and what is not, with the reasons."""
-        return Coverage(self.streams, tuple(self._skipped))
+        return Coverage(self.streams, (*self._skipped, *self._watch.ledger.skipped))
 
     # Recording ------------------------------------------------------------------------------
 
-    def hold_weights(self) -> None:
-        """Count the weights now, for the next snapshot: a training step may change them first."""
+    def begin(self) -> None:
+        """Take the weights as they are now for the start, and for the next snapshot.
+
+        For a training loop whose first forward, and so the first snapshot, cannot be told from its
+        first update.
+        """
+        self._first = {weight.stream.name: sample(weight) for weight in self._weights}
         self._held = tally_weights(self._weights), self._moved()
 
     def snapshot(self, step: int = 0, epoch: int = 0) -> Records:
@@ -161,35 +170,27 @@ class Recorder:
         """
         weights, moved = self._held or (tally_weights(self._weights), self._moved())
         self._held = None
-        with self._watch.histogram.sync_context():
-            iota = self._tally_activations(weights.counts.device)
-        streams = [weight.stream for weight in self._weights]
-        streams += [self._watch.streams[row] for row in self._watch.fresh]
+        seen, counts = self._watch.ledger.collect()
+        self._listened = False
+        streams = [*(weight.stream for weight in self._weights), *seen]
+        iota = _activation_tally(counts.to(weights.counts.device))
         tally = Tally(*(torch.cat(parts) for parts in zip(weights, iota, strict=True)))
         moved = moved + [math.nan] * (len(streams) - len(moved))
         start = self.start.by_stream()
         records = summarise(
             streams, tally, run=self.run, step=step, epoch=epoch, moved=moved, start=start
         )
-        self._watch.reset()
         self.start += Records(record for record in records if record.key not in start)
         return records
 
-    def _tally_activations(self, device: torch.device) -> Tally:
-        counts = self._watch.histogram.counts
-        counts = counts[self._watch.fresh].to(device)
-        unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=device)
-        return Tally(counts, unknown, counts.new_zeros(len(counts), PAPER_BINS))
-
     def _moved(self) -> list[float]:
-        """‖w − w₀‖/‖w₀‖ of every weight, one copy to the host for all."""
+        """‖w − w₀‖/‖w₀‖ of every weight, one copy to the host for all; nan where w₀ is unknown."""
         if not self._weights:
             return []
-        ratios = []
-        for weight in self._weights:
-            now = sample(weight)
-            first = self._first[weight.stream.name].to(now.device)
-            ratios.append((now - first).norm() / first.norm())
+        ratios = [
+            relative_distance(sample(weight), self._first.get(weight.stream.name))
+            for weight in self._weights
+        ]
         return torch.stack([ratio.to(ratios[0].device) for ratio in ratios]).tolist()
 
     # Resuming -------------------------------------------------------------------------------
@@ -197,31 +198,31 @@ class Recorder:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on: CPU tensors and builtins only."""
         return {
-            "start": [_scalars(record) for record in self.start],
+            "start": [pack(record) for record in self.start],
             "first": {name: values.cpu() for name, values in self._first.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
-        self.start = Records(Record(**row) for row in state["start"])
+        self.start = Records(unpack(row) for row in state["start"])
         self._first = dict(state["first"])
 
-    def _open_at_root(self, module: nn.Module, args: Any) -> None:
-        self.open()
-
-    def _close_at_root(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.close()
-
-    def _refuse_nothing(self) -> None:
-        reasons = {skipped.reason for skipped in self._skipped}
-        raise ValueError(
-            f"no weight is left to watch: of {len(self._skipped)} parameters all are skipped "
-            f"({'; '.join(sorted(reasons)) or 'the model has none'}); lower min_size, widen "
-            'include, or watch kinds=["iota"] alone'
+    def _refuse_if_meant(self) -> None:
+        """No weight is left: an error where arguments did it, not where the model is just small."""
+        selection = self.selection
+        too_small = selection.min_size > MIN_SIZE and any(
+            skipped.reason.startswith("fewer than min_size") for skipped in self._skipped
         )
+        if too_small or (selection.kinds == ("weight",) and selection.is_narrowed):
+            reasons = sorted({skipped.reason for skipped in self._skipped})
+            raise ValueError(
+                f"no weight is left to watch: all {len(self._skipped)} parameters are skipped "
+                f"({'; '.join(reasons)}); lower min_size={selection.min_size}, widen "
+                f"include={list(selection.include)}, or watch kinds=['iota'] alone"
+            )
 
 
-def _scalars(record: Record) -> dict[str, Any]:
-    """The record's fields but its arrays, for a file that may hold builtins only."""
-    values = vars(record).items()
-    return {name: value for name, value in values if not isinstance(value, np.ndarray)}
+def _activation_tally(counts: Tensor) -> Tally:
+    """What is known of activations: their counts; the paper's bins are made from these."""
+    unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=counts.device)
+    return Tally(counts, unknown, counts.new_zeros(len(counts), PAPER_BINS))

@@ -84,6 +84,20 @@ class Selection:
             min_size,
         )
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the patterns are other than the default, which lets everything through."""
+        return "*" not in self.include or bool(self.exclude)
+
+    def unmatched(self, names: Iterable[str]) -> list[str]:
+        """The include patterns that none of these names matches."""
+        names = list(names)
+        return [
+            pattern
+            for pattern in self.include
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
+
     def admits(self, name: str) -> bool:
         """Whether the patterns let a stream of this name through."""
         return _matches(name, self.include) and not _matches(name, self.exclude)

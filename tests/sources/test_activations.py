@@ -200,18 +200,42 @@ def test_a_failure_to_count_is_said_once_and_spares_the_forward(
     assert len(said) == 1
 
 
-def test_compiled_models_give_the_same_counts(generator: torch.Generator) -> None:
+class Deep(nn.Module):
+    """Nested, reused, in-place and functional ReLUs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), Reusing()) for _ in range(3))
+        self.last = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x + 1).relu()
+
+
+@pytest.mark.parametrize("compiled_first", [False, True])
+def test_compiled_models_give_the_same_counts(
+    compiled_first: bool, generator: torch.Generator
+) -> None:
     x = torch.randn(50, 8, generator=generator)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4), Calling(functional.relu))
-    eager = _watched(model, x)
+    model = Deep()
+    eager = _watched(model, x, limit=300)
     torch.compiler.reset()
-    watch = ActivationWatch(model, _everything, 1 << 30)
-    watch.attach()
+    torch._dynamo.utils.counters.clear()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    for _ in range(2):
-        watch.open()
+    if compiled_first:
+        compiled(x)
+    watch = ActivationWatch(model, _everything, 300)
+    watch.attach()
+    for _ in range(4):
+        watch.open(one_forward=True)
         compiled(x)
         watch.close()
+        compiled(x)
     watch.detach()
     assert [s.name for s in watch.ledger.streams] == [s.name for s in eager.ledger.streams]
-    assert torch.equal(watch.ledger.counts, 2 * eager.ledger.counts)
+    assert len(watch.ledger.streams) == 14
+    assert torch.equal(watch.ledger.counts, 4 * eager.ledger.counts)
+    # One graph with the watch, one without.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2

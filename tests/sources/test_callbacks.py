@@ -56,7 +56,7 @@ def test_the_untouched_network_then_every_epoch(
     monitor = _monitor(sink)
     make_trainer(monitor, max_epochs=3).fit(task, loader)
     assert sink.steps == [0, 6, 12, 18]
-    assert [records[0].epoch for records in sink.written] == [0, 0, 1, 2]
+    assert [records[0].epoch for records in sink.written] == [0, 1, 2, 3]
     start = sink.written[0].by_stream()
     assert list(start) == [
         ("weight", "first.weight"),

@@ -57,9 +57,9 @@ def test_moved_is_the_relative_distance(model: nn.Sequential) -> None:
     assert [record.moved for record in records] == pytest.approx([0.5, 0.0], abs=1e-6)
 
 
-def test_held_weights_are_those_of_the_moment_they_were_held(model: nn.Sequential) -> None:
+def test_a_start_that_was_begun_is_that_of_its_moment(model: nn.Sequential) -> None:
     with Recorder(model, kinds="weight") as recorder, torch.no_grad():
-        recorder.hold_weights()
+        recorder.begin()
         model[0].weight.mul_(2)
         held, now = recorder.snapshot(0), recorder.snapshot(1)
     assert now[0].log_mean - held[0].log_mean == pytest.approx(math.log(2), abs=1e-12)

@@ -1,0 +1,101 @@
+"""The counts of streams that are found one by one, while a model runs."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Int64
+from torch import Tensor
+
+from jaynes_callbacks.histogram import MagnitudeHistogram
+from jaynes_callbacks.record import Stream
+from jaynes_callbacks.sources.selection import Skipped
+
+__all__ = ["NO_ROW", "Ledger"]
+
+#: In place of a row: this stream is not counted.
+NO_ROW = -1
+
+
+class Ledger:
+    """A `MagnitudeHistogram` whose rows are given out to streams as they appear.
+
+    Rows are set aside beforehand (`reserve`), because a compiled graph holds on to the histogram
+    that it was traced with.  Memory: 32 KiB per row.
+
+    Args:
+        admits: which names get a row.
+
+    Attributes:
+        streams: the streams so far; the place of each is its row.
+        skipped: the names that got no row, with the reason.
+    """
+
+    def __init__(self, admits: Callable[[str], bool]) -> None:
+        self.streams: list[Stream] = []
+        self.skipped: list[Skipped] = []
+        self._admits = admits
+        self._rows: dict[str, int] = {}
+        self._histogram = MagnitudeHistogram(0)
+
+    @property
+    def table(self) -> Int64[Tensor, "rows 4096"]:
+        """The counts to add to, reserved rows included."""
+        return self._histogram.counts
+
+    @property
+    def counts(self) -> Int64[Tensor, "streams 4096"]:
+        """What this rank has counted since the last collection."""
+        return self.table[: len(self.streams)]
+
+    def row(self, name: str, shape: tuple[int, ...]) -> int:
+        """The row of a stream, given at its first appearance; `NO_ROW` if it is not admitted."""
+        if name not in self._rows:
+            if self._admits(name):
+                self._add(Stream("iota", name, shape))
+            else:
+                self.skip(name, "excluded by pattern")
+        return self._rows[name]
+
+    def skip(self, name: str, reason: str) -> None:
+        """Give a stream no row."""
+        self._rows[name] = NO_ROW
+        self.skipped.append(Skipped(name, reason))
+
+    def reserve(self, rows: int, device: torch.device) -> None:
+        """Have at least so many rows, on this device; what was counted is kept."""
+        rows = max(rows, len(self.table))
+        if rows == len(self.table) and device == self.table.device:
+            return
+        # Validation may run in inference mode, whose tensors cannot be added to outside it.
+        with torch.inference_mode(False):
+            larger = MagnitudeHistogram(rows).to(device)
+            larger.counts[: len(self.table)] = self.table
+        self._histogram = larger
+
+    def collect(self) -> tuple[list[Stream], Int64[Tensor, "seen 4096"]]:
+        """The streams that any rank has seen since the last collection, with their counts.
+
+        Counting begins anew.  Every rank must call this: it exchanges the streams' names (ranks
+        may have taken different branches), then sums the counts with one ``all_reduce``.
+        """
+        streams = self._streams_of_all_ranks()
+        total = MagnitudeHistogram([stream.name for stream in streams]).to(self.table.device)
+        place = {stream.name: row for row, stream in enumerate(streams)}
+        total.counts[[place[stream.name] for stream in self.streams]] = self.counts
+        with torch.inference_mode(False):
+            self._histogram.reset()
+        with total.sync_context():
+            seen = total.counts.sum(-1).nonzero().squeeze(-1)
+            return [streams[row] for row in seen.tolist()], total.counts[seen]
+
+    def _streams_of_all_ranks(self) -> list[Stream]:
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.streams
+        everywhere: list[list[Stream]] = [[]] * dist.get_world_size()
+        dist.all_gather_object(everywhere, self.streams)
+        return list({stream.name: stream for streams in everywhere for stream in streams}.values())
+
+    def _add(self, stream: Stream) -> None:
+        self._rows[stream.name] = len(self.streams)
+        self.streams.append(stream)
