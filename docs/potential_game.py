@@ -107,11 +107,7 @@ def _utility(axes: Axes, counts: Tensor, color: np.ndarray) -> None:
 def _fall(axes: Axes, course: Course) -> None:
     axes.semilogy(course.gap, label=r"arbitrage gap $\varphi_{max}-\varphi$")
     axes.semilogy(course.spread, label="spread of utility")
-    axes.set(
-        xlabel="rounds (at the floor, one agent's move is too much)",
-        ylabel="nats",
-        title="What vanishes at equilibrium",
-    )
+    axes.set(xlabel="rounds", ylabel="nats", title="What vanishes at equilibrium")
     axes.legend(fontsize="small")
 
 
