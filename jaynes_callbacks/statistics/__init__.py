@@ -15,7 +15,14 @@
 from jaynes_callbacks.statistics.binned import Binned, occupied_bins
 from jaynes_callbacks.statistics.curve import paper_curve
 from jaynes_callbacks.statistics.equilibrium import Equilibrium, equilibrium
-from jaynes_callbacks.statistics.families import FAMILIES, LOGNORMAL, Family
+from jaynes_callbacks.statistics.families import (
+    FAMILIES,
+    GENERALIZED_GAMMA,
+    LOGNORMAL,
+    RIVALS,
+    Family,
+    SmoothFamily,
+)
 from jaynes_callbacks.statistics.fit import Fit, fit_family
 from jaynes_callbacks.statistics.goodness import Distances, distances, gap, gap_standard_error
 from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
@@ -29,7 +36,9 @@ from jaynes_callbacks.statistics.status import Status
 
 __all__ = [
     "FAMILIES",
+    "GENERALIZED_GAMMA",
     "LOGNORMAL",
+    "RIVALS",
     "Binned",
     "Distances",
     "Equilibrium",
@@ -37,6 +46,7 @@ __all__ = [
     "Fit",
     "LogMoments",
     "PaperFit",
+    "SmoothFamily",
     "Status",
     "Totals",
     "distances",

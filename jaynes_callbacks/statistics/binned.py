@@ -17,8 +17,6 @@ __all__ = ["OPEN", "Binned", "occupied_bins"]
 
 #: ln of a magnitude below every other: the lower edge of a bin that is open to zero.
 OPEN = -1e4
-#: Padding of rows with fewer occupied bins: an ordinary bin, so that no logarithm sees a zero.
-_PADDING_CODE = 2032
 
 
 class Binned(NamedTuple):
@@ -62,8 +60,10 @@ class Binned(NamedTuple):
         return (self.lower + self.upper) / 2
 
     def take(self, rows: Tensor) -> "Binned":
-        """Some streams only, by index or mask."""
-        return Binned(*(part[rows] for part in self))
+        """Some streams only, by index or mask, and no more bins than the fullest has."""
+        used = self.occupied[rows].any(0).nonzero()
+        most = int(used[-1]) + 1 if len(used) else 1
+        return Binned(*(part[rows, :most] for part in self))
 
     def tilted(self, power: float = 1.0) -> "Binned":
         """The size-weighted law: each bin's weight times w**power at its geometric middle."""
@@ -103,9 +103,19 @@ def occupied_bins(counts: Int64[Tensor, "streams 4096"]) -> Binned:
     number = positive.count_nonzero(-1)
     position = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number)[row]
     shape = (len(counts), max(1, int(number.max()) if len(counts) else 1))
-    code = torch.full(shape, _PADDING_CODE, device=counts.device)
+    code = _padding_codes(column, number)[:, None].repeat(1, shape[1])
     code[row, position] = column + FIRST_POSITIVE
     weights = torch.zeros(shape, dtype=torch.float64, device=counts.device)
     weights[row, position] = positive[row, column].to(torch.float64)
     edges = log_edges(counts.device)
     return Binned(weights, weights, edges[code], edges[code + 1])
+
+
+def _padding_codes(
+    column: Int64[Tensor, " bins"], number: Int64[Tensor, " streams"]
+) -> Int64[Tensor, " streams"]:
+    """A code in the midst of each row, where every fitted density is tame; 1 for an empty row."""
+    if not len(column):
+        return torch.full_like(number, FIRST_POSITIVE)
+    median = number.cumsum(0) - number + number // 2
+    return column[median.clamp(max=len(column) - 1)] + FIRST_POSITIVE

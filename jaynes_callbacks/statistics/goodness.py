@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+from torch.special import ndtr
 
-from jaynes_callbacks.statistics.binned import OPEN, Binned
+from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.fit import Fit
 
 __all__ = ["Distances", "deviance", "distances", "gap", "gap_standard_error", "vuong_z"]
@@ -84,31 +85,30 @@ def vuong_z(binned: Binned, first: Fit, second: Fit) -> Float64[Tensor, " stream
 
 def distances(binned: Binned, lognormal: Fit) -> Distances:
     """Distances between the counts and the fitted lognormal."""
-    ks = _largest_distance(binned, lognormal)
+    mu, sigma = lognormal.parameters[:, :1], lognormal.parameters[:, 1:]
+    low, high = (binned.lower - mu) / sigma, (binned.upper - mu) / sigma
+    ks = _largest_distance(binned, low, high)
     mass = lognormal.log_mass.exp() * binned.occupied
     tv = ((binned.share - mass).abs().sum(-1) + (1 - mass.sum(-1)).clamp(min=0)) / 2
-    return Distances(tv, ks, _transport(binned, lognormal), (_CREDIBILITY / ks) ** 2)
+    return Distances(tv, ks, _transport(binned, low, high), (_CREDIBILITY / ks) ** 2)
 
 
-def _largest_distance(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
-    opened = torch.full_like(binned.lower, OPEN)
+def _largest_distance(
+    binned: Binned, low: Float64[Tensor, "streams bins"], high: Float64[Tensor, "streams bins"]
+) -> Float64[Tensor, " streams"]:
     above = binned.share.cumsum(-1)
-    differences = [
-        above - binned.share - fit.family.log_mass(fit.parameters, opened, binned.lower).exp(),
-        above - fit.family.log_mass(fit.parameters, opened, binned.upper).exp(),
-    ]
-    both = torch.stack(differences).abs() * binned.occupied
-    worst: Tensor = both.amax(0)
-    return worst.amax(-1)
+    below = above - binned.share
+    at_edges = torch.maximum((below - ndtr(low)).abs(), (above - ndtr(high)).abs())
+    return (at_edges * binned.occupied).amax(-1)
 
 
-def _transport(binned: Binned, lognormal: Fit) -> Float64[Tensor, " streams"]:
+def _transport(
+    binned: Binned, low: Float64[Tensor, "streams bins"], high: Float64[Tensor, "streams bins"]
+) -> Float64[Tensor, " streams"]:
     """∫|F̂ − Φ| dz over z = (ln w − μ)/σ, F̂ constant between and linear within occupied bins.
 
     Exact but for bins in which the two curves cross.
     """
-    mu, sigma = lognormal.parameters[:, :1], lognormal.parameters[:, 1:]
-    low, high = (binned.lower - mu) / sigma, (binned.upper - mu) / sigma
     above = binned.share.cumsum(-1)
     within = (high - low) * (above - binned.share / 2) - (_area(high) - _area(low))
     # Between one occupied bin and the next, and beyond the last.
@@ -122,4 +122,5 @@ def _transport(binned: Binned, lognormal: Fit) -> Float64[Tensor, " streams"]:
 def _area(z: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
     """∫Φ from −∞ to z: zΦ(z) + φ(z), without cancellation in the far tail."""
     density = (-(z**2) / 2).exp() / math.sqrt(2 * math.pi)
-    return (z * torch.special.ndtr(z) + density).clamp(min=0)
+    area: Tensor = z * ndtr(z) + density
+    return area.clamp(min=0)

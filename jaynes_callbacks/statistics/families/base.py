@@ -1,15 +1,51 @@
-"""What a family is: names of parameters, a start and the logarithm of an interval's mass."""
+"""What a family is: its parameters, a start for the fit and the log mass of an interval."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.moments import LogMoments
+from jaynes_callbacks.statistics.quadrature import LogDensity, bin_mass
 
-__all__ = ["Family", "log_difference"]
+__all__ = ["Family", "Parameter", "SmoothFamily"]
+
+
+class Parameter(NamedTuple):
+    """A parameter and the coordinate in which the fit moves it.
+
+    Attributes:
+        name: as users know it.
+        scale: of the coordinate: the parameter itself, its logarithm or its reciprocal.
+        low: lower bound of the coordinate.
+        high: upper bound of the coordinate.
+    """
+
+    name: str
+    scale: Literal["linear", "log", "reciprocal"] = "log"
+    low: float = -torch.inf
+    high: float = torch.inf
+
+    def coordinate(self, natural: Float64[Tensor, " rows"]) -> Float64[Tensor, " rows"]:
+        """Where the fit sees a value of the parameter."""
+        if self.scale == "log":
+            return natural.log()
+        return natural if self.scale == "linear" else natural.reciprocal()
+
+    def natural(self, coordinate: Float64[Tensor, " rows"]) -> Float64[Tensor, " rows"]:
+        """The parameter at a coordinate."""
+        if self.scale == "log":
+            return coordinate.exp()
+        return coordinate if self.scale == "linear" else coordinate.reciprocal()
+
+    def slope(self, natural: Float64[Tensor, " rows"]) -> Float64[Tensor, " rows"]:
+        """|d parameter / d coordinate|."""
+        if self.scale == "log":
+            return natural
+        return torch.ones_like(natural) if self.scale == "linear" else natural**2
 
 
 class Family(ABC):
@@ -17,21 +53,21 @@ class Family(ABC):
 
     Attributes:
         name: as it stands in column names.
-        parameters: names of the parameters, in order.
-        positive: which of them are positive; the fit then works on their logarithm.
-        closed_form: whether `start` is the grouped maximum-likelihood estimate already.
+        parameters: in order.
         contains_lognormal: whether the family is a generalisation of the lognormal, no rival.
+        skew_limit: |skewness of ln w| that the family cannot reach.
     """
 
     name: ClassVar[str]
-    parameters: ClassVar[tuple[str, ...]]
-    positive: ClassVar[tuple[bool, ...]]
-    closed_form: ClassVar[bool] = False
+    parameters: ClassVar[tuple[Parameter, ...]]
     contains_lognormal: ClassVar[bool] = False
+    skew_limit: ClassVar[float] = torch.inf
 
     @abstractmethod
-    def start(self, binned: Binned, moments: LogMoments) -> Float64[Tensor, "streams parameters"]:
-        """Estimates from moments, to start the fit from."""
+    def start(
+        self, binned: Binned, moments: LogMoments
+    ) -> Float64[Tensor, "streams {len(self.parameters)}"]:
+        """Estimates from moments, from which the fit starts."""
 
     @abstractmethod
     def log_mass(
@@ -40,14 +76,52 @@ class Family(ABC):
         lower: Float64[Tensor, "streams bins"],
         upper: Float64[Tensor, "streams bins"],
     ) -> Float64[Tensor, "streams bins"]:
-        """ln of the probability of ``(e**lower, e**upper)``, from the smaller tail.
+        """ln of the probability of ``(e**lower, e**upper)``, accurate in both tails."""
 
-        Differentiable twice in the parameters; `lower` may be `binned.OPEN`.
-        """
+    def coordinates(
+        self, natural: Float64[Tensor, "streams parameters"]
+    ) -> Float64[Tensor, "streams parameters"]:
+        """Where the fit sees values of the parameters."""
+        columns = zip(self.parameters, natural.unbind(-1), strict=True)
+        return torch.stack([parameter.coordinate(column) for parameter, column in columns], -1)
+
+    def natural(
+        self, coordinates: Float64[Tensor, "streams parameters"]
+    ) -> Float64[Tensor, "streams parameters"]:
+        """The parameters at the fit's coordinates."""
+        columns = zip(self.parameters, coordinates.unbind(-1), strict=True)
+        return torch.stack([parameter.natural(column) for parameter, column in columns], -1)
+
+    def slopes(
+        self, natural: Float64[Tensor, "streams parameters"]
+    ) -> Float64[Tensor, "streams parameters"]:
+        """|d parameter / d coordinate|, which turns standard errors of one into the other's."""
+        columns = zip(self.parameters, natural.unbind(-1), strict=True)
+        return torch.stack([parameter.slope(column) for parameter, column in columns], -1)
+
+    def bounds(
+        self, device: torch.device
+    ) -> tuple[Float64[Tensor, " parameters"], Float64[Tensor, " parameters"]]:
+        """Lower and upper bounds of the coordinates."""
+        low = [parameter.low for parameter in self.parameters]
+        high = [parameter.high for parameter in self.parameters]
+        return (
+            torch.tensor(low, dtype=torch.float64, device=device),
+            torch.tensor(high, dtype=torch.float64, device=device),
+        )
 
 
-def log_difference(
-    larger: Float64[Tensor, "*shape"], smaller: Float64[Tensor, "*shape"]
-) -> Float64[Tensor, "*shape"]:
-    """ln(eᵃ − eᵇ) for a > b, without leaving the logarithm."""
-    return larger + (-(smaller - larger).expm1()).log()
+class SmoothFamily(Family):
+    """A family of a log-concave density of x = ln w, which is all that it has to say."""
+
+    @abstractmethod
+    def log_density(
+        self,
+        parameters: Float64[Tensor, "rows parameters"],
+        x: Float64[Tensor, "*nodes rows bins"],
+    ) -> LogDensity:
+        """ln f(x) and its derivatives in the parameters' coordinates."""
+
+    def log_mass(self, parameters: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        """By quadrature in ln w; `lower` may be `binned.OPEN`."""
+        return bin_mass(self.log_density, parameters, lower, upper).log_mass

@@ -3,23 +3,25 @@
 from torch import Tensor
 
 from jaynes_callbacks.statistics.binned import Binned
-from jaynes_callbacks.statistics.families.base import Family, log_difference
+from jaynes_callbacks.statistics.families.base import Parameter, SmoothFamily
 from jaynes_callbacks.statistics.moments import LogMoments
+from jaynes_callbacks.statistics.quadrature import LogDensity
 
 __all__ = ["Exponential"]
 
 
-class Exponential(Family):
+class Exponential(SmoothFamily):
     """Density exp(−w/b)/b."""
 
     name = "exponential"
-    parameters = ("scale",)
-    positive = (True,)
+    parameters = (Parameter("scale"),)
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """The mean, the maximum-likelihood estimate from raw values."""
         return moments.linear_mean[:, None]
 
-    def log_mass(self, parameters: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        """ln(exp(−e_a/b) − exp(−e_b/b)), exact in both tails."""
-        return log_difference(-lower.exp() / parameters, -upper.exp() / parameters)
+    def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
+        """y − eʸ with y = x − ln b."""
+        y = x - parameters.log()
+        ratio = y.exp()
+        return LogDensity(y - ratio, (ratio - 1,))

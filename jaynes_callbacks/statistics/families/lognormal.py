@@ -1,33 +1,33 @@
 """The theory's prediction."""
 
+import math
+
 import torch
 from torch import Tensor
-from torch.special import log_ndtr
 
 from jaynes_callbacks.statistics.binned import Binned
-from jaynes_callbacks.statistics.families.base import Family, log_difference
+from jaynes_callbacks.statistics.families.base import Parameter, SmoothFamily
 from jaynes_callbacks.statistics.moments import LogMoments
+from jaynes_callbacks.statistics.quadrature import LogDensity
 
 __all__ = ["Lognormal"]
 
 
-class Lognormal(Family):
-    """ln w is normal with mean μ and standard deviation σ (the paper's Eq. 13)."""
+class Lognormal(SmoothFamily):
+    """x = ln w is normal with mean μ and standard deviation σ (the paper's Eq. 13)."""
 
     name = "lognormal"
-    parameters = ("mu", "sigma")
-    positive = (False, True)
+    parameters = (Parameter("mu", "linear"), Parameter("sigma"))
     contains_lognormal = True
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """Mean and standard deviation of ln w."""
         return torch.stack([moments.mean, moments.std], -1)
 
-    def log_mass(self, parameters: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        """ln(Φ(z_b) − Φ(z_a)), mirrored where the upper tail is the smaller one."""
+    def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
+        """−z²/2 − ln σ√2π with z = (x − μ)/σ."""
         mu, sigma = parameters[:, :1], parameters[:, 1:]
-        low, high = (lower - mu) / sigma, (upper - mu) / sigma
-        mirrored = low + high > 0
-        inner = torch.where(mirrored, -low, high)
-        outer = torch.where(mirrored, -high, low)
-        return log_difference(log_ndtr(inner), log_ndtr(outer))
+        z = (x - mu) / sigma
+        square = z * z
+        value = square * -0.5 - (sigma.log() + math.log(2 * math.pi) / 2)
+        return LogDensity(value, (z / sigma, square - 1))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.statistics.binned import Binned
-from jaynes_callbacks.statistics.families.base import Family
+from jaynes_callbacks.statistics.families.base import Family, Parameter
 from jaynes_callbacks.statistics.moments import LogMoments
 
 __all__ = ["Uniform"]
@@ -18,12 +18,10 @@ class Uniform(Family):
     """
 
     name = "uniform"
-    parameters = ("limit",)
-    positive = (True,)
-    closed_form = True
+    parameters = (Parameter("limit"),)
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """The grouped maximum-likelihood estimate."""
+        """The grouped maximum-likelihood estimate itself."""
         closed = torch.where(binned.occupied, binned.lower, -torch.inf)
         top = closed.argmax(-1, keepdim=True)
         edge, end = (part.gather(-1, top).exp() for part in (binned.lower, binned.upper))

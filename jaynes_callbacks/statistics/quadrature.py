@@ -1,0 +1,148 @@
+"""Mass of a bin from its log density: Gauss-Legendre in ln w, without leaving the logarithm.
+
+Bins of the grid are narrow in ln w, so a few nodes integrate a smooth density to rounding, in
+either tail alike: nothing is subtracted, so nothing cancels, and no tail has to be chosen.  Where
+the density changes by more than a factor e^½ within a bin (far tails, narrow laws, the wide bins of
+subnormal numbers, a bin that is open to zero), the part of the bin that holds the mass is sought
+and integrated in panels.
+
+Error of ln P, against mpmath at up to 40 standard deviations: below 1e-11 with the nodes of a
+report (tests/statistics/test_families.py), below 1e-7 with the three of a fit, which moves the
+parameters by a fraction of that.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+__all__ = ["FIT_NODES", "REPORT_NODES", "BinMass", "LogDensity", "bin_mass"]
+
+FIT_NODES = 3
+REPORT_NODES = 6
+#: Range of ln f over a bin's nodes above which it is rough, and above which its mass is sought.
+_ROUGH, _STEEP = 0.5, 15.0
+#: Panels over a rough bin, and over the mass of a steep one; nodes of each.
+_PANELS, _STEEP_PANELS, _PANEL_NODES = 2, 12, 12
+#: What lies this far below the largest ln f is no part of the mass.
+_NEGLIGIBLE = 36.0
+#: Points of one look at a steep bin, and how many of them must lie on the mass.
+_POINTS, _ENOUGH_POINTS = 33, 24
+#: A look is up to 16 times closer; from 1e4, a bin open to zero, to 1e-4 takes seven.
+_LOOKS = 8
+
+
+class LogDensity(NamedTuple):
+    """ln of the density of x = ln w, and its derivative in each parameter's coordinate."""
+
+    value: Float64[Tensor, "*nodes rows bins"]
+    score: tuple[Float64[Tensor, "*nodes rows bins"], ...]
+
+
+class BinMass(NamedTuple):
+    """ln P_k of each bin, and its derivative in each parameter's coordinate."""
+
+    log_mass: Float64[Tensor, "rows bins"]
+    score: Float64[Tensor, "parameters rows bins"]
+
+
+Density = Callable[[Tensor, Tensor], LogDensity]
+
+
+def bin_mass(
+    density: Density,
+    parameters: Float64[Tensor, "rows parameters"],
+    lower: Float64[Tensor, "rows bins"],
+    upper: Float64[Tensor, "rows bins"],
+    nodes: int = REPORT_NODES,
+) -> BinMass:
+    """∫ f(x) dx over each bin, f log-concave, as ln P and ∂ ln P.
+
+    Args:
+        density: of parameters ``[rows, p]`` and x ``[…, rows, bins]``.
+        parameters: of each row's law.
+        lower: lower edges in ln w.
+        upper: upper edges in ln w.
+        nodes: of the rule on bins that are not rough.
+    """
+    abscissae, weights = _rule(nodes, lower.device)
+    width = upper - lower
+    x = torch.addcmul(lower, abscissae[:, None, None], width)
+    at = density(parameters, x)
+    mass = _sum(at, weights[:, None, None], 0)
+    log_mass = mass.log_mass + width.log()
+    span = at.value.amax(0) - at.value.amin(0)
+    row, column = (span > _ROUGH).nonzero(as_tuple=True)
+    if len(row):
+        steep = span[row, column] > _STEEP
+        for bins, rule in ((~steep, _gentle_mass), (steep, _steep_mass)):
+            at_bins = row[bins], column[bins]
+            rough = rule(density, parameters[at_bins[0]], lower[at_bins], upper[at_bins])
+            log_mass[at_bins] = rough.log_mass
+            mass.score[:, *at_bins] = rough.score
+    return BinMass(log_mass, mass.score)
+
+
+def _gentle_mass(
+    density: Density, parameters: Tensor, lower: Tensor, upper: Tensor, panels: int = _PANELS
+) -> BinMass:
+    abscissae, weights = _rule(_PANEL_NODES, lower.device)
+    panel = torch.arange(panels, device=lower.device)[:, None]
+    positions = ((panel + abscissae) / panels).flatten()
+    width = (upper - lower)[:, None]
+    at = density(parameters, torch.addcmul(lower[:, None], positions, width))
+    mass = _sum(at, weights.repeat(panels) / panels, -1)
+    return BinMass(mass.log_mass + width.squeeze(-1).log(), mass.score)
+
+
+def _steep_mass(density: Density, parameters: Tensor, lower: Tensor, upper: Tensor) -> BinMass:
+    ends = _seek_mass(density, parameters, lower, upper)
+    return _gentle_mass(density, parameters, *ends, _STEEP_PANELS)
+
+
+def _seek_mass(
+    density: Density, parameters: Tensor, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The part of each bin that holds its mass; one interval, since f is log-concave."""
+    fraction = torch.linspace(0, 1, _POINTS, dtype=torch.float64, device=lower.device)
+    index = torch.arange(_POINTS, device=lower.device)
+    for _ in range(_LOOKS):
+        x = torch.lerp(lower[:, None], upper[:, None], fraction)
+        value = density(parameters, x).value
+        on_mass = value > value.amax(-1, keepdim=True) - _NEGLIGIBLE
+        if (on_mass.sum(-1) >= _ENOUGH_POINTS).all():
+            break
+        first = torch.where(on_mass, index, _POINTS).amin(-1, keepdim=True) - 1
+        last = torch.where(on_mass, index, -1).amax(-1, keepdim=True) + 1
+        lower = x.gather(-1, first.clamp(0, _POINTS - 1)).squeeze(-1)
+        upper = x.gather(-1, last.clamp(0, _POINTS - 1)).squeeze(-1)
+    return lower, upper
+
+
+def _sum(at: LogDensity, weights: Tensor, nodes: int) -> BinMass:
+    """Logarithm of the weighted sum of densities over the nodes, and its derivatives."""
+    top = at.value.amax(nodes, keepdim=True)
+    density = (at.value - top).clamp_(min=-700.0).exp_().mul_(weights)
+    total = density.sum(nodes, keepdim=True)
+    density /= total
+    score = torch.stack([(density * part).sum(nodes) for part in at.score])
+    return BinMass((total.log() + top).squeeze(nodes), score)
+
+
+@lru_cache
+def _unit_rule(nodes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    abscissae, weights = np.polynomial.legendre.leggauss(nodes)
+    return tuple((abscissae + 1) / 2), tuple(weights / 2)
+
+
+def _rule(nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre abscissae and weights on [0, 1]."""
+    abscissae, weights = _unit_rule(nodes)
+    return (
+        torch.tensor(abscissae, dtype=torch.float64, device=device),
+        torch.tensor(weights, dtype=torch.float64, device=device),
+    )
