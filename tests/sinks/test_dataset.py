@@ -173,6 +173,8 @@ def test_a_run_resumed_elsewhere_carries_its_records_over(
         resumed_step=10,
         resumed_directory=before.directory,
     )
+    DatasetSink().open(after)
+    assert steps(tmp_path / "version_1" / "jaynes") == [0, 10], "what comes again is left behind"
     new = written(DatasetSink(), snapshots[2:], after)
     assert_equal(read_records(new), sum(snapshots, Records()))
     assert steps(old) == [0, 10, 20], "the run that was continued keeps its own"
