@@ -1,37 +1,31 @@
-"""Counts to records: every statistic, once, for all streams of a snapshot."""
+"""Figures to records: finished rows on the host, judged; and again, from what was saved."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from jaynes_callbacks import statistics
-from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.measured import PAPER, PAPER_BINS, PAPER_IOTA_BINS, measure
 from jaynes_callbacks.record import Kind, Record, Records, Stream, Tally
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Fit, PaperFit, Status
+from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Status
 from jaynes_callbacks.verdict import NEAR, rival_gaps, verdict
 
-__all__ = ["PAPER_BINS", "PAPER_IOTA_BINS", "aggregates", "counts_of", "recompute", "summarise"]
-
-#: Equal bins of the paper's protocol; the paper does not state its own for weights.
-PAPER_BINS = 100
-PAPER_IOTA_BINS = 1000
-
+__all__ = [
+    "PAPER_BINS",
+    "PAPER_IOTA_BINS",
+    "aggregates",
+    "counts_of",
+    "recompute",
+    "summarise",
+]
 
 _PARAMETERS = {family.name: len(family.parameters) for family in FAMILIES}
-
-
-class _Measured(NamedTuple):
-    """Figures of L streams on the device, each a column of the record."""
-
-    figures: dict[str, Float64[Tensor, " streams"]]
-    rival_gaps: dict[str, Float64[Tensor, " streams"]]
-    status: Int64[Tensor, " streams"]
-    paper_status: Int64[Tensor, " streams"]
 
 
 def summarise(
@@ -63,16 +57,16 @@ def summarise(
     """
     if not streams:
         return Records()
-    measured = _measure(tally, [stream.kind for stream in streams])
-    figures = _to_host({**measured.figures, **measured.rival_gaps})
-    statuses = torch.stack([measured.status, measured.paper_status]).tolist()
+    measured = measure(tally, [stream.kind for stream in streams])
+    figures, gaps, vuong = (_to_host(columns) for columns in measured[:3])
+    statuses = _to_host(measured.statuses)
     totals = torch.stack(statistics.totals(tally.counts)).tolist()
     counts = tally.counts.cpu().numpy()
     linear = tally.linear.cpu().numpy()
     rows = []
     for row, stream in enumerate(streams):
         codes = counts[row].nonzero()[0]
-        columns: dict[str, Any] = {name: figures[name][row] for name in measured.figures}
+        columns: dict[str, Any] = _row(figures, row)
         record = Record(
             run=run,
             step=step,
@@ -83,9 +77,10 @@ def summarise(
             n=totals[0][row],
             zeros=totals[1][row],
             nonfinite=totals[2][row],
-            rival_gaps={name: figures[name][row] for name in measured.rival_gaps},
+            rival_gaps=_row(gaps, row),
+            vuong_z=_row(vuong, row),
             moved=math.nan if moved is None else moved[row],
-            status=_reasons(statuses[0][row], statuses[1][row]),
+            status=_reasons(_row(statuses, row)),
             codes=codes,
             counts=counts[row][codes],
             paper_counts=linear[row] if stream.kind == "weight" else linear[row][:0],
@@ -148,99 +143,30 @@ def aggregates(records: Iterable[Record]) -> dict[str, float]:
     return numbers
 
 
-def _measure(tally: Tally, kinds: Sequence[Kind]) -> _Measured:
-    binned = statistics.occupied_bins(tally.counts)
-    moments = statistics.log_moments(binned)
-    tilted = binned.tilted()
-    tilted_moments = statistics.log_moments(tilted)
-    censored = binned.censored()
-    fits = [statistics.fit_family(family, binned, moments) for family in FAMILIES]
-    lognormal = fits[0]
-    tilted_fit = statistics.fit_family(LOGNORMAL, tilted, tilted_moments)
-    # The open bin has no middle: the fit starts from the uncensored moments.
-    censored_fit = statistics.fit_family(LOGNORMAL, censored, moments)
-    mu, sigma = lognormal.parameters.unbind(-1)
-    distances = statistics.distances(binned, lognormal)
-    theory = statistics.equilibrium(binned, mu, sigma)
-    maximum = _maximum(tally)
-    paper = _paper(tally, kinds, maximum, moments.rms)
-    figures = {
-        "max": maximum,
-        "rms": moments.rms,
-        "log_mean": moments.mean,
-        "log_std": moments.std,
-        "log_std_tilted": tilted_moments.std,
-        "log_skew": moments.skew,
-        "log_kurtosis": moments.kurtosis,
-        "mu": mu,
-        "sigma": sigma,
-        "gap": statistics.gap(binned, lognormal),
-        "gap_se": statistics.gap_standard_error(binned, lognormal),
-        "gap_tilted": statistics.gap(tilted, tilted_fit),
-        "gap_censored": statistics.gap(censored, censored_fit),
-        "tv": distances.tv,
-        "ks": distances.ks,
-        "w1": distances.w1,
-        "n_star": distances.n_star,
-        "alpha": theory.alpha,
-        "beta": theory.beta,
-        "utility_std": theory.utility_std,
-        "potential": theory.potential,
-        "entropy": theory.entropy,
-        "paper_r2": paper.r2,
-        "paper_mu": paper.mu,
-        "paper_sigma": paper.sigma,
-        "paper_amplitude": paper.amplitude,
-        "paper_r2_gaussian": paper.r2_gaussian,
-    }
-    rival_gaps = {fit.family.name: statistics.gap(binned, fit) for fit in _rivals(fits)}
-    return _Measured(figures, rival_gaps, lognormal.status, paper.status)
+def _to_host(columns: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """One copy for all columns."""
+    return dict(zip(columns, torch.stack(list(columns.values())).tolist(), strict=True))
 
 
-def _rivals(fits: Sequence[Fit]) -> list[Fit]:
-    return [fit for fit in fits if fit.family is not LOGNORMAL]
+def _row(columns: Mapping[str, list[Any]], row: int) -> dict[str, Any]:
+    return {name: column[row] for name, column in columns.items()}
 
 
-def _maximum(tally: Tally) -> Float64[Tensor, " streams"]:
-    """The known maximum, or the upper edge of the highest occupied code; nan if there is none."""
-    occupied = tally.counts[:, FIRST_POSITIVE:FIRST_NONFINITE] > 0
-    order = torch.arange(FIRST_POSITIVE, FIRST_NONFINITE, device=occupied.device)
-    highest = (occupied * order).amax(-1)
-    edge = edges(occupied.device)[highest + 1]
-    bounded = torch.where(highest > 0, edge, torch.nan)
-    return torch.where(tally.maximum.isnan(), bounded, tally.maximum)
-
-
-def _paper(
-    tally: Tally,
-    kinds: Sequence[Kind],
-    maximum: Float64[Tensor, " streams"],
-    rms: Float64[Tensor, " streams"],
-) -> PaperFit:
-    """The paper's protocol for weights (their own bins) and iota (bins made from the counts)."""
-    ours = [kind == "weight" for kind in kinds]
-    own_bins = torch.tensor(ours, dtype=torch.bool, device=maximum.device)
-    weights, iota = own_bins.nonzero().squeeze(-1), (~own_bins).nonzero().squeeze(-1)
-    from_counts = statistics.linear_from_counts(tally.counts[iota], maximum[iota], PAPER_IOTA_BINS)
-    fits = (
-        statistics.paper_protocol(tally.linear[weights], maximum[weights], rms[weights]),
-        statistics.paper_protocol(from_counts, maximum[iota], rms[iota]),
-    )
-    order = torch.cat([weights, iota]).argsort()
-    return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))
-
-
-def _to_host(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    stacked = torch.stack(list(columns.values())).cpu()
-    return dict(zip(columns, stacked.tolist(), strict=True))
-
-
-def _reasons(status: int, paper_status: int) -> str:
-    """``ok``, or why figures of this row are nan."""
-    reasons = [] if status == Status.CONVERGED else [Status(status).reason]
-    if paper_status not in (Status.CONVERGED, status):
-        reasons.append(f"paper protocol: {Status(paper_status).reason}")
+def _reasons(statuses: Mapping[str, int]) -> str:
+    """``ok``, or why figures of this row are nan: the lognormal's own reason, then others'."""
+    own = statuses[LOGNORMAL.name]
+    reasons = [Status(own).reason] if _is_nan(LOGNORMAL.name, own) else []
+    reasons += [
+        f"{name}: {Status(status).reason}"
+        for name, status in statuses.items()
+        if status != own and _is_nan(name, status)
+    ]
     return "; ".join(reasons) or Status.CONVERGED.reason
+
+
+def _is_nan(name: str, status: int) -> bool:
+    """Whether a fit has no numbers; a family has some at its bound, the paper's curve has none."""
+    return status != Status.CONVERGED and (name == PAPER or status != Status.AT_BOUND)
 
 
 def _judged(record: Record, start: Mapping[tuple[str, str], Record]) -> Record:

@@ -24,7 +24,14 @@ from jaynes_callbacks.statistics.families import (
     SmoothFamily,
 )
 from jaynes_callbacks.statistics.fit import Fit, fit_family
-from jaynes_callbacks.statistics.goodness import Distances, distances, gap, gap_standard_error
+from jaynes_callbacks.statistics.goodness import (
+    Distances,
+    deviance,
+    distances,
+    gap,
+    gap_standard_error,
+    vuong_z,
+)
 from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
@@ -49,6 +56,7 @@ __all__ = [
     "SmoothFamily",
     "Status",
     "Totals",
+    "deviance",
     "distances",
     "equilibrium",
     "fit_family",
@@ -61,4 +69,5 @@ __all__ = [
     "paper_curve",
     "paper_protocol",
     "totals",
+    "vuong_z",
 ]

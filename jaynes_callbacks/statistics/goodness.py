@@ -75,7 +75,8 @@ def vuong_z(binned: Binned, first: Fit, second: Fit) -> Float64[Tensor, " stream
     z = [Σ_k c_k d_k − ½(p₁ − p₂) ln n]/(√n ω) with d_k = ln(P¹_k/P²_k) and ω their standard
     deviation (Q. H. Vuong, Econometrica 57 (1989) 307, with the Schwarz correction).
     """
-    ratio = torch.where(binned.occupied, first.log_mass - second.log_mass, 0.0)
+    unfitted = 0.0 * (first.parameters[:, :1] + second.parameters[:, :1])
+    ratio = torch.where(binned.occupied, first.log_mass - second.log_mass, unfitted)
     mean = (binned.share * ratio).sum(-1)
     spread = (binned.share * (ratio - mean[:, None]) ** 2).sum(-1).sqrt()
     n = binned.total

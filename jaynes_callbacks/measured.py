@@ -1,0 +1,146 @@
+"""Counts to figures: every statistic, once, for all streams of a snapshot, on their device."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from jaynes_callbacks import statistics
+from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
+from jaynes_callbacks.record import Kind, Tally
+from jaynes_callbacks.statistics import (
+    FAMILIES,
+    GENERALIZED_GAMMA,
+    LOGNORMAL,
+    RIVALS,
+    Binned,
+    Fit,
+    LogMoments,
+    PaperFit,
+)
+
+__all__ = ["PAPER", "PAPER_BINS", "PAPER_IOTA_BINS", "Measured", "measure"]
+
+#: Equal bins of the paper's protocol; the paper does not state its own for weights.
+PAPER_BINS = 100
+PAPER_IOTA_BINS = 1000
+#: What a status belongs to besides a family.
+PAPER = "paper protocol"
+
+
+class Measured(NamedTuple):
+    """Figures of L streams on the device.
+
+    Attributes:
+        figures: columns of the record, by name.
+        rival_gaps: gap to each family but the lognormal.
+        vuong_z: the lognormal against each rival; positive speaks for the lognormal.
+        statuses: `Status` of each family's fit, and of the paper's protocol.
+    """
+
+    figures: Mapping[str, Float64[Tensor, " streams"]]
+    rival_gaps: Mapping[str, Float64[Tensor, " streams"]]
+    vuong_z: Mapping[str, Float64[Tensor, " streams"]]
+    statuses: Mapping[str, Int64[Tensor, " streams"]]
+
+
+def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
+    """All statistics of the counts.
+
+    Args:
+        tally: the counts.
+        kinds: of its rows; they differ in where the paper's bins come from.
+    """
+    binned = statistics.occupied_bins(tally.counts)
+    moments = statistics.log_moments(binned)
+    fits = {family.name: statistics.fit_family(family, binned, moments) for family in FAMILIES}
+    lognormal = fits[LOGNORMAL.name]
+    maximum = _maximum(tally)
+    paper = _paper(tally, kinds, maximum, moments.rms)
+    figures = {
+        "max": maximum,
+        **_shape(moments),
+        **_of_lognormal(binned, lognormal),
+        **_best_chances(binned, moments),
+        "q": fits[GENERALIZED_GAMMA.name].parameters[:, 2],
+        **{f"paper_{name}": column for name, column in paper._asdict().items()},
+    }
+    del figures["paper_status"]
+    return Measured(
+        figures,
+        {name: statistics.gap(binned, fit) for name, fit in fits.items() if fit is not lognormal},
+        {rival.name: statistics.vuong_z(binned, lognormal, fits[rival.name]) for rival in RIVALS},
+        {**{name: fit.status for name, fit in fits.items()}, PAPER: paper.status},
+    )
+
+
+def _shape(moments: LogMoments) -> dict[str, Tensor]:
+    return {
+        "rms": moments.rms,
+        "log_mean": moments.mean,
+        "log_std": moments.std,
+        "log_skew": moments.skew,
+        "log_kurtosis": moments.kurtosis,
+    }
+
+
+def _of_lognormal(binned: Binned, fit: Fit) -> dict[str, Tensor]:
+    mu, sigma = fit.parameters.unbind(-1)
+    theory = statistics.equilibrium(binned, mu, sigma)
+    return {
+        "mu": mu,
+        "sigma": sigma,
+        "gap": statistics.gap(binned, fit),
+        "gap_se": statistics.gap_standard_error(binned, fit),
+        **statistics.distances(binned, fit)._asdict(),
+        "alpha": theory.alpha,
+        "beta": theory.beta,
+        "utility_std": theory.utility_std,
+        "potential": theory.potential,
+        "entropy": theory.entropy,
+    }
+
+
+def _best_chances(binned: Binned, moments: LogMoments) -> dict[str, Tensor]:
+    """The lognormal's gap where sizes count, and where the smallest values may be noise."""
+    tilted, censored = binned.tilted(), binned.censored()
+    tilted_moments = statistics.log_moments(tilted)
+    tilted_fit = statistics.fit_family(LOGNORMAL, tilted, tilted_moments)
+    # The open bin has no middle: the fit starts from the uncensored moments.
+    censored_fit = statistics.fit_family(LOGNORMAL, censored, moments)
+    return {
+        "log_std_tilted": tilted_moments.std,
+        "gap_tilted": statistics.gap(tilted, tilted_fit),
+        "gap_censored": statistics.gap(censored, censored_fit),
+    }
+
+
+def _maximum(tally: Tally) -> Float64[Tensor, " streams"]:
+    """The known maximum, or the upper edge of the highest occupied code; nan if there is none."""
+    occupied = tally.counts[:, FIRST_POSITIVE:FIRST_NONFINITE] > 0
+    order = torch.arange(FIRST_POSITIVE, FIRST_NONFINITE, device=occupied.device)
+    highest = (occupied * order).amax(-1)
+    edge = edges(occupied.device)[highest + 1]
+    bounded = torch.where(highest > 0, edge, torch.nan)
+    return torch.where(tally.maximum.isnan(), bounded, tally.maximum)
+
+
+def _paper(
+    tally: Tally,
+    kinds: Sequence[Kind],
+    maximum: Float64[Tensor, " streams"],
+    rms: Float64[Tensor, " streams"],
+) -> PaperFit:
+    """The paper's protocol for weights (their own bins) and iota (bins made from the counts)."""
+    ours = [kind == "weight" for kind in kinds]
+    own_bins = torch.tensor(ours, dtype=torch.bool, device=maximum.device)
+    weights, iota = own_bins.nonzero().squeeze(-1), (~own_bins).nonzero().squeeze(-1)
+    from_counts = statistics.linear_from_counts(tally.counts[iota], maximum[iota], PAPER_IOTA_BINS)
+    fits = (
+        statistics.paper_protocol(tally.linear[weights], maximum[weights], rms[weights]),
+        statistics.paper_protocol(from_counts, maximum[iota], rms[iota]),
+    )
+    order = torch.cat([weights, iota]).argsort()
+    return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))
