@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaynes_callbacks.record import Kind
 from jaynes_callbacks.sink import Sink
@@ -80,10 +79,17 @@ class Monitor(MonitorHooks):
             dirpath=dirpath,
             sinks=default_sinks(figures_every_n_epochs) if sinks is None else sinks,
         )
-        self._key = {"kinds": kinds, "include": include, "exclude": exclude, "dirpath": dirpath}
+        self._key = {
+            **self._options,
+            "every_n_epochs": every_n_epochs,
+            "every_n_steps": every_n_steps,
+            "iota_every_n_batches": iota_every_n_batches,
+            "iota_from": iota_from,
+            "dirpath": dirpath,
+        }
 
     @property
     def state_key(self) -> str:
         """Tells the states of several monitors in one checkpoint apart."""
-        parts: dict[str, Any] = {name: str(value) for name, value in self._key.items()}
-        return f"EquilibriumMonitor{parts}"
+        arguments = ", ".join(f"{name}={value!s}" for name, value in self._key.items())
+        return f"EquilibriumMonitor({arguments})"

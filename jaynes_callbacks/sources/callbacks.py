@@ -61,6 +61,7 @@ class MonitorHooks:
         self._earlier: dict[str, Any] = {}
         self._step = 0
         self._stride = 1
+        self._epoch = 0
 
     # What a user reads ----------------------------------------------------------------------
 
@@ -141,14 +142,13 @@ class MonitorHooks:
             return
         before, self._step = self._step, trainer.global_step
         self._stride = max(1, self._step - before)
+        self._epoch = trainer.current_epoch
         if run.recorded_step is None:
-            run.record(trainer, before, trainer.current_epoch)
-        epochs = trainer.current_epoch + int(trainer.is_last_batch)
-        by_epoch = trainer.is_last_batch and self._cadence.iota_from == "train"
-        if self._cadence.step_is_due(before, self._step) or (
-            by_epoch and self._cadence.epoch_is_due(epochs)
-        ):
-            run.record_once(trainer, epochs)
+            run.record(trainer, before, self._epoch)
+        if self._cadence.step_is_due(before, self._step):
+            run.record_once(trainer, self._epoch)
+        if trainer.is_last_batch and self._cadence.iota_from == "train":
+            self._record_by_epoch(run, trainer)
         run.announce(pl_module, on_step=True)
 
     def on_validation_batch_start(
@@ -187,7 +187,7 @@ class MonitorHooks:
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The last state; here, for at the end of fit the ranks have lost each other."""
         if run := self._live:
-            run.record_once(trainer, trainer.current_epoch)
+            run.record_once(trainer, self._epoch)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Let go of the model and let the sinks finish."""
@@ -223,7 +223,7 @@ class MonitorHooks:
 
     def _record_by_epoch(self, run: WatchedRun, trainer: Any) -> None:
         if self._cadence.epoch_is_due(trainer.current_epoch + 1):
-            run.record_once(trainer, trainer.current_epoch + 1)
+            run.record_once(trainer, trainer.current_epoch)
 
     def _close_watch(self) -> None:
         if run := self._live:

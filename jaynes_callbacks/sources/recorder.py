@@ -1,6 +1,7 @@
 """Recorder: weights and activations of a plain PyTorch model, no trainer needed."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ from jaynes_callbacks.sources.parameters import (
     sample,
     tally_weights,
 )
-from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped
+from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped, shorten
 from jaynes_callbacks.sources.state import pack, unpack
 from jaynes_callbacks.summary import PAPER_BINS, summarise
 
@@ -83,6 +84,7 @@ class Recorder:
         self._first: dict[str, Tensor] = {}
         self._held: tuple[Tally, list[float]] | None = None
         self._listened = False
+        self._collected = False
 
     # Attaching ------------------------------------------------------------------------------
 
@@ -145,7 +147,15 @@ class Recorder:
     @property
     def coverage(self) -> Coverage:
         """What is watched and what is not, with the reasons."""
-        return Coverage(self.streams, (*self._skipped, *self._watch.ledger.skipped))
+        skipped = (*self._skipped, *self._watch.ledger.skipped)
+        return Coverage(self.streams, skipped, self._note())
+
+    def _note(self) -> str:
+        if "iota" not in self.selection.kinds or self._watch.ledger.streams:
+            return ""
+        if not self._collected:
+            return "activations appear with the first forward that is counted"
+        return "no ReLU was applied in a counted forward: weights only"
 
     # Recording ------------------------------------------------------------------------------
 
@@ -170,8 +180,7 @@ class Recorder:
         """
         weights, moved = self._held or (tally_weights(self._weights), self._moved())
         self._held = None
-        seen, counts = self._watch.ledger.collect()
-        self._listened = False
+        seen, counts = self._collect()
         streams = [*(weight.stream for weight in self._weights), *seen]
         iota = _activation_tally(counts.to(weights.counts.device))
         tally = Tally(*(torch.cat(parts) for parts in zip(weights, iota, strict=True)))
@@ -182,6 +191,22 @@ class Recorder:
         )
         self.start += Records(record for record in records if record.key not in start)
         return records
+
+    def _collect(self) -> tuple[list[Stream], Tensor]:
+        if self._listened and not self._collected:
+            self._collected = True
+            self._say_unmatched()
+        self._listened = False
+        return self._watch.ledger.collect()
+
+    def _say_unmatched(self) -> None:
+        """Only after a forward are all streams known; by then it is too late for an error."""
+        names = [stream.name for stream in self.streams]
+        if unmatched := self.selection.unmatched(names):
+            warnings.warn(
+                f"include patterns {unmatched} match no stream; there are {shorten(names)}",
+                stacklevel=2,
+            )
 
     def _moved(self) -> list[float]:
         """‖w − w₀‖/‖w₀‖ of every weight, one copy to the host for all; nan where w₀ is unknown."""

@@ -8,7 +8,7 @@ from typing import NamedTuple, get_args
 
 from jaynes_callbacks.record import Kind, Stream
 
-__all__ = ["Coverage", "Selection", "Skipped"]
+__all__ = ["Coverage", "Selection", "Skipped", "shorten"]
 
 _SHOWN = 5
 
@@ -22,21 +22,29 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is watched and what is not; `str` of it is said once, at the start."""
+    """What is watched and what is not; `str` of it is said once, at the start.
+
+    Attributes:
+        watched: the streams.
+        skipped: what else there is, each with the reason.
+        note: what else a reader should know.
+    """
 
     watched: tuple[Stream, ...]
     skipped: tuple[Skipped, ...]
+    note: str = ""
 
     def __str__(self) -> str:
         weights = [stream.name for stream in self.watched if stream.kind == "weight"]
         iota = [stream.name for stream in self.watched if stream.kind == "iota"]
-        lines = [f"watching {len(weights)} weights ({_some(weights)})"]
-        lines.append(f"and {len(iota)} activations ({_some(iota)})" if iota else "")
+        counted = ("weights", weights), ("activations", iota)
+        lines = [f"{len(names)} {what} ({shorten(names)})" for what, names in counted if names]
+        lines = ["watching " + " and ".join(lines or ["nothing"]), self.note]
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
         lines += [
-            f"not {len(names)}: {reason} ({_some(names)})" for reason, names in by_reason.items()
+            f"not {len(names)}: {reason} ({shorten(names)})" for reason, names in by_reason.items()
         ]
         return "; ".join(line for line in lines if line)
 
@@ -71,7 +79,9 @@ class Selection:
             ValueError: for an unknown kind, no kind at all, or a negative size.
             TypeError: for patterns that are no strings.
         """
-        chosen = _strings("kinds", kinds)
+        chosen, included = _strings("kinds", kinds), _strings("include", include)
+        if not included:
+            raise ValueError("include must have at least one glob pattern, got none; '*' is all")
         known = get_args(Kind)
         if not chosen or not set(chosen) <= set(known):
             raise ValueError(f"kinds must be some of {list(known)}, got {list(chosen)}")
@@ -79,7 +89,7 @@ class Selection:
             raise ValueError(f"min_size must be a number of elements >= 0, got {min_size!r}")
         return cls(
             tuple(kind for kind in known if kind in chosen),
-            _strings("include", include),
+            included,
             _strings("exclude", exclude),
             min_size,
         )
@@ -90,12 +100,12 @@ class Selection:
         return "*" not in self.include or bool(self.exclude)
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
-        """The include patterns that none of these names matches."""
+        """The include patterns, but the one for everything, that none of these names matches."""
         names = list(names)
         return [
             pattern
             for pattern in self.include
-            if not any(fnmatchcase(name, pattern) for name in names)
+            if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names)
         ]
 
     def admits(self, name: str) -> bool:
@@ -143,6 +153,11 @@ def _nearest(pattern: str, names: list[str]) -> str:
     return ", ".join(close or named[:_SHOWN])
 
 
-def _some(names: list[str]) -> str:
+def shorten(names: list[str]) -> str:
+    """The first few of a list of names.
+
+    >>> shorten(["a", "b"])
+    'a, b'
+    """
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

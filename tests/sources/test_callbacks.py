@@ -56,7 +56,7 @@ def test_the_untouched_network_then_every_epoch(
     monitor = _monitor(sink)
     make_trainer(monitor, max_epochs=3).fit(task, loader)
     assert sink.steps == [0, 6, 12, 18]
-    assert [records[0].epoch for records in sink.written] == [0, 1, 2, 3]
+    assert [records[0].epoch for records in sink.written] == [0, 0, 1, 2]
     start = sink.written[0].by_stream()
     assert list(start) == [
         ("weight", "first.weight"),
@@ -289,3 +289,193 @@ def test_what_does_not_fit_the_model_raises_before_training(
 def test_a_sink_must_be_a_sink() -> None:
     with pytest.raises(TypeError, match=r"open, write and close.*got 'csv'"):
         EquilibriumMonitor(sinks=["csv"])  # type: ignore[list-item]
+
+
+class Seeing(L.Callback):
+    """What a callback sees at the end of validation, and the step it sees it at."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.seen: dict[int, float] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.seen[trainer.global_step] = float(trainer.callback_metrics[self.key])
+
+
+@pytest.mark.parametrize("iota_from", ["train", "validation"])
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_the_end_of_validation_sees_this_epoch_s_figures(
+    iota_from: str,
+    ours_first: bool,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+) -> None:
+    monitor = EquilibriumMonitor(sinks=[], iota_from=iota_from)  # type: ignore[arg-type]
+    seeing = Seeing("equilibrium/weight/gap_median")
+    callbacks = [monitor, seeing] if ours_first else [seeing, monitor]
+    make_trainer(*callbacks, max_epochs=3).fit(task, loader, loader)
+    weights = monitor.history[monitor.history.kind == "weight"]
+    medians = weights.groupby("step").gap.median()
+    assert list(seeing.seen) == [6, 12, 18]
+    for step, value in seeing.seen.items():
+        assert value == pytest.approx(medians[step], rel=1e-5)
+
+
+class TwoOptimizers(L.LightningModule):
+    """Manual optimization: a step of each optimizer in every batch, as a GAN's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.one = nn.Sequential(nn.Linear(16, 32), nn.ReLU())
+        self.two = nn.Sequential(nn.Linear(32, 16), nn.ReLU())
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(self.two(self.one(batch[0])).mean())
+            optimizer.step()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.one, self.two)]
+
+
+def test_two_optimizers_step_twice_in_a_batch(
+    sink: Listening, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink, every_n_epochs=None, every_n_steps=3)
+    make_trainer(monitor, max_epochs=1).fit(TwoOptimizers(), loader)
+    # Steps 3 and 9 are jumped over: the record is taken at the next one.
+    assert sink.steps == [0, 4, 6, 10, 12]
+    for records in sink.written[:4]:
+        assert [r.name for r in records.select(kind="iota")] == [
+            "one.1",
+            "two.1",
+            "one.1#1",
+            "two.1#1",
+        ]
+
+
+class TakingAgain(torch.optim.SGD):
+    """Evaluates its closure several times, as LBFGS does."""
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        closure()
+        return super().step(closure)
+
+
+def test_a_closure_that_is_evaluated_again_is_counted_once(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    task.configure_optimizers = lambda: TakingAgain(task.parameters(), lr=0.1)  # type: ignore[method-assign]
+    make_trainer(_monitor(sink), max_epochs=1).fit(task, loader)
+    records = sink.written[0].select(kind="iota")
+    assert [(r.name, r.n + r.zeros) for r in records] == [("act", 512), ("relu", 512)]
+
+
+def test_a_resumed_run_is_the_same_run(
+    sink: Listening,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    first = _monitor(sink)
+    trainer = make_trainer(first, max_epochs=1)
+    trainer.fit(task, loader)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again = Listening()
+    resumed = _monitor(again)
+    # No record is due before the end: what early stopping watches comes from the checkpoint.
+    seeing = Seeing("equilibrium/weight/gap_median")
+    make_trainer(resumed, seeing, max_epochs=2).fit(
+        type(task)(), loader, loader, ckpt_path=tmp_path / "one.ckpt"
+    )
+    (before,), (context,) = sink.contexts, again.contexts
+    assert context.run_id == before.run_id
+    assert context.resumed_directory == before.directory
+    assert (counts_of(resumed.start) == counts_of(first.start)).all()
+    assert list(seeing.seen) == [12]
+
+
+def test_another_run_has_another_id(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink)
+    for _ in range(2):
+        make_trainer(monitor, max_epochs=1).fit(type(task)(), loader)
+    first, second = sink.contexts
+    assert first.run_id != second.run_id
+    assert second.resumed_step is second.resumed_directory is None
+
+
+def test_only_fit_is_watched(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = _monitor(sink, iota_from="validation")
+    trainer = make_trainer(monitor, max_epochs=1)
+    trainer.validate(task, loader, verbose=False)
+    trainer.fit(task, loader, loader)
+    trainer.validate(task, loader, verbose=False)
+    assert sink.steps == [0, 6]
+    assert len(sink.closed) == 1
+    assert torch.overrides._get_current_function_mode() is None
+
+
+def test_the_coverage_is_said_once(
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_trainer(EquilibriumMonitor(sinks=[])).fit(task, loader)
+    (said,) = (r.getMessage() for r in caplog.records if "watching" in r.getMessage())
+    assert "watching 2 weights (first.weight, last.weight) and 2 activations (act, relu)" in said
+    assert "not 4: fewer than 2 dimensions (first.bias" in said
+
+
+def test_a_pattern_that_no_stream_matched_is_said_once(
+    task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    monitor = EquilibriumMonitor(sinks=[], include=["last.*", "norm.relu"])
+    with pytest.warns(
+        UserWarning, match=r"include patterns \['norm.relu'\] match no stream"
+    ) as said:
+        make_trainer(monitor).fit(task, loader)
+    assert sum("include patterns" in str(warning.message) for warning in said) == 1
+
+
+def test_fast_dev_run(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    make_trainer(_monitor(sink), fast_dev_run=True).fit(task, loader, loader)
+    assert sink.steps == [0, 1]
+
+
+def test_steps_without_epochs_end_with_a_record(
+    sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    make_trainer(_monitor(sink, every_n_epochs=None), max_epochs=-1, max_steps=8).fit(task, loader)
+    assert sink.steps == [0, 8]
+    assert [records[0].epoch for records in sink.written] == [0, 1]
+
+
+def test_a_remote_directory_is_no_place_for_files(
+    sink: Listening,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+) -> None:
+    from jaynes_callbacks.sources.delivery import run_directory
+
+    class Remote:
+        save_dir, name, version = "s3://bucket/runs", "digits", 3
+
+    trainer = make_trainer()
+    assert run_directory(trainer) == Path(trainer.default_root_dir)
+    trainer.loggers = [Remote()]
+    assert run_directory(trainer) == Path(trainer.default_root_dir)
+    Remote.save_dir = "runs"
+    assert run_directory(trainer) == Path("runs/digits/3")

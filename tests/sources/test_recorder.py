@@ -123,6 +123,70 @@ def test_wrong_arguments_are_refused_before_anything_runs(
     assert not any(m._forward_hooks for m in model.modules())
 
 
+def test_parts_called_from_outside_are_forwards_of_their_own() -> None:
+    model = nn.ModuleDict({"one": nn.Sequential(nn.Linear(8, 8), nn.ReLU())})
+    with Recorder(model, kinds="iota") as recorder:
+        for _ in range(5):
+            model["one"](torch.randn(2, 8))
+        (record,) = recorder.snapshot()
+    assert (record.name, record.n + record.zeros) == ("one.1", 5 * 16)
+
+
+def test_after_an_exception_calls_are_numbered_anew(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="iota") as recorder:
+        with pytest.raises(RuntimeError):
+            model(torch.randn(2, 3))
+        model(torch.randn(2, 16))
+        model(torch.randn(2, 16))
+        (record,) = recorder.snapshot()
+    assert (record.name, record.n + record.zeros) == ("1", 2 * 64)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_recomputed_forward_is_not_counted_twice(reentrant: bool) -> None:
+    body = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=reentrant)
+
+    with Recorder(Model(), kinds="iota") as recorder:
+        recorder.model(torch.randn(4, 16, requires_grad=True)).sum().backward()
+        (record,) = recorder.snapshot()
+    assert record.n + record.zeros == 64
+    assert body[0].weight.grad is not None
+
+
+def test_the_coverage_tells_what_is_still_to_come(model: nn.Sequential) -> None:
+    with Recorder(model, exclude="0.*") as recorder:
+        assert "appear with the first forward" in str(recorder.coverage)
+        model(torch.randn(3, 16))
+        recorder.snapshot()
+        assert str(recorder.coverage) == (
+            "watching 1 weights (2.weight) and 1 activations (1); not 1: excluded by pattern "
+            "(0.weight); not 2: fewer than 2 dimensions (0.bias, 2.bias)"
+        )
+
+
+def test_a_model_that_is_just_small_is_no_error() -> None:
+    model = nn.Linear(3, 3)
+    with Recorder(model) as recorder:
+        model(torch.randn(2, 3))
+        assert len(recorder.snapshot()) == 0
+        assert "watching nothing; no ReLU was applied" in str(recorder.coverage)
+
+
+def test_a_start_of_another_shape_or_none_is_not_compared(model: nn.Sequential) -> None:
+    recorder = Recorder(model, kinds="weight")
+    recorder.load_state_dict({"start": [], "first": {"0.weight": torch.ones(3)}})
+    with recorder:
+        assert all(math.isnan(record.moved) for record in recorder.snapshot())
+
+
 def test_a_model_without_relu_records_its_weights() -> None:
     model = nn.Linear(16, 16)
     with Recorder(model) as recorder:

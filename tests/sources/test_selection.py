@@ -55,6 +55,21 @@ def test_coverage_reads_as_a_sentence() -> None:
     watched = (Stream("weight", "a.weight"), Stream("iota", "relu"))
     skipped = tuple(Skipped(f"{i}.bias", "fewer than 2 dimensions") for i in range(7))
     assert str(Coverage(watched, skipped)) == (
-        "watching 1 weights (a.weight); and 1 activations (relu); not 7: fewer than 2 dimensions "
+        "watching 1 weights (a.weight) and 1 activations (relu); not 7: fewer than 2 dimensions "
         "(0.bias, 1.bias, 2.bias, 3.bias, 4.bias and 2 more)"
     )
+
+
+def test_coverage_of_nothing_says_so() -> None:
+    assert str(Coverage((), (), "a note")) == "watching nothing; a note"
+
+
+def test_no_pattern_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="include must have at least one glob pattern"):
+        _selection(include=())
+
+
+def test_patterns_that_no_stream_matched() -> None:
+    selection = _selection(include=["encoder.*", "head"])
+    assert selection.unmatched(["encoder.0.weight"]) == ["head"]
+    assert _selection(include="*").unmatched([]) == []
