@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jaynes_callbacks._version import __version__
 
 if TYPE_CHECKING:
+    from jaynes_callbacks.analysis import analyse
     from jaynes_callbacks.histogram import MagnitudeHistogram
     from jaynes_callbacks.lightning import EquilibriumMonitor
     from jaynes_callbacks.record import Record, Records
@@ -30,6 +31,7 @@ __all__ = [
     "Recorder",
     "Records",
     "__version__",
+    "analyse",
 ]
 
 #: Public names and where they live; each is loaded when it is first asked for.
@@ -39,6 +41,7 @@ _HOMES = {
     "Record": "jaynes_callbacks.record",
     "Recorder": "jaynes_callbacks.sources.recorder",
     "Records": "jaynes_callbacks.record",
+    "analyse": "jaynes_callbacks.analysis",
 }
 
 

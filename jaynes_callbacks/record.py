@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from jaynes_callbacks.table import html_table, text_table
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -166,6 +168,12 @@ class Records(Sequence[Record]):
 
     def __init__(self, rows: Iterable[Record] = ()) -> None:
         self._rows = tuple(rows)
+
+    def __repr__(self) -> str:
+        return text_table(self._rows)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)

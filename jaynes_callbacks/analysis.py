@@ -1,0 +1,102 @@
+"""The one-call entry for a notebook: tensors in, records out."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.histogram import count_, linear_counts
+from jaynes_callbacks.measured import PAPER_BINS
+from jaynes_callbacks.record import Record, Records, Stream, Tally
+from jaynes_callbacks.statistics import clustered_standard_error
+from jaynes_callbacks.summary import summarise
+
+__all__ = ["analyse"]
+
+#: Fewer rows than this say nothing about the spread between rows.
+_FEWEST_ROWS = 10
+
+
+def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
+    """Measure how the magnitudes of tensors are distributed.
+
+    A record's `gap_se` is cluster-robust, the rows (first dimension) being the clusters, where a
+    tensor has two or more dimensions and at least ten rows; else its values count as independent.
+    There is no `verdict`, which takes a start and an end.
+
+    Args:
+        tensors: one tensor of weights, or several by name, such as a model's ``state_dict()``.
+            What has no magnitudes in a mapping (an integer or complex tensor, one on the meta
+            device) gets a record whose status says so.
+
+    Returns:
+        One record per tensor, in order.
+
+    Raises:
+        TypeError: for anything else than tensors, and for a single tensor without magnitudes.
+
+    Example:
+        >>> import torch
+        >>> weights = torch.randn(500, 200, generator=torch.Generator().manual_seed(0))
+        >>> (record,) = analyse(weights)
+        >>> record.best_family, round(record.gap, 1)
+        ('half_normal', 0.2)
+    """
+    named = {"tensor": tensors} if isinstance(tensors, Tensor) else tensors
+    _check(named)
+    refused = {name: reason for name, tensor in named.items() if (reason := _refusal(tensor))}
+    if refused and isinstance(tensors, Tensor):
+        raise TypeError(
+            f"magnitudes are taken of a real floating-point tensor that holds values, got one "
+            f"{refused['tensor']}; convert it (a complex tensor by .abs()) and call again"
+        )
+    measured = _measure({name: tensor for name, tensor in named.items() if name not in refused})
+    return Records(
+        measured.get(name) or Record(name=name, shape=tuple(tensor.shape), status=refused[name])
+        for name, tensor in named.items()
+    )
+
+
+def _check(named: Mapping[str, Tensor]) -> None:
+    if not isinstance(named, Mapping):
+        raise TypeError(
+            f"expected a tensor or a mapping of names to tensors, got {type(named).__name__}; "
+            "for a module pass its state_dict()"
+        )
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"expected a tensor under every name, got {type(tensor).__name__} under {name!r}; "
+                "for an array use torch.from_numpy"
+            )
+
+
+def _refusal(tensor: Tensor) -> str:
+    """Why a tensor has no magnitudes to count, or nothing."""
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    if not tensor.dtype.is_floating_point:
+        return f"of dtype {tensor.dtype}, not real floating-point"
+    return ""
+
+
+def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:
+    counts = torch.zeros(len(named), CODES, dtype=torch.int64)
+    linear = torch.zeros(len(named), PAPER_BINS, dtype=torch.int64)
+    maximum = torch.zeros(len(named), dtype=torch.float64)
+    errors = {}
+    for row, (name, tensor) in enumerate(named.items()):
+        own = torch.zeros(1, CODES, dtype=torch.int64, device=tensor.device)
+        count_(tensor, own, 0)
+        counts[row] = own[0]
+        maximum[row], linear[row] = linear_counts(tensor, PAPER_BINS)
+        if tensor.dim() > 1 and len(tensor) >= _FEWEST_ROWS:
+            errors[name] = clustered_standard_error(tensor).item()
+    streams = [Stream("weight", name, tuple(tensor.shape)) for name, tensor in named.items()]
+    records = summarise(streams, Tally(counts, maximum, linear))
+    # A verdict compares two moments of a training run; here is but one.
+    return {
+        row.name: row.replace(gap_se=errors.get(row.name, row.gap_se), verdict="")
+        for row in records
+    }

@@ -1,0 +1,125 @@
+"""Records as a table for people: plain text in a terminal, HTML in a notebook."""
+
+import html
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaynes_callbacks.record import Record
+
+__all__ = ["html_table", "text_table"]
+
+_HEADINGS = ("kind", "name", "step", "n", "gap", "best family", "q", "R² (Gauss)", "verdict")
+_NAME = "name"
+_LEFT = {"kind", _NAME, "best family", "verdict"}
+#: The text table is at most this wide; what does not fit of a name is left out in its middle.
+_WIDTH = 100
+_SHORTEST_NAME = 8
+#: Rows that are printed; of more, the first and the last.
+_ROWS = 60
+
+
+def text_table(records: Sequence["Record"]) -> str:
+    """Aligned columns, at most 100 wide; reasons of missing figures below.
+
+    >>> from jaynes_callbacks.record import Record
+    >>> print(text_table([Record(name="fc.weight", n=640, gap=0.163, best_family="half_normal")]))
+    kind    name       step    n    gap  best family  q  R² (Gauss)
+    weight  fc.weight     0  640  0.163  half_normal  –       – (–)
+    """
+    if not records:
+        return "no records"
+    columns = _columns(records)
+    others = sum(_width(column) + 2 for column in columns if column[0] != _NAME)
+    room = max(_SHORTEST_NAME, _WIDTH - others)
+    columns = [
+        [_shortened(cell, room) for cell in column] if column[0] == _NAME else column
+        for column in columns
+    ]
+    lines = ["  ".join(row).rstrip() for row in zip(*map(_aligned, columns), strict=True)]
+    if len(records) > _ROWS:
+        lines.insert(1 + _ROWS // 2, f"… {len(records) - _ROWS} more …")
+    return "\n".join([*lines, *_reasons(records)])
+
+
+def html_table(records: Sequence["Record"]) -> str:
+    """The same table in HTML, every name and reason escaped."""
+    head, *body = zip(*_columns(records), strict=True)
+    rows = "".join(_html_row(row, "td") for row in body)
+    left_out = len(records) - len(body)
+    notes = [f"{left_out} more rows are not shown"] if left_out else []
+    foot = "".join(f"<p>{html.escape(note)}</p>" for note in [*notes, *_reasons(records)])
+    return f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{rows}</tbody></table>{foot}"
+
+
+def _html_row(row: Iterable[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+
+def _columns(records: Sequence["Record"]) -> list[list[str]]:
+    """Heading and cells of each column; no verdicts where nothing was judged."""
+    columns = [
+        list(column) for column in zip(_HEADINGS, *map(_cells, _shown(records)), strict=True)
+    ]
+    return columns if any(columns[-1][1:]) else columns[:-1]
+
+
+def _shown(records: Sequence["Record"]) -> list["Record"]:
+    if len(records) <= _ROWS:
+        return list(records)
+    return [*records[: _ROWS // 2], *records[len(records) - _ROWS // 2 :]]
+
+
+def _cells(record: "Record") -> tuple[str, ...]:
+    return (
+        record.kind,
+        record.name,
+        str(record.step),
+        _count(record.n),
+        _number(record.gap, 3),
+        record.best_family,
+        _number(record.q, 2),
+        f"{_number(record.paper_r2, 2)} ({_number(record.paper_r2_gaussian, 2)})",
+        record.verdict,
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _count(n: int) -> str:
+    """Three digits and a unit: 960, 32.8k, 1.05M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return str(n)
+
+
+def _shortened(name: str, room: int) -> str:
+    if len(name) <= room:
+        return name
+    end = (room - 1) // 2
+    return f"{name[: room - 1 - end]}…{name[len(name) - end :]}"
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column))
+
+
+def _aligned(column: Sequence[str]) -> list[str]:
+    width = _width(column)
+    if column[0] in _LEFT:
+        return [cell.ljust(width) for cell in column]
+    return [cell.rjust(width) for cell in column]
+
+
+def _reasons(records: Sequence["Record"]) -> list[str]:
+    """Each reason of missing figures once, with how many rows it concerns."""
+    numbers = Counter(record.status for record in records if record.status != "ok")
+    return [
+        _shortened(f"{number} of {len(records)}: {reason}", _WIDTH)
+        for reason, number in numbers.items()
+    ]
