@@ -6,6 +6,7 @@
 `families`         the lognormal and its rivals
 `fit`              batched grouped maximum likelihood
 `goodness`         the gap and other distances to a fit
+`dependence`       standard errors where values depend on each other
 `equilibrium`      utility, potential, entropy, arbitrage gap
 `paper`            the paper's own protocol
 `curve`            its least squares
@@ -14,6 +15,11 @@
 
 from jaynes_callbacks.statistics.binned import Binned, occupied_bins
 from jaynes_callbacks.statistics.curve import paper_curve
+from jaynes_callbacks.statistics.dependence import (
+    bootstrap_standard_error,
+    clustered_standard_error,
+    jackknife_standard_error,
+)
 from jaynes_callbacks.statistics.equilibrium import Equilibrium, equilibrium
 from jaynes_callbacks.statistics.families import (
     FAMILIES,
@@ -56,6 +62,8 @@ __all__ = [
     "SmoothFamily",
     "Status",
     "Totals",
+    "bootstrap_standard_error",
+    "clustered_standard_error",
     "deviance",
     "distances",
     "equilibrium",
@@ -63,6 +71,7 @@ __all__ = [
     "gap",
     "gap_standard_error",
     "half_normal_masses",
+    "jackknife_standard_error",
     "linear_from_counts",
     "log_moments",
     "occupied_bins",

@@ -1,0 +1,110 @@
+"""Standard errors that keep clusters whole, against each other and against repeated draws."""
+
+import math
+
+import pytest
+import torch
+
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.histogram import count_
+from jaynes_callbacks.statistics import (
+    LOGNORMAL,
+    bootstrap_standard_error,
+    clustered_standard_error,
+    fit_family,
+    gap,
+    gap_standard_error,
+    jackknife_standard_error,
+    log_moments,
+    occupied_bins,
+)
+
+
+def counts_of(*tensors: torch.Tensor) -> torch.Tensor:
+    counts = torch.zeros(len(tensors), CODES, dtype=torch.int64)
+    for row, tensor in enumerate(tensors):
+        count_(tensor, counts, row)
+    return counts
+
+
+def gaps(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    binned = occupied_bins(counts)
+    fit = fit_family(LOGNORMAL, binned, log_moments(binned))
+    return gap(binned, fit), gap_standard_error(binned, fit)
+
+
+def layer(generator: torch.Generator, spread: float, rows: int = 300) -> torch.Tensor:
+    """Gaussian weights whose rows have scales of their own."""
+    scales = (spread * torch.randn(rows, 1, generator=generator)).exp()
+    return scales * torch.randn(rows, 40, generator=generator)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.8])
+def test_the_clustered_error_is_the_bootstrap_s(spread: float, generator: torch.Generator) -> None:
+    weights = layer(generator, spread)
+    clustered = clustered_standard_error(weights).item()
+    assert clustered == pytest.approx(bootstrap_standard_error(weights).item(), rel=0.15)
+
+
+def test_the_clustered_error_is_the_spread_over_draws(generator: torch.Generator) -> None:
+    draws = [layer(generator, 0.8) for _ in range(200)]
+    values, independent = gaps(counts_of(*draws))
+    errors = torch.stack([clustered_standard_error(draw) for draw in draws])
+    assert errors.mean().item() == pytest.approx(values.std().item(), rel=0.2)
+    assert errors.mean() > 1.2 * independent.mean()
+
+
+def test_without_dependence_the_errors_agree(generator: torch.Generator) -> None:
+    weights = layer(generator, 0.0, rows=2000)
+    _, independent = gaps(counts_of(weights))
+    assert clustered_standard_error(weights).item() == pytest.approx(independent.item(), rel=0.1)
+
+
+def test_zeros_and_non_finite_values_take_no_part(generator: torch.Generator) -> None:
+    weights = layer(generator, 0.5)
+    padding = torch.tensor([0.0, math.nan, math.inf]).expand(len(weights), 3)
+    padded = torch.cat([weights, padding], 1)
+    torch.testing.assert_close(clustered_standard_error(padded), clustered_standard_error(weights))
+
+
+def test_the_bootstrap_is_seeded_and_leaves_the_global_state_alone(
+    generator: torch.Generator,
+) -> None:
+    weights = layer(generator, 0.5)
+    before = torch.get_rng_state()
+    first, again, other = (bootstrap_standard_error(weights, 50, seed=s) for s in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert first == again
+    assert first != other
+
+
+def test_the_jackknife_by_groups_of_samples(generator: torch.Generator) -> None:
+    weights = layer(generator, 0.8, rows=600)
+    groups = torch.stack([counts_of(part) for part in weights.chunk(30)])
+    clustered = clustered_standard_error(weights).item()
+    assert jackknife_standard_error(groups).item() == pytest.approx(clustered, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        torch.zeros(4, 5),
+        torch.full((3, 3), math.nan),
+        torch.ones(4, 4),
+        torch.rand(1, 900),
+        torch.zeros(0, 4),
+        torch.zeros(4, 0),
+    ],
+    ids=["zeros", "nan", "one bin", "one row", "no rows", "empty rows"],
+)
+def test_what_has_no_error_has_nan(weights: torch.Tensor) -> None:
+    assert clustered_standard_error(weights).isnan()
+
+
+def test_wrong_arguments_are_told() -> None:
+    with pytest.raises(ValueError, match=r"at least 2 dimensions.*got shape \(5,\)"):
+        clustered_standard_error(torch.rand(5))
+    with pytest.raises(ValueError, match="at least 2 resamples, got 1"):
+        bootstrap_standard_error(torch.rand(5, 5), 1)
+    with pytest.raises(ValueError, match="at least 2 groups of samples, got 1"):
+        jackknife_standard_error(torch.zeros(1, 2, CODES, dtype=torch.int64))
