@@ -297,7 +297,7 @@ def test_steps_that_are_not_due_only_count(
     plain = _operators(make_trainer, type(task)(), loader)
     watched = _operators(make_trainer, type(task)(), loader, monitor)
     extra = [step - without for step, without in zip(watched, plain, strict=True)]
-    # Steps 0 and 6 are due; activations are counted in batches 1 (the first since the record) and 3.
+    # Steps 0 and 6 are due; activations are counted in batches 1 (the first since) and 3.
     assert extra[0]
     assert extra[5]
     for batch in (2, 4):

@@ -129,7 +129,7 @@ class ActivationWatch:
 
     def _see(self, output: Tensor) -> None:
         """Count one call; whatever goes wrong here is said and spares the training."""
-        if self._failed or output.is_meta or not output.is_floating_point() or _in_backward():
+        if self._failed or output.is_meta or not output.is_floating_point():
             return
         site = self._running[-1] if self._running else _site("", self.model)
         call = self._calls.get(site, 0)
@@ -194,11 +194,6 @@ def _is_plain_leaf(module: nn.Module) -> bool:
     """Whether this is one of torch's own layers that apply no activation."""
     ours = isinstance(module, _ACTIVATION_MODULES) or next(module.children(), None) is not None
     return type(module).__module__.startswith("torch.nn.modules.") and not ours
-
-
-def _in_backward() -> bool:
-    """Whether this is a checkpointed forward that runs again inside backward."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _device(model: nn.Module) -> torch.device:
