@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jaynes_callbacks import EquilibriumMonitor
 
-PAIRS = 9
+PAIRS = 5
 STEPS_PER_EPOCH = 150
 EPOCHS = 2
 
