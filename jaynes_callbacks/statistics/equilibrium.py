@@ -1,6 +1,6 @@
 """The theory's quantities (THEORY §5); equation numbers are the paper's (arXiv 2405.10955).
 
-α, β belong to weights; for iota the same formulas give ζ, η (Eq. 24).  They are fitted to the
+α, β belong to weights; for iota the same formulas give η, ζ (Eq. 24).  They are fitted to the
 same data, so "equal utility" and "lognormal" are one statement, not two pieces of evidence, and φ
 at refitted α, β cannot be compared across records; the gap can.
 """
@@ -21,8 +21,8 @@ class Equilibrium(NamedTuple):
     """Per stream, in nats; nan where there is no lognormal fit.
 
     Attributes:
-        alpha: α = μ/σ² − 1 (Eq. 13; ζ of Eq. 24).
-        beta: β = 1/(2σ²) (Eq. 13; η of Eq. 24).
+        alpha: α = μ/σ² − 1 (Eq. 13; η of Eq. 24).
+        beta: β = 1/(2σ²) (Eq. 13; ζ of Eq. 24).
         utility_std: x-weighted standard deviation of the effective utility h_k.
         potential: φ = φ_u + φ_v + φ_s (Eqs 8-11, 25).
         potential_u: φ_u = Σ x_k α ln w_k, the benefit.
@@ -43,6 +43,35 @@ class Equilibrium(NamedTuple):
     arbitrage_gap: Float64[Tensor, " streams"]
 
 
+class NetworkTotals(NamedTuple):
+    """Sums over the layers of a network, in nats; nan where a layer has no fit.
+
+    Attributes:
+        potential: Φ = Σ φ (Eqs 14, 26).
+        entropy: S = Σ φ_s (Eq. 15).
+        arbitrage_gap: Σ (φ_max − φ), what the layers have to gain yet.
+    """
+
+    potential: Float64[Tensor, ""]
+    entropy: Float64[Tensor, ""]
+    arbitrage_gap: Float64[Tensor, ""]
+
+
+class ActivationReading(NamedTuple):
+    """Coefficients of y where iota Z = y² has η, ζ: those of ln y and of −ln² y.
+
+    Attributes:
+        same_agents: η̂ = 2η as Eqs 28-31 have it, the numbers N_q of the bins of Z taken over.
+        own_bins: η̂ = 2η + 1 on bins of y itself, with the Jacobian dZ/dy = 2y: what a fit to y
+            finds.
+        cost: ζ̂ = 4ζ, the same in both.
+    """
+
+    same_agents: Float64[Tensor, " streams"]
+    own_bins: Float64[Tensor, " streams"]
+    cost: Float64[Tensor, " streams"]
+
+
 def equilibrium(
     binned: Binned, mu: Float64[Tensor, " streams"], sigma: Float64[Tensor, " streams"]
 ) -> Equilibrium:
@@ -60,6 +89,21 @@ def equilibrium(
     return Equilibrium(
         alpha, beta, spread, potential, benefit, cost, entropy, highest, highest - potential
     )
+
+
+def network_totals(layers: Equilibrium) -> NetworkTotals:
+    """Φ and S of a network whose layers are the streams of `layers` (Eqs 14, 15, 26)."""
+    return NetworkTotals(layers.potential.sum(), layers.entropy.sum(), layers.arbitrage_gap.sum())
+
+
+def activation_reading(
+    eta: Float64[Tensor, " streams"], zeta: Float64[Tensor, " streams"]
+) -> ActivationReading:
+    """Both readings of Eqs 28-31 for a ReLU's output y, whose iota is Z = y².
+
+    η ln Z − ζ ln² Z is 2η ln y − 4ζ ln² y; the density of y has the factor 2y besides.
+    """
+    return ActivationReading(2 * eta, 2 * eta + 1, 4 * zeta)
 
 
 def effective_utility(
