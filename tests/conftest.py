@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import lightning as L
 import pytest
 import torch
@@ -19,6 +20,9 @@ install_import_hook(
 )
 
 torch.set_num_threads(1)
+# Tests share their cores: how long one example takes says nothing.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
