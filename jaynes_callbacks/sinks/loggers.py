@@ -21,6 +21,7 @@ from typing import Any
 from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.sink import RunContext, sparing
 from jaynes_callbacks.summary import aggregates
+from jaynes_callbacks.verdict import rival_gaps
 
 __all__ = ["MAX_STREAM_TAGS", "LoggerSink"]
 
@@ -31,8 +32,7 @@ _log = logging.getLogger("jaynes_callbacks")
 
 
 def _best_rival(record: Record) -> float:
-    rivals = (gap for gap in record.rival_gaps.values() if not math.isnan(gap))
-    return min(rivals, default=math.nan)
+    return min(rival_gaps(record).values(), default=math.nan)
 
 
 #: Group of tags of a stream and what it shows, the one that is kept longest first.

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.sink import RunContext, Sink
 from jaynes_callbacks.sinks.loggers import LoggerSink
+from jaynes_callbacks.verdict import rival_gaps
 
 
 class Plain:
@@ -84,7 +85,7 @@ def test_a_logger_needs_log_metrics_only(snapshots: list[Records]) -> None:
     metrics = logger.rows[-1][1]
     record = snapshots[-1][0]
     assert metrics["gap_weight/net.0.weight"] == record.gap
-    assert metrics["gap_weight_best_rival/net.0.weight"] == min(record.rival_gaps.values())
+    assert metrics["gap_weight_best_rival/net.0.weight"] == min(rival_gaps(record).values())
     assert metrics["equilibrium/weight/gap_worst"] >= metrics["equilibrium/weight/gap_median"]
     assert "gap_iota/net.1" in metrics
 
