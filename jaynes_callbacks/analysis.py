@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.histogram import count_, linear_counts
 from jaynes_callbacks.measured import PAPER_BINS
 from jaynes_callbacks.record import Record, Records, Stream, Tally
 from jaynes_callbacks.statistics import clustered_standard_error

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from jaynes_callbacks.histogram import count_
+from jaynes_callbacks.counting import count_
 from jaynes_callbacks.sources.ledger import NO_ROW, Ledger
 
 __all__ = ["ActivationWatch"]

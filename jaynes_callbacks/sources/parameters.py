@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jaynes_callbacks.counting import count_, linear_counts, subsample
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.histogram import count_, linear_counts, subsample
 from jaynes_callbacks.record import Stream, Tally
 from jaynes_callbacks.sources.selection import Selection, Skipped
 from jaynes_callbacks.summary import PAPER_BINS

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, codes
-from jaynes_callbacks.histogram import count_
 from jaynes_callbacks.statistics.binned import occupied_bins
 from jaynes_callbacks.statistics.families import LOGNORMAL
 from jaynes_callbacks.statistics.fit import fit_family

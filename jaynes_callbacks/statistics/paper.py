@@ -88,7 +88,7 @@ def paper_protocol(
 
     Example:
         >>> import torch
-        >>> from jaynes_callbacks.histogram import linear_counts
+        >>> from jaynes_callbacks.counting import linear_counts
         >>> weights = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
         >>> maximum, counts = linear_counts(weights)
         >>> fit = paper_protocol(counts[None], maximum[None], weights.double().std()[None])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.histogram import count_, linear_counts
 from jaynes_callbacks.record import Record, Records, Stream, Tally
 from jaynes_callbacks.summary import PAPER_BINS, summarise
 

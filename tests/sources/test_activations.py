@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.histogram import count_
 from jaynes_callbacks.sources.activations import ActivationWatch
 
 

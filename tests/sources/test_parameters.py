@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from jaynes_callbacks.histogram import linear_counts
+from jaynes_callbacks.counting import linear_counts
 from jaynes_callbacks.sources.parameters import WeightStream, find_weights, sample, tally_weights
 from jaynes_callbacks.sources.selection import Selection
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import optimize, special, stats
 
+from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES, log_edges
-from jaynes_callbacks.histogram import count_
 from jaynes_callbacks.statistics import (
     FAMILIES,
     GENERALIZED_GAMMA,

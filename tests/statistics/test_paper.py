@@ -11,7 +11,7 @@ from numpy.random import Generator
 from scipy import optimize, stats
 from torch import Tensor
 
-from jaynes_callbacks.histogram import count_, linear_counts
+from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.statistics.paper import PaperFit, linear_from_counts, paper_protocol
 from jaynes_callbacks.statistics.status import Status
 
