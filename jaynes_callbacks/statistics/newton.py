@@ -13,7 +13,6 @@ from torch import Tensor
 
 __all__ = ["Box", "Objective", "Point", "Summit", "maximise"]
 
-_MAX_ITERATIONS = 100
 #: Arrived when a Newton step promises a gain of less than this; the step is still taken.
 _TOLERANCE = 1e-12
 _LONGEST_STEP = 2.0
@@ -96,16 +95,29 @@ class Summit(NamedTuple):
     arrived: Bool[Tensor, " problems"]
     iterations: Int64[Tensor, " problems"]
 
+    def replaced(self, rows: Int64[Tensor, " rows"], later: "Summit") -> "Summit":
+        """This summit with a later climb's for some problems, their iterations added."""
+        later = later._replace(iterations=self.iterations[rows] + later.iterations)
+        return Summit(
+            *(whole.index_copy(0, rows, part) for whole, part in zip(self, later, strict=True))
+        )
+
 
 def maximise(
-    objective: Objective, start: Float64[Tensor, "problems coordinates"], box: Box
+    objective: Objective,
+    start: Float64[Tensor, "problems coordinates"],
+    box: Box,
+    iterations: int,
 ) -> Summit:
-    """Climb from `start` within the box; a problem whose function is nan there never arrives."""
+    """Climb from `start` within the box, in at most so many iterations.
+
+    A problem whose function is nan at the start never arrives.
+    """
     best = objective.at(box.clamp(start))
     length = torch.ones_like(best.value)
-    iterations = torch.zeros_like(best.value, dtype=torch.int64)
+    taken = torch.zeros_like(best.value, dtype=torch.int64)
     active = torch.arange(len(start), device=start.device)
-    for _ in range(_MAX_ITERATIONS):
+    for _ in range(iterations):
         here = best.take(active)
         step, promise = _bounded_step(here, length[active], box)
         ahead = box.clamp(here.theta + step)
@@ -119,10 +131,10 @@ def maximise(
         for whole, part in zip(best, trial.where(better, here), strict=True):
             whole[active] = part
         length[active] = (length[active] * torch.where(better, 4.0, 0.5)).clamp(max=1.0)
-        iterations[active] += 1
-    arrived = torch.ones_like(iterations, dtype=torch.bool)
+        taken[active] += 1
+    arrived = torch.ones_like(taken, dtype=torch.bool)
     arrived[active] = False
-    return Summit(best.theta, best.hessian, box.touched(best.theta), arrived, iterations)
+    return Summit(best.theta, best.hessian, box.touched(best.theta), arrived, taken)
 
 
 def _bounded_step(point: Point, length: Tensor, box: Box) -> tuple[Tensor, Tensor]:

@@ -125,3 +125,15 @@ def test_grouped_maximum_likelihood_is_scipy_s(
     )
     assert found.fun >= loss(theta) - 1e-11
     np.testing.assert_allclose(found.x, theta, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sharp_edges_of_uniform_weights_are_climbed(seed: int) -> None:
+    """Torch's own initialisation: its edge falls anywhere within a bin, and q goes to its bound."""
+    generator = np.random.default_rng(seed)
+    bounds = 1 / np.sqrt([784, 1024, 300, 64])
+    counts = counts_of(*(generator.uniform(0, bound, 200_000) for bound in bounds))
+    fit = fitted(GENERALIZED_GAMMA, counts)
+    allowed = {int(Status.CONVERGED), int(Status.AT_BOUND), int(Status.SKEW_OUT_OF_RANGE)}
+    assert set(fit.status.tolist()) <= allowed
+    assert fit.iterations.max() < 40
