@@ -13,7 +13,8 @@ the graph of the closed watch.  In it a call's row is a constant.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -106,6 +107,17 @@ class ActivationWatch:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No mode and no hooks for a while: they cost time with every operation, also our own."""
+        was_open = self._mode is not None
+        self.close()
+        try:
+            yield
+        finally:
+            if was_open:
+                self.open(one_forward=self._one_forward)
 
     def _hooks_of(self, site: str, module: nn.Module) -> _Hooked:
         def enter(module: nn.Module, args: Any) -> None:

@@ -178,6 +178,10 @@ class Recorder:
             step: optimizer step, as it shall stand in the records.
             epoch: epoch, likewise.
         """
+        with self._watch.paused():
+            return self._snapshot(step, epoch)
+
+    def _snapshot(self, step: int, epoch: int) -> Records:
         weights, moved = self._held or (tally_weights(self._weights), self._moved())
         self._held = None
         seen, counts = self._collect()

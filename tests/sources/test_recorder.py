@@ -2,16 +2,18 @@ import copy
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sources.recorder import Recorder
-from jaynes_callbacks.summary import counts_of
+from jaynes_callbacks.summary import counts_of, summarise
 
 
 @pytest.fixture
@@ -76,6 +78,23 @@ def test_activations_are_those_since_the_last_snapshot(model: nn.Sequential) -> 
         nothing = recorder.snapshot(2)
     assert [r.n + r.zeros for r in (*first, *second)] == [640, 320]
     assert len(nothing) == 0
+
+
+def test_measuring_is_not_watched(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode makes each of the many operations of the fits slower."""
+    modes = []
+
+    def noting(*args: Any, **kwargs: Any) -> Records:
+        modes.append(_get_current_function_mode_stack())
+        return summarise(*args, **kwargs)
+
+    monkeypatch.setattr("jaynes_callbacks.sources.recorder.summarise", noting)
+    with Recorder(model) as recorder:
+        model(torch.randn(4, 16))
+        recorder.snapshot()
+        model(torch.randn(4, 16))
+        assert recorder.snapshot().select(kind="iota")
+    assert modes == [[], []]
 
 
 def test_the_verdict_is_on_the_first_record() -> None:
