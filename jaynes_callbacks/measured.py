@@ -37,7 +37,8 @@ class Measured(NamedTuple):
         figures: columns of the record, by name.
         rival_gaps: gap to each family but the lognormal.
         vuong_z: the lognormal against each rival; positive speaks for the lognormal.
-        statuses: `Status` of each family's fit, and of the paper's protocol.
+        statuses: `Status` of each family's fit, of the paper's protocol, and of the lognormal's
+            fits to the tilted and the censored counts.
     """
 
     figures: Mapping[str, Float64[Tensor, " streams"]]
@@ -59,11 +60,12 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
     lognormal = fits[LOGNORMAL.name]
     maximum = _maximum(tally)
     paper = _paper(tally, kinds, maximum, moments.rms)
+    chances, chance_statuses = _best_chances(binned, moments)
     figures = {
         "max": maximum,
         **_shape(moments),
         **_of_lognormal(binned, lognormal),
-        **_best_chances(binned, moments),
+        **chances,
         "q": fits[GENERALIZED_GAMMA.name].parameters[:, 2],
         **{f"paper_{name}": column for name, column in paper._asdict().items()},
     }
@@ -72,7 +74,11 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
         figures,
         {name: statistics.gap(binned, fit) for name, fit in fits.items() if fit is not lognormal},
         {rival.name: statistics.vuong_z(binned, lognormal, fits[rival.name]) for rival in RIVALS},
-        {**{name: fit.status for name, fit in fits.items()}, PAPER: paper.status},
+        {
+            **{name: fit.status for name, fit in fits.items()},
+            PAPER: paper.status,
+            **chance_statuses,
+        },
     )
 
 
@@ -103,18 +109,24 @@ def _of_lognormal(binned: Binned, fit: Fit) -> dict[str, Tensor]:
     }
 
 
-def _best_chances(binned: Binned, moments: LogMoments) -> dict[str, Tensor]:
-    """The lognormal's gap where sizes count, and where the smallest values may be noise."""
+def _best_chances(
+    binned: Binned, moments: LogMoments
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The lognormal's gap where sizes count, and where the smallest values may be noise.
+
+    Figures, and the statuses of the two fits.
+    """
     tilted, censored = binned.tilted(), binned.censored()
     tilted_moments = statistics.log_moments(tilted)
     tilted_fit = statistics.fit_family(LOGNORMAL, tilted, tilted_moments)
     # The open bin has no middle: the fit starts from the uncensored moments.
     censored_fit = statistics.fit_family(LOGNORMAL, censored, moments)
-    return {
+    figures = {
         "log_std_tilted": tilted_moments.std,
         "gap_tilted": statistics.gap(tilted, tilted_fit),
         "gap_censored": statistics.gap(censored, censored_fit),
     }
+    return figures, {"tilted": tilted_fit.status, "censored": censored_fit.status}
 
 
 def _maximum(tally: Tally) -> Float64[Tensor, " streams"]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from torch.special import ndtr
+from torch.special import ndtr, ndtri
 
 from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.fit import Fit
@@ -47,6 +47,10 @@ def deviance(binned: Binned, fit: Fit) -> Float64[Tensor, "streams bins"]:
 
 def gap(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
     """Bias-corrected KL(p̂ ‖ P_θ), in nats per value.
+
+    What the correction leaves comes of the sparse bins of the tails: a true lognormal of σ = 1 has
+    a gap of 0.0003, 0.0015, 0.009 and 0.04 at 50,000, 10,000, 2000 and 500 values (means of 300
+    draws), about 20/n.  A gap of few values below that says nothing.
 
     Of counts, the correction is −(m − 1 − p)/(2n) with m occupied bins and p parameters; of
     tilted counts the same expansion with the weights' own variances V_k,
@@ -106,18 +110,25 @@ def _largest_distance(
 def _transport(
     binned: Binned, low: Float64[Tensor, "streams bins"], high: Float64[Tensor, "streams bins"]
 ) -> Float64[Tensor, " streams"]:
-    """∫|F̂ − Φ| dz over z = (ln w − μ)/σ, F̂ constant between and linear within occupied bins.
+    """∫|F̂ − Φ| dz over z = (ln w − μ)/σ.
 
-    Exact but for bins in which the two curves cross.
+    Exact between occupied bins, where F̂ is constant.  Within a bin F̂ is taken to run as the
+    fitted law does, so that the difference is straight and a perfect fit is at distance zero.
     """
     above = binned.share.cumsum(-1)
-    within = (high - low) * (above - binned.share / 2) - (_area(high) - _area(low))
-    # Between one occupied bin and the next, and beyond the last.
-    gaps = (low[:, 1:] - high[:, :-1]) * above[:, :-1] - (_area(low[:, 1:]) - _area(high[:, :-1]))
+    below = above - binned.share
+    first, last = below - ndtr(low), above - ndtr(high)
+    both = first.abs() + last.abs()
+    crossing = (first**2 + last**2) / both.clamp(min=torch.finfo(torch.float64).tiny)
+    within = (high - low) * torch.where(first * last < 0, crossing, both) / 2
+    start, end, height = high[:, :-1], low[:, 1:], above[:, :-1]
+    turn = ndtri(height.clamp(0.0, 1.0)).clamp(start, end)
+    apart = (2 * turn - start - end) * height - (2 * _area(turn) - _area(start) - _area(end))
     inside = binned.occupied
-    total = (within.abs() * inside).sum(-1) + (gaps.abs() * inside[:, 1:]).sum(-1)
-    last = torch.where(inside, high, -torch.inf).amax(-1)
-    return total + _area(low[:, 0]) + _area(-last)
+    total = (within * inside).sum(-1) + (apart * inside[:, 1:]).sum(-1)
+    beyond = torch.where(inside, high, -torch.inf).amax(-1)
+    distance: Tensor = total + _area(low[:, 0]) + _area(-beyond)
+    return distance
 
 
 def _area(z: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
