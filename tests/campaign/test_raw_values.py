@@ -1,0 +1,66 @@
+"""Fits to counts against maximum likelihood on the raw values, by scipy or in closed form.
+
+Stated and tested: binning moves a parameter by less than a tenth of its standard error, whatever
+the sample's size; for 1e5 values by less than a thousandth of itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from jaynes_callbacks.counting import count_
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.statistics import FAMILIES, fit_family, log_moments, occupied_bins
+
+Array = np.ndarray
+FAMILY = {family.name: family for family in FAMILIES}
+
+
+def _lognormal(w: Array) -> tuple[float, ...]:
+    shape, _, scale = stats.lognorm.fit(w, floc=0)
+    return np.log(scale), shape
+
+
+def _half_student_t(w: Array) -> tuple[float, ...]:
+    dof, _, scale = stats.t.fit(np.concatenate([w, -w]), floc=0)
+    return scale, dof
+
+
+def _shape_and_scale(law: Any) -> Callable[[Array], tuple[float, ...]]:
+    def fitted(w: Array) -> tuple[float, ...]:
+        shape, _, scale = law.fit(w, floc=0)
+        return shape, scale
+
+    return fitted
+
+
+CASES: dict[str, tuple[Any, Callable[[Array], tuple[float, ...]]]] = {
+    "lognormal": (stats.lognorm(0.5, scale=0.05), _lognormal),
+    "half_normal": (stats.norm(scale=0.05), lambda w: (stats.halfnorm.fit(w, floc=0)[1],)),
+    "exponential": (stats.expon(scale=0.05), lambda w: (stats.expon.fit(w, floc=0)[1],)),
+    "half_student_t": (stats.t(4, scale=0.05), _half_student_t),
+    "weibull": (stats.weibull_min(1.7, scale=0.05), _shape_and_scale(stats.weibull_min)),
+    "gamma": (stats.gamma(3.0, scale=0.02), _shape_and_scale(stats.gamma)),
+}
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+@pytest.mark.parametrize("name", CASES)
+def test_binning_moves_parameters_by_less_than_a_tenth_of_their_error(name: str, size: int) -> None:
+    law, fit_by_scipy = CASES[name]
+    generator = np.random.default_rng(20)
+    samples = [np.abs(law.rvs(size, random_state=generator)) for _ in range(3)]
+    counts = torch.zeros(3, CODES, dtype=torch.int64)
+    for row, sample in enumerate(samples):
+        count_(torch.from_numpy(sample), counts, row)
+    binned = occupied_bins(counts)
+    fit = fit_family(FAMILY[name], binned, log_moments(binned))
+    raw = torch.tensor(np.array([fit_by_scipy(sample) for sample in samples]))
+    moved = (fit.parameters - raw).abs()
+    assert (moved < 0.1 * fit.standard_errors).all()
+    if size >= 100_000:
+        assert (moved < 1e-3 * raw.abs()).all()
