@@ -21,13 +21,14 @@ from jaynes_callbacks.statistics import (
     PaperFit,
 )
 
-__all__ = ["PAPER", "PAPER_BINS", "PAPER_IOTA_BINS", "Measured", "measure"]
+__all__ = ["GAUSSIAN", "PAPER", "PAPER_BINS", "PAPER_IOTA_BINS", "Measured", "measure"]
 
 #: Equal bins of the paper's protocol; the paper does not state its own for weights.
 PAPER_BINS = 100
 PAPER_IOTA_BINS = 1000
 #: What a status belongs to besides a family.
-PAPER = "paper protocol"
+PAPER, GAUSSIAN = "paper protocol", "Gaussian reference"
+_PAPER_FIGURES = ("r2", "mu", "sigma", "amplitude", "r2_gaussian")
 
 
 class Measured(NamedTuple):
@@ -37,8 +38,8 @@ class Measured(NamedTuple):
         figures: columns of the record, by name.
         rival_gaps: gap to each family but the lognormal.
         vuong_z: the lognormal against each rival; positive speaks for the lognormal.
-        statuses: `Status` of each family's fit, of the paper's protocol, and of the lognormal's
-            fits to the tilted and the censored counts.
+        statuses: `Status` of each family's fit, of the paper's protocol and its Gaussian reference,
+            and of the lognormal's fits to the tilted and the censored counts.
     """
 
     figures: Mapping[str, Float64[Tensor, " streams"]]
@@ -67,9 +68,8 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
         **_of_lognormal(binned, lognormal),
         **chances,
         "q": fits[GENERALIZED_GAMMA.name].parameters[:, 2],
-        **{f"paper_{name}": column for name, column in paper._asdict().items()},
+        **{f"paper_{name}": getattr(paper, name) for name in _PAPER_FIGURES},
     }
-    del figures["paper_status"]
     return Measured(
         figures,
         {name: statistics.gap(binned, fit) for name, fit in fits.items() if fit is not lognormal},
@@ -77,6 +77,7 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
         {
             **{name: fit.status for name, fit in fits.items()},
             PAPER: paper.status,
+            GAUSSIAN: paper.gaussian_status,
             **chance_statuses,
         },
     )

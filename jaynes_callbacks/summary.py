@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jaynes_callbacks import statistics
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.measured import PAPER, PAPER_BINS, PAPER_IOTA_BINS, measure
+from jaynes_callbacks.measured import GAUSSIAN, PAPER, PAPER_BINS, PAPER_IOTA_BINS, measure
 from jaynes_callbacks.record import Kind, Record, Records, Stream, Tally
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Status
 from jaynes_callbacks.verdict import NEAR, rival_gaps, verdict
@@ -165,8 +165,9 @@ def _reasons(statuses: Mapping[str, int]) -> str:
 
 
 def _is_nan(name: str, status: int) -> bool:
-    """Whether a fit has no numbers; a family has some at its bound, the paper's curve has none."""
-    return status != Status.CONVERGED and (name == PAPER or status != Status.AT_BOUND)
+    """Whether a fit has no numbers; at a bound a family has some, the paper's curves have none."""
+    curve = name in (PAPER, GAUSSIAN)
+    return status != Status.CONVERGED and (curve or status != Status.AT_BOUND)
 
 
 def _judged(record: Record, start: Mapping[tuple[str, str], Record]) -> Record:

@@ -36,7 +36,7 @@ _FEWEST_BINS_OF_CURVE = 1.01
 
 
 class PaperFit(NamedTuple):
-    """The paper's figures of L streams; nan wherever `status` is not `Status.CONVERGED`.
+    """The paper's figures of L streams; nan wherever their status is not `Status.CONVERGED`.
 
     Attributes:
         r2: R² = 1 − Σ(y − ŷ)²/Σ(y − ȳ)² over all bins, empty ones included; y are the
@@ -48,6 +48,7 @@ class PaperFit(NamedTuple):
             where even these have no fit (max/rms below about 1, where they are a ramp, or so
             large that they all lie in the first bins).
         status: `Status` codes of the fit to the observed counts.
+        gaussian_status: of the fit to the Gaussian weights.
     """
 
     r2: Float64[Tensor, " streams"]
@@ -56,6 +57,7 @@ class PaperFit(NamedTuple):
     amplitude: Float64[Tensor, " streams"]
     r2_gaussian: Float64[Tensor, " streams"]
     status: Int64[Tensor, " streams"]
+    gaussian_status: Int64[Tensor, " streams"]
 
 
 class _Curves(NamedTuple):
@@ -78,7 +80,7 @@ def paper_protocol(
     reach a thousandth of the peak gets `Status.TOO_FEW_BINS`.
 
     Args:
-        linear: counts of equal bins on [0, maximum], from `histogram.linear_counts` (exact) or
+        linear: counts of equal bins on [0, maximum], from `counting.linear_counts` (exact) or
             from `linear_from_counts`.
         maximum: largest magnitude, in the tensor's unit.
         rms: root mean square of the finite, non-zero magnitudes, in the same unit.
@@ -99,7 +101,7 @@ def paper_protocol(
     figures, status = _fit(torch.cat([linear.to(torch.float64), gaussian]))
     observed, expected = figures.chunk(2, dim=-1)
     r2, mu, sigma, amplitude = observed
-    return PaperFit(r2, mu, sigma, amplitude, expected[0], status[: len(linear)])
+    return PaperFit(r2, mu, sigma, amplitude, expected[0], *status.chunk(2))
 
 
 def linear_from_counts(
