@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["Box", "Objective", "Point", "Summit", "maximise"]
 
 #: Arrived when a Newton step promises a gain of less than this; the step is still taken.
-_TOLERANCE = 1e-12
+_TOLERANCE = 1e-10
 _LONGEST_STEP = 2.0
 _SMALLEST_CURVATURE = 1e-10
 _ROUNDING = 1e-9
