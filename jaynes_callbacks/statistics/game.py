@@ -1,7 +1,7 @@
 """The potential game itself, played to its end: a reference for the theory's quantities.
 
 The theory's agents (weights; neurons for iota) sit in bins of magnitude and move where their
-effective utility is greater.  An agent of bin k, one of n_k among N, enjoys (Eqs 4-7; with ζ, η
+effective utility is greater.  An agent of bin k, one of n_k among N, enjoys (Eqs 4-7; with η, ζ
 for α, β Eqs 18-22)
 
     ``h_k = α ln w_k − β ln² w_k − ln(n_k/(N Δ_k))``
