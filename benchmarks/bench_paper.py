@@ -7,17 +7,13 @@ to lognormal.  The answers are asserted: where both converge they agree to 1e-6.
     python benchmarks/bench_paper.py
 """
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from numpy.random import Generator
+from laws import STREAMS, magnitudes, median_seconds
 from scipy import optimize
 
 from jaynes_callbacks.statistics import PaperFit, half_normal_masses, paper_protocol
 
-STREAMS = 814
 BINS = 100
 REPEATS = 7
 PROMISED = 20.0
@@ -25,26 +21,13 @@ PROMISED = 20.0
 Array = np.ndarray
 CENTRES = (np.arange(BINS) + 0.5) / BINS
 
-LAWS: tuple[Callable[[Generator, int], Array], ...] = (
-    lambda rng, n: rng.normal(size=n),
-    lambda rng, n: rng.standard_t(rng.uniform(4, 20), n),
-    lambda rng, n: rng.laplace(size=n),
-    lambda rng, n: rng.lognormal(0.0, rng.uniform(0.3, 1.0), n),
-    lambda rng, n: rng.weibull(rng.uniform(1.0, 2.5), n),
-    lambda rng, n: rng.gamma(rng.uniform(1.0, 6.0), size=n),
-)
-
 
 def streams() -> tuple[Array, Array]:
     """Counts of equal bins on [0, 1], and rms/max, of every stream."""
-    rng = np.random.default_rng(814)
     counts, scale = [], []
-    for row in range(STREAMS):
-        size = int(10 ** rng.uniform(4.0, 5.5))
-        magnitudes = np.abs(LAWS[row % len(LAWS)](rng, size))
-        magnitudes /= magnitudes.max()
-        counts.append(np.histogram(magnitudes, BINS, (0.0, 1.0))[0])
-        scale.append(np.sqrt((magnitudes**2).mean()))
+    for values in magnitudes():
+        counts.append(np.histogram(values, BINS, (0.0, 1.0))[0])
+        scale.append(np.sqrt((values**2).mean()))
     return np.array(counts), np.array(scale)
 
 
@@ -76,16 +59,6 @@ def loop(counts: Array, gaussian: Array, **options: float) -> Array:
     )
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median wall time."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
-
-
 def batched(counts: torch.Tensor, scale: torch.Tensor) -> PaperFit:
     """The protocol for all streams at once."""
     return paper_protocol(counts, torch.ones_like(scale), scale)
@@ -107,8 +80,8 @@ def main() -> None:
     rows, scales = torch.tensor(counts), torch.tensor(scale)
     tight = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "maxfev": 10_000}
     check(batched(rows, scales), loop(counts, gaussian, **tight))
-    together = seconds(lambda: batched(rows, scales), REPEATS)
-    one_by_one = seconds(lambda: loop(counts, gaussian), 3)
+    together = median_seconds(lambda: batched(rows, scales), REPEATS)
+    one_by_one = median_seconds(lambda: loop(counts, gaussian), 3)
     print(
         f"paper protocol, {STREAMS} streams and as many Gaussian references, one thread: "
         f"batched {1e3 * together:.1f} ms, a loop of curve_fit {1e3 * one_by_one:.0f} ms, "
