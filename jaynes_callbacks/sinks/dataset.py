@@ -13,6 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+# pyarrow loads it at the first conversion: better now than amid training.
+import pandas  # noqa: F401
+
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext
 from jaynes_callbacks.sinks.place import DIRECTORY, dataset_of, part_name, parts, place
