@@ -1,0 +1,101 @@
+"""Rows of figures: which family is best, what is said of a nan, aggregates, and all of it again."""
+
+import math
+
+import pytest
+import torch
+
+from jaynes_callbacks.counting import count_, linear_counts
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.record import Record, Records, Stream, Tally
+from jaynes_callbacks.summary import PAPER_BINS, aggregates, counts_of, recompute, summarise
+
+SIZE = 50_000
+
+
+def _tally(*samples: torch.Tensor) -> Tally:
+    counts = torch.zeros(len(samples), CODES, dtype=torch.int64)
+    for row, sample in enumerate(samples):
+        count_(sample, counts, row)
+    paper = [linear_counts(sample, PAPER_BINS) for sample in samples]
+    return Tally(
+        counts,
+        torch.stack([one.maximum for one in paper]),
+        torch.stack([one.counts for one in paper]),
+    )
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(23)
+    normal = torch.randn(SIZE, generator=generator)
+    return {
+        "lognormal": (0.5 * normal).exp(),
+        "half_normal": 0.02 * normal,
+        "uniform": torch.rand(SIZE, generator=generator),
+        "exponential": -torch.rand(SIZE, generator=generator).log(),
+    }
+
+
+@pytest.fixture(scope="module")
+def records(samples: dict[str, torch.Tensor]) -> Records:
+    streams = [Stream("weight", name, (SIZE, 1)) for name in samples]
+    return summarise(streams, _tally(*samples.values()), run="r", step=3, epoch=1)
+
+
+def test_the_true_family_is_best_though_a_larger_one_contains_it(records: Records) -> None:
+    """The generalized gamma contains all of them: Schwarz's criterion pays its parameters."""
+    assert [record.best_family for record in records] == [record.name for record in records]
+
+
+def test_rows_know_where_they_are_from(records: Records) -> None:
+    assert {(record.run, record.step, record.epoch, record.shape) for record in records} == {
+        ("r", 3, 1, (SIZE, 1))
+    }
+    assert [record.n for record in records] == [SIZE] * 4
+    assert torch.equal(counts_of(records).sum(-1), torch.full((4,), SIZE))
+
+
+def test_a_reason_names_whom_it_concerns(records: Records) -> None:
+    """A ramp has no paper curve, and uniform weights no generalized gamma or one at its bound."""
+    status = records.select(name="uniform")[0].status
+    assert "paper protocol: no interior optimum" in status
+    assert records.select(name="lognormal")[0].status == "ok"
+
+
+def test_the_same_records_come_from_the_saved_counts(records: Records) -> None:
+    moved = Records(record.replace(moved=0.5, verdict="emerged") for record in records)
+    again = recompute(moved)
+    assert again.to_pandas(counts=False).equals(moved.to_pandas(counts=False))
+    assert recompute([]) == Records() or len(recompute([])) == 0
+
+
+def test_the_verdict_is_on_the_start_that_was_given(samples: dict[str, torch.Tensor]) -> None:
+    stream = [Stream("weight", "w", (SIZE, 1))]
+    begin = summarise(stream, _tally(samples["uniform"]))
+    assert begin[0].verdict == "not emerging"
+    end = summarise(stream, _tally(samples["lognormal"]), start=begin.by_stream())
+    assert end[0].verdict == "emerged"
+
+
+def test_aggregates_of_each_kind() -> None:
+    gaps = {"weight": [0.01, 0.3, 0.05], "iota": [0.019, math.nan]}
+    rows = [Record(kind=kind, gap=gap) for kind, values in gaps.items() for gap in values]  # type: ignore[arg-type]
+    assert aggregates(rows) == {
+        "equilibrium/weight/gap_median": 0.05,
+        "equilibrium/weight/gap_worst": 0.3,
+        "equilibrium/weight/share_lognormal_like": pytest.approx(1 / 3),
+        "equilibrium/iota/gap_median": 0.019,
+        "equilibrium/iota/gap_worst": 0.019,
+        "equilibrium/iota/share_lognormal_like": 1.0,
+    }
+    assert aggregates([Record(gap=math.nan)]) == {}
+
+
+def test_no_streams_are_no_records() -> None:
+    nothing = Tally(
+        torch.zeros(0, CODES, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.float64),
+        torch.zeros(0, PAPER_BINS, dtype=torch.int64),
+    )
+    assert len(summarise([], nothing)) == 0
