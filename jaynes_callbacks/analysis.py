@@ -2,20 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from jaynes_callbacks.counting import count_, linear_counts
-from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.measured import PAPER_BINS
-from jaynes_callbacks.record import Record, Records, Stream, Tally
-from jaynes_callbacks.statistics import clustered_standard_error
+from jaynes_callbacks.record import Record, Records, Stream
 from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.tally import tally_of_tensors
 
 __all__ = ["analyse"]
-
-#: Fewer rows than this say nothing about the spread between rows.
-_FEWEST_ROWS = 10
 
 
 def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
@@ -82,21 +75,7 @@ def _refusal(tensor: Tensor) -> str:
 
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:
-    counts = torch.zeros(len(named), CODES, dtype=torch.int64)
-    linear = torch.zeros(len(named), PAPER_BINS, dtype=torch.int64)
-    maximum = torch.zeros(len(named), dtype=torch.float64)
-    errors = {}
-    for row, (name, tensor) in enumerate(named.items()):
-        own = torch.zeros(1, CODES, dtype=torch.int64, device=tensor.device)
-        count_(tensor, own, 0)
-        counts[row] = own[0]
-        maximum[row], linear[row] = linear_counts(tensor, PAPER_BINS)
-        if tensor.dim() > 1 and len(tensor) >= _FEWEST_ROWS:
-            errors[name] = clustered_standard_error(tensor).item()
     streams = [Stream("weight", name, tuple(tensor.shape)) for name, tensor in named.items()]
-    records = summarise(streams, Tally(counts, maximum, linear))
+    records = summarise(streams, tally_of_tensors(list(named.values())))
     # A verdict compares two moments of a training run; here is but one.
-    return {
-        row.name: row.replace(gap_se=errors.get(row.name, row.gap_se), verdict="")
-        for row in records
-    }
+    return {row.name: row.replace(verdict="") for row in records}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jaynes_callbacks import statistics
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
-from jaynes_callbacks.record import Kind, Tally
+from jaynes_callbacks.record import Kind
 from jaynes_callbacks.statistics import (
     FAMILIES,
     GENERALIZED_GAMMA,
@@ -20,11 +20,11 @@ from jaynes_callbacks.statistics import (
     LogMoments,
     PaperFit,
 )
+from jaynes_callbacks.tally import Tally
 
-__all__ = ["GAUSSIAN", "PAPER", "PAPER_BINS", "PAPER_IOTA_BINS", "Measured", "measure"]
+__all__ = ["GAUSSIAN", "PAPER", "PAPER_IOTA_BINS", "Measured", "measure"]
 
-#: Equal bins of the paper's protocol; the paper does not state its own for weights.
-PAPER_BINS = 100
+#: Equal bins of the paper's protocol for iota.
 PAPER_IOTA_BINS = 1000
 #: What a status belongs to besides a family.
 PAPER, GAUSSIAN = "paper protocol", "Gaussian reference"
@@ -65,7 +65,7 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
     figures = {
         "max": maximum,
         **_shape(moments),
-        **_of_lognormal(binned, lognormal),
+        **_of_lognormal(binned, lognormal, tally.errors),
         **chances,
         "q": fits[GENERALIZED_GAMMA.name].parameters[:, 2],
         **{f"paper_{name}": getattr(paper, name) for name in _PAPER_FIGURES},
@@ -93,14 +93,15 @@ def _shape(moments: LogMoments) -> dict[str, Tensor]:
     }
 
 
-def _of_lognormal(binned: Binned, fit: Fit) -> dict[str, Tensor]:
+def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tensor]:
+    independent = statistics.gap_standard_error(binned, fit)
     mu, sigma = fit.parameters.unbind(-1)
     theory = statistics.equilibrium(binned, mu, sigma)
     return {
         "mu": mu,
         "sigma": sigma,
         "gap": statistics.gap(binned, fit),
-        "gap_se": statistics.gap_standard_error(binned, fit),
+        "gap_se": torch.where(clustered.isnan(), independent, clustered),
         **statistics.distances(binned, fit)._asdict(),
         "alpha": theory.alpha,
         "beta": theory.beta,

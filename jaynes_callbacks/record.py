@@ -6,18 +6,16 @@ numbers, and the sparse counts from which every figure can be computed again.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from jaxtyping import Float64, Int64
-from torch import Tensor
 
 from jaynes_callbacks.table import html_table, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Kind", "Record", "Records", "Stream", "Tally"]
+__all__ = ["Kind", "Record", "Records", "Stream"]
 
 Kind = Literal["weight", "iota"]
 
@@ -38,21 +36,6 @@ class Stream:
     name: str
     shape: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
-
-
-class Tally(NamedTuple):
-    """What was counted of L streams at one moment; all that the statistics ever see.
-
-    Attributes:
-        counts: magnitudes on the universal grid.
-        maximum: largest finite magnitude, nan where only the counts know it (iota).
-        linear: the paper's own equal bins on [0, maximum]; a row of zeros where they are to be
-            made from the counts (iota).
-    """
-
-    counts: Int64[Tensor, "streams 4096"]
-    maximum: Float64[Tensor, " streams"]
-    linear: Int64[Tensor, "streams bins"]
 
 
 def _column(unit: str, meaning: str, default: Any = np.nan) -> Any:
@@ -98,7 +81,7 @@ class Record:
     mu: float = _column("ln w", "lognormal's μ")
     sigma: float = _column("ln w", "lognormal's σ")
     gap: float = _column("nats", "KL to the best lognormal: the arbitrage gap")
-    gap_se: float = _column("nats", "standard error of gap")
+    gap_se: float = _column("nats", "standard error of gap; weights: their rows are clusters")
     gap_tilted: float = _column("nats", "gap of the size-weighted law")
     gap_censored: float = _column("nats", "gap with the lowest 5 % as one open bin")
     q: float = _column("1", "Prentice's tilt away from lognormal")

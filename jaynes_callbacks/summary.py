@@ -11,14 +11,13 @@ from torch import Tensor
 
 from jaynes_callbacks import statistics
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.measured import GAUSSIAN, PAPER, PAPER_BINS, PAPER_IOTA_BINS, measure
-from jaynes_callbacks.record import Kind, Record, Records, Stream, Tally
+from jaynes_callbacks.measured import GAUSSIAN, PAPER, measure
+from jaynes_callbacks.record import Kind, Record, Records, Stream
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Status
+from jaynes_callbacks.tally import Tally, tally_of_counts
 from jaynes_callbacks.verdict import NEAR, rival_gaps, verdict
 
 __all__ = [
-    "PAPER_BINS",
-    "PAPER_IOTA_BINS",
     "aggregates",
     "counts_of",
     "recompute",
@@ -93,20 +92,18 @@ def summarise(
 def recompute(records: Iterable[Record]) -> Records:
     """The same records computed again from their saved counts.
 
-    What cannot follow from one row's counts (`moved`, `verdict`) is carried over.
+    What cannot follow from one row's counts (`gap_se` of weights, `moved`, `verdict`) is carried
+    over.
     """
     rows = list(records)
     if not rows:
         return Records()
-    counts = counts_of(rows)
-    linear = torch.zeros(len(rows), PAPER_BINS, dtype=torch.int64)
-    maximum = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+    tally = tally_of_counts(counts_of(rows))
     for index, row in enumerate(rows):
         if row.kind == "weight":
-            linear[index] = torch.from_numpy(row.paper_counts)
-            maximum[index] = row.max
-    streams = [Stream(row.kind, row.name, row.shape) for row in rows]
-    again = summarise(streams, Tally(counts, maximum, linear))
+            tally.linear[index] = torch.from_numpy(row.paper_counts)
+            tally.maximum[index], tally.errors[index] = row.max, row.gap_se
+    again = summarise([Stream(row.kind, row.name, row.shape) for row in rows], tally)
     return Records(
         new.replace(
             run=old.run, step=old.step, epoch=old.epoch, moved=old.moved, verdict=old.verdict

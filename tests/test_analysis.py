@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jaynes_callbacks import analyse
-from jaynes_callbacks.statistics import clustered_standard_error
+from jaynes_callbacks.tally import tally_of_tensors
 
 
 def test_records_come_in_the_order_of_the_mapping(generator: torch.Generator) -> None:
@@ -31,7 +31,7 @@ def test_the_error_keeps_rows_whole(generator: torch.Generator) -> None:
     scales = torch.randn(300, 1, generator=generator).exp()
     weights = scales * torch.randn(300, 50, generator=generator)
     whole, flat = analyse(weights)[0].gap_se, analyse(weights.flatten())[0].gap_se
-    assert whole == clustered_standard_error(weights).item()
+    assert whole == tally_of_tensors([weights]).errors.item()
     assert whole > 1.2 * flat
 
 

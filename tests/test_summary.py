@@ -5,24 +5,12 @@ import math
 import pytest
 import torch
 
-from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.record import Record, Records, Stream, Tally
-from jaynes_callbacks.summary import PAPER_BINS, aggregates, counts_of, recompute, summarise
+from jaynes_callbacks.record import Record, Records, Stream
+from jaynes_callbacks.summary import aggregates, counts_of, recompute, summarise
+from jaynes_callbacks.tally import tally_of_counts, tally_of_tensors
 
 SIZE = 50_000
-
-
-def _tally(*samples: torch.Tensor) -> Tally:
-    counts = torch.zeros(len(samples), CODES, dtype=torch.int64)
-    for row, sample in enumerate(samples):
-        count_(sample, counts, row)
-    paper = [linear_counts(sample, PAPER_BINS) for sample in samples]
-    return Tally(
-        counts,
-        torch.stack([one.maximum for one in paper]),
-        torch.stack([one.counts for one in paper]),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +28,7 @@ def samples() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def records(samples: dict[str, torch.Tensor]) -> Records:
     streams = [Stream("weight", name, (SIZE, 1)) for name in samples]
-    return summarise(streams, _tally(*samples.values()), run="r", step=3, epoch=1)
+    return summarise(streams, tally_of_tensors(list(samples.values())), run="r", step=3, epoch=1)
 
 
 def test_the_true_family_is_best_though_a_larger_one_contains_it(records: Records) -> None:
@@ -72,9 +60,9 @@ def test_the_same_records_come_from_the_saved_counts(records: Records) -> None:
 
 def test_the_verdict_is_on_the_start_that_was_given(samples: dict[str, torch.Tensor]) -> None:
     stream = [Stream("weight", "w", (SIZE, 1))]
-    begin = summarise(stream, _tally(samples["uniform"]))
+    begin = summarise(stream, tally_of_tensors([samples["uniform"]]))
     assert begin[0].verdict == "not emerging"
-    end = summarise(stream, _tally(samples["lognormal"]), start=begin.by_stream())
+    end = summarise(stream, tally_of_tensors([samples["lognormal"]]), start=begin.by_stream())
     assert end[0].verdict == "emerged"
 
 
@@ -93,9 +81,5 @@ def test_aggregates_of_each_kind() -> None:
 
 
 def test_no_streams_are_no_records() -> None:
-    nothing = Tally(
-        torch.zeros(0, CODES, dtype=torch.int64),
-        torch.zeros(0, dtype=torch.float64),
-        torch.zeros(0, PAPER_BINS, dtype=torch.int64),
-    )
+    nothing = tally_of_counts(torch.zeros(0, CODES, dtype=torch.int64))
     assert len(summarise([], nothing)) == 0

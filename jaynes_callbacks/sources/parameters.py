@@ -1,19 +1,16 @@
-"""The weights of a model: which parameters are streams, and counting them."""
+"""The weights of a model: which parameters are streams, and how far they have moved."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jaynes_callbacks.counting import count_, linear_counts, subsample
-from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.record import Stream, Tally
+from jaynes_callbacks.counting import subsample
+from jaynes_callbacks.record import Stream
 from jaynes_callbacks.sources.selection import Selection, Skipped
-from jaynes_callbacks.summary import PAPER_BINS
 
-__all__ = ["WeightStream", "find_weights", "relative_distance", "sample", "tally_weights"]
+__all__ = ["WeightStream", "find_weights", "relative_distance", "sample"]
 
 #: Values kept of each stream's first state, for the distance moved: 16 KiB.
 _SAMPLE = 4096
@@ -60,21 +57,6 @@ def _reason_to_skip(name: str, parameter: nn.Parameter, selection: Selection) ->
     if parameter.numel() < max(1, selection.min_size):
         return f"fewer than min_size={max(1, selection.min_size)} elements"
     return ""
-
-
-def tally_weights(weights: Sequence[WeightStream]) -> Tally:
-    """Count every weight as it is now; no host synchronisation."""
-    device = weights[0].parameter.device if weights else torch.device("cpu")
-    counts = torch.zeros(len(weights), CODES, dtype=torch.int64, device=device)
-    maxima, linear = [], []
-    for row, weight in enumerate(weights):
-        count_(weight.parameter, counts, row)
-        paper = linear_counts(weight.parameter, PAPER_BINS)
-        maxima.append(paper.maximum.to(device))
-        linear.append(paper.counts.to(device))
-    if not weights:
-        return Tally(counts, counts.new_zeros(0, dtype=torch.float64), counts[:, :PAPER_BINS])
-    return Tally(counts, torch.stack(maxima), torch.stack(linear))
 
 
 def sample(weight: WeightStream) -> Float[Tensor, " values"]:

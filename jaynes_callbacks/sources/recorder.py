@@ -9,18 +9,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from jaynes_callbacks.record import Kind, Records, Stream, Tally
+from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
 from jaynes_callbacks.sources.parameters import (
     WeightStream,
     find_weights,
     relative_distance,
     sample,
-    tally_weights,
 )
 from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped, shorten
 from jaynes_callbacks.sources.state import pack, unpack
-from jaynes_callbacks.summary import PAPER_BINS, summarise
+from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.tally import Tally, tally_of_counts, tally_of_tensors
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
@@ -166,7 +166,7 @@ class Recorder:
         first update.
         """
         self._first = {weight.stream.name: sample(weight) for weight in self._weights}
-        self._held = tally_weights(self._weights), self._moved()
+        self._held = self._tally(), self._moved()
 
     def snapshot(self, step: int = 0, epoch: int = 0) -> Records:
         """Records of the weights as they are and of the activations since the last snapshot.
@@ -182,12 +182,11 @@ class Recorder:
             return self._snapshot(step, epoch)
 
     def _snapshot(self, step: int, epoch: int) -> Records:
-        weights, moved = self._held or (tally_weights(self._weights), self._moved())
+        weights, moved = self._held or (self._tally(), self._moved())
         self._held = None
         seen, counts = self._collect()
         streams = [*(weight.stream for weight in self._weights), *seen]
-        iota = _activation_tally(counts.to(weights.counts.device))
-        tally = Tally(*(torch.cat(parts) for parts in zip(weights, iota, strict=True)))
+        tally = weights.joined(tally_of_counts(counts))
         moved = moved + [math.nan] * (len(streams) - len(moved))
         start = self.start.by_stream()
         records = summarise(
@@ -211,6 +210,9 @@ class Recorder:
                 f"include patterns {unmatched} match no stream; there are {shorten(names)}",
                 stacklevel=2,
             )
+
+    def _tally(self) -> Tally:
+        return tally_of_tensors([weight.parameter for weight in self._weights])
 
     def _moved(self) -> list[float]:
         """‖w − w₀‖/‖w₀‖ of every weight, one copy to the host for all; nan where w₀ is unknown."""
@@ -249,9 +251,3 @@ class Recorder:
                 f"({'; '.join(reasons)}); lower min_size={selection.min_size}, widen "
                 f"include={list(selection.include)}, or watch kinds=['iota'] alone"
             )
-
-
-def _activation_tally(counts: Tensor) -> Tally:
-    """What is known of activations: their counts; the paper's bins are made from these."""
-    unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=counts.device)
-    return Tally(counts, unknown, counts.new_zeros(len(counts), PAPER_BINS))

@@ -17,7 +17,7 @@ from jaynes_callbacks.statistics.binned import Binned, occupied_bins
 from jaynes_callbacks.statistics.curve import paper_curve
 from jaynes_callbacks.statistics.dependence import (
     bootstrap_standard_error,
-    clustered_standard_error,
+    clustered_standard_errors,
     jackknife_standard_error,
 )
 from jaynes_callbacks.statistics.equilibrium import (
@@ -75,7 +75,7 @@ __all__ = [
     "Totals",
     "activation_reading",
     "bootstrap_standard_error",
-    "clustered_standard_error",
+    "clustered_standard_errors",
     "deviance",
     "distances",
     "effective_utility",

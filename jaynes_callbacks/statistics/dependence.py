@@ -3,19 +3,17 @@
 Weights of one output row share a scale, activations of one sample share an input: counting each
 value as independent makes the error too small.  Three ways that keep such clusters whole:
 
-- `clustered_standard_error`: by the gap's influence function d_k = ln(p̂_k/P_k), without a refit;
+- `clustered_standard_errors`: by the gap's influence function d_k = ln(p̂_k/P_k), without a refit;
 - `bootstrap_standard_error`: rows drawn anew and the gap fitted again, the reference;
 - `jackknife_standard_error`: each group of samples left out once, from counts alone.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, codes
 from jaynes_callbacks.statistics.binned import occupied_bins
 from jaynes_callbacks.statistics.families import LOGNORMAL
@@ -23,7 +21,10 @@ from jaynes_callbacks.statistics.fit import fit_family
 from jaynes_callbacks.statistics.goodness import deviance, gap
 from jaynes_callbacks.statistics.moments import log_moments
 
-__all__ = ["bootstrap_standard_error", "clustered_standard_error", "jackknife_standard_error"]
+__all__ = ["bootstrap_standard_error", "clustered_standard_errors", "jackknife_standard_error"]
+
+#: Fewer rows than this say nothing about the spread between rows.
+_FEWEST_ROWS = 10
 
 #: Values that are looked up at once.
 _SLICE = 1 << 20
@@ -31,39 +32,48 @@ _SLICE = 1 << 20
 _RESAMPLES = 256
 
 
-def clustered_standard_error(values: Tensor) -> Float64[Tensor, ""]:
-    """Cluster-robust standard error of the lognormal's gap, the rows of `values` the clusters.
+def clustered_standard_errors(
+    tensors: Sequence[Tensor], counts: Int64[Tensor, "tensors 4096"]
+) -> Float64[Tensor, " tensors"]:
+    """Cluster-robust standard error of each tensor's gap, its rows (first dimension) the clusters.
 
     With S_r the sum of d over row r's n_r values, n of them in all, d̄ = Σ S_r/n and R rows:
     SE² = R/(R − 1) Σ_r (S_r − n_r d̄)²/n² (K.-Y. Liang & S. L. Zeger, Biometrika 73 (1986) 13).
     The fit is stationary, so the parameters' own error does not enter at first order.
 
     Args:
-        values: real floating-point tensor ``[rows, …]``, such as a layer's weight.
+        tensors: real floating-point tensors ``[rows, …]``, such as the layers' weights.
+        counts: of the same tensors, on the universal grid.
 
     Returns:
-        In nats per value; nan where there is no fit or one row only.
-
-    Raises:
-        ValueError: for a tensor of fewer than two dimensions.
+        In nats per value, on the counts' device; nan where there is no fit, or fewer than two
+        dimensions or ten rows.
 
     Example:
         >>> import torch
+        >>> from jaynes_callbacks.counting import count_
         >>> source = torch.Generator().manual_seed(0)
         >>> scales = 1 + torch.rand(400, 1, generator=source)
-        >>> error = clustered_standard_error(scales * torch.randn(400, 50, generator=source))
+        >>> weights = scales * torch.randn(400, 50, generator=source)
+        >>> counts = torch.zeros(1, CODES, dtype=torch.int64)
+        >>> count_(weights, counts, 0)
+        >>> error = clustered_standard_errors([weights], counts)
         >>> bool(0.004 < error < 0.007)
         True
     """
-    flat = _rows_of(values)
-    counts = torch.zeros(1, CODES, dtype=torch.int64, device=flat.device)
-    count_(flat, counts, 0)
-    influence = _influence_by_code(counts).to(flat.device)
+    influences = _influence_by_code(counts)
+    errors = torch.full((len(tensors),), torch.nan, dtype=torch.float64, device=counts.device)
+    for row, (tensor, influence) in enumerate(zip(tensors, influences, strict=True)):
+        if tensor.dim() > 1 and len(tensor) >= _FEWEST_ROWS:
+            errors[row] = _clustered(tensor.detach().flatten(1), influence.to(tensor.device))
+    return errors
+
+
+def _clustered(flat: Tensor, influence: Float64[Tensor, " 4096"]) -> Float64[Tensor, ""]:
     parts = [_row_sums(part, influence) for part in _slices_of_rows(flat)]
-    sums, n = torch.cat(parts, -1) if parts else flat.new_zeros(2, 0, dtype=torch.float64)
+    sums, n = torch.cat(parts, -1) if parts else influence.new_zeros(2, 0)
     residuals = sums - n * sums.sum() / n.sum()
-    bessel = len(flat) / (len(flat) - 1) if len(flat) > 1 else math.nan
-    variance: Tensor = bessel * (residuals**2).sum() / n.sum() ** 2
+    variance: Tensor = len(flat) / (len(flat) - 1) * (residuals**2).sum() / n.sum() ** 2
     return variance.sqrt()
 
 
@@ -72,7 +82,7 @@ def bootstrap_standard_error(
 ) -> Float64[Tensor, ""]:
     """Standard deviation of the gap over samples of whole rows, drawn with replacement.
 
-    The reference for `clustered_standard_error`: a refit of each resample, in batches.  Memory is
+    The reference for `clustered_standard_errors`: a refit of each resample, in batches.  Memory is
     8 bytes for each row and occupied code.  Torch's global random state is left alone.
 
     Args:
@@ -160,11 +170,13 @@ def _gap_of(counts: Int64[Tensor, "streams 4096"]) -> Float64[Tensor, " streams"
     return gap(binned, fit_family(LOGNORMAL, binned, log_moments(binned)))
 
 
-def _influence_by_code(counts: Int64[Tensor, "1 4096"]) -> Float64[Tensor, " 4096"]:
-    """d_k of one stream by code, zero for what is no part of its fit."""
+def _influence_by_code(
+    counts: Int64[Tensor, "streams 4096"],
+) -> Float64[Tensor, "streams 4096"]:
+    """d_k of each stream by code; zero for what is no part of its fit, nan where there is none."""
     binned = occupied_bins(counts)
     influence = deviance(binned, fit_family(LOGNORMAL, binned, log_moments(binned)))
-    occupied = counts[0, FIRST_POSITIVE:FIRST_NONFINITE].nonzero().squeeze(-1) + FIRST_POSITIVE
-    by_code = torch.zeros(CODES, dtype=torch.float64, device=influence.device)
-    by_code[occupied.to(influence.device)] = influence[0, : len(occupied)]
+    row, code = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].nonzero(as_tuple=True)
+    by_code = torch.zeros(counts.shape, dtype=torch.float64, device=influence.device)
+    by_code[row, code + FIRST_POSITIVE] = influence[binned.occupied]
     return by_code

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from jaynes_callbacks.grid import CODES, FIRST_NONFINITE
-from jaynes_callbacks.record import Record, Stream, Tally
+from jaynes_callbacks.record import Record, Stream
 from jaynes_callbacks.statistics import (
     FAMILIES,
     Status,
@@ -20,6 +20,7 @@ from jaynes_callbacks.statistics import (
     occupied_bins,
 )
 from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.tally import Tally, tally_of_counts
 
 LAST = FIRST_NONFINITE - 1
 ROWS: dict[str, dict[int, int]] = {
@@ -71,11 +72,10 @@ def _assert_reasons(counts: Tensor) -> None:
 
 
 def _tally(counts: Tensor, kind: str) -> Tally:
-    unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64)
-    linear = torch.zeros(len(counts), 100, dtype=torch.int64)
+    tally = tally_of_counts(counts)
     if kind == "weight":
-        linear[:, ::7] = counts[:, 1:FIRST_NONFINITE].sum(-1, keepdim=True) // 15
-    return Tally(counts, unknown, linear)
+        tally.linear[:, ::7] = counts[:, 1:FIRST_NONFINITE].sum(-1, keepdim=True) // 15
+    return tally
 
 
 def _records(counts: Tensor, kind: Any) -> list[Record]:

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.counting import count_, linear_counts
-from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.record import Record, Records, Stream, Tally
-from jaynes_callbacks.summary import PAPER_BINS, summarise
+from jaynes_callbacks.record import Record, Records, Stream
+from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.tally import tally_of_counts, tally_of_tensors
 
 Measure = Callable[..., Records]
 
@@ -24,17 +23,10 @@ def measure(
 ) -> Records:
     """One snapshot of named tensors."""
     iota = iota or {}
-    tensors = [*weights.values(), *iota.values()]
-    counts = torch.zeros(len(tensors), CODES, dtype=torch.int64)
-    for row, tensor in enumerate(tensors):
-        count_(tensor, counts, row)
-    maximum = torch.full((len(tensors),), torch.nan, dtype=torch.float64)
-    linear = torch.zeros(len(tensors), PAPER_BINS, dtype=torch.int64)
-    for row, tensor in enumerate(weights.values()):
-        maximum[row], linear[row] = linear_counts(tensor, PAPER_BINS)
     streams = [Stream("weight", name, tuple(tensor.shape)) for name, tensor in weights.items()]
     streams += [Stream("iota", name) for name in iota]
-    tally = Tally(counts, maximum, linear)
+    of_iota = tally_of_counts(tally_of_tensors(list(iota.values())).counts)
+    tally = tally_of_tensors(list(weights.values())).joined(of_iota)
     return summarise(streams, tally, run="run", step=step, epoch=epoch, start=start.by_stream())
 
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from jaynes_callbacks.counting import linear_counts
-from jaynes_callbacks.sources.parameters import WeightStream, find_weights, sample, tally_weights
+from jaynes_callbacks.sources.parameters import WeightStream, find_weights, sample
 from jaynes_callbacks.sources.selection import Selection
 
 
@@ -78,21 +77,6 @@ def test_integer_parameters_are_skipped() -> None:
     model = nn.Module()
     model.table = nn.Parameter(torch.zeros(3, 3, dtype=torch.int8), requires_grad=False)
     assert find_weights(model, _selection())[1] == [("table", "not floating-point (torch.int8)")]
-
-
-def test_tally_holds_both_records_of_each_weight(generator: torch.Generator) -> None:
-    model = nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 10))
-    weights, _ = find_weights(model, _selection())
-    tally = tally_weights(weights)
-    assert tally.counts.sum(-1).tolist() == [600, 200]
-    for row, weight in enumerate(weights):
-        paper = linear_counts(weight.parameter)
-        assert tally.maximum[row] == paper.maximum == weight.parameter.abs().max()
-        assert torch.equal(tally.linear[row], paper.counts)
-
-
-def test_a_model_without_weights_tallies_to_nothing() -> None:
-    assert [part.shape[0] for part in tally_weights([])] == [0, 0, 0]
 
 
 def test_the_sample_is_a_copy_and_bounded() -> None:

@@ -14,6 +14,7 @@ from torch.overrides import _get_current_function_mode_stack
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sources.recorder import Recorder
 from jaynes_callbacks.summary import counts_of, summarise
+from jaynes_callbacks.tally import tally_of_tensors
 
 
 @pytest.fixture
@@ -50,6 +51,21 @@ def test_a_hand_written_loop(model: nn.Sequential) -> None:
     assert moved[2] > moved[1] > 0
     assert math.isnan(records[2].moved)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_rows_of_a_weight_are_the_clusters_of_its_error(model: nn.Sequential) -> None:
+    """Also of the start, whose weights are gone by the time of its snapshot."""
+    recorder = Recorder(model, kinds="weight")
+    recorder.attach()
+    recorder.begin()
+    expected = tally_of_tensors([model[0].weight, model[2].weight]).errors
+    with torch.no_grad():
+        model[0].weight.zero_()
+    records = recorder.snapshot()
+    assert records[0].gap_se == expected[0].item()
+    # Eight rows are too few to tell: its values count as independent.
+    assert expected[1].isnan()
+    assert math.isfinite(records[1].gap_se)
 
 
 def test_moved_is_the_relative_distance(model: nn.Sequential) -> None:

@@ -10,7 +10,7 @@ from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.statistics import (
     LOGNORMAL,
     bootstrap_standard_error,
-    clustered_standard_error,
+    clustered_standard_errors,
     fit_family,
     gap,
     gap_standard_error,
@@ -25,6 +25,10 @@ def counts_of(*tensors: torch.Tensor) -> torch.Tensor:
     for row, tensor in enumerate(tensors):
         count_(tensor, counts, row)
     return counts
+
+
+def clustered_standard_error(*tensors: torch.Tensor) -> torch.Tensor:
+    return clustered_standard_errors(tensors, counts_of(*tensors)).squeeze()
 
 
 def gaps(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,7 +53,7 @@ def test_the_clustered_error_is_the_bootstrap_s(spread: float, generator: torch.
 def test_the_clustered_error_is_the_spread_over_draws(generator: torch.Generator) -> None:
     draws = [layer(generator, 0.8) for _ in range(200)]
     values, independent = gaps(counts_of(*draws))
-    errors = torch.stack([clustered_standard_error(draw) for draw in draws])
+    errors = clustered_standard_error(*draws)
     assert errors.mean().item() == pytest.approx(values.std().item(), rel=0.2)
     assert errors.mean() > 1.2 * independent.mean()
 
@@ -88,14 +92,15 @@ def test_the_jackknife_by_groups_of_samples(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(
     "weights",
     [
-        torch.zeros(4, 5),
-        torch.full((3, 3), math.nan),
-        torch.ones(4, 4),
-        torch.rand(1, 900),
+        torch.zeros(40, 5),
+        torch.full((30, 3), math.nan),
+        torch.ones(40, 4),
+        torch.rand(9, 900),
+        torch.rand(900),
         torch.zeros(0, 4),
-        torch.zeros(4, 0),
+        torch.zeros(40, 0),
     ],
-    ids=["zeros", "nan", "one bin", "one row", "no rows", "empty rows"],
+    ids=["zeros", "nan", "one bin", "few rows", "no rows", "none of them", "empty rows"],
 )
 def test_what_has_no_error_has_nan(weights: torch.Tensor) -> None:
     assert clustered_standard_error(weights).isnan()
@@ -103,7 +108,7 @@ def test_what_has_no_error_has_nan(weights: torch.Tensor) -> None:
 
 def test_wrong_arguments_are_told() -> None:
     with pytest.raises(ValueError, match=r"at least 2 dimensions.*got shape \(5,\)"):
-        clustered_standard_error(torch.rand(5))
+        bootstrap_standard_error(torch.rand(5))
     with pytest.raises(ValueError, match="at least 2 resamples, got 1"):
         bootstrap_standard_error(torch.rand(5, 5), 1)
     with pytest.raises(ValueError, match="at least 2 groups of samples, got 1"):

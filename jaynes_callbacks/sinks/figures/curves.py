@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.measured import PAPER_IOTA_BINS
 from jaynes_callbacks.record import Record
 from jaynes_callbacks.statistics import (
     FAMILIES,
@@ -17,7 +18,7 @@ from jaynes_callbacks.statistics import (
     occupied_bins,
     paper_curve,
 )
-from jaynes_callbacks.summary import PAPER_IOTA_BINS, counts_of
+from jaynes_callbacks.summary import counts_of
 
 __all__ = [
     "Array",

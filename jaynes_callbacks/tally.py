@@ -1,0 +1,59 @@
+"""What was counted of some streams at one moment: all that the statistics ever see."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from jaynes_callbacks.counting import count_, linear_counts
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.statistics import clustered_standard_errors
+
+__all__ = ["PAPER_BINS", "Tally", "tally_of_counts", "tally_of_tensors"]
+
+#: Equal bins of the paper's protocol for weights; the paper does not state its own.
+PAPER_BINS = 100
+
+
+class Tally(NamedTuple):
+    """Counts of L streams, and what only the values themselves could tell.
+
+    Attributes:
+        counts: magnitudes on the universal grid.
+        maximum: largest finite magnitude, nan where only the counts know it (iota).
+        linear: the paper's own equal bins on [0, maximum]; a row of zeros where they are to be
+            made from the counts (iota).
+        errors: cluster-robust standard error of the lognormal's gap, nan where it is not known.
+    """
+
+    counts: Int64[Tensor, "streams 4096"]
+    maximum: Float64[Tensor, " streams"]
+    linear: Int64[Tensor, "streams bins"]
+    errors: Float64[Tensor, " streams"]
+
+    def joined(self, other: "Tally") -> "Tally":
+        """These streams, then the other's, on this one's device."""
+        pairs = zip(self, other, strict=True)
+        return Tally(*(torch.cat([ours, theirs.to(ours.device)]) for ours, theirs in pairs))
+
+
+def tally_of_tensors(tensors: Sequence[Tensor]) -> Tally:
+    """Count every tensor as it is now, on the first one's device.
+
+    Args:
+        tensors: real floating-point tensors; the rows of each are clusters.
+    """
+    device = tensors[0].device if tensors else torch.device("cpu")
+    tally = tally_of_counts(torch.zeros(len(tensors), CODES, dtype=torch.int64, device=device))
+    for row, tensor in enumerate(tensors):
+        count_(tensor, tally.counts, row)
+        tally.maximum[row], tally.linear[row] = linear_counts(tensor, PAPER_BINS)
+    return tally._replace(errors=clustered_standard_errors(tensors, tally.counts))
+
+
+def tally_of_counts(counts: Int64[Tensor, "streams 4096"]) -> Tally:
+    """Streams of which nothing but the counts is known."""
+    unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=counts.device)
+    return Tally(counts, unknown, counts.new_zeros(len(counts), PAPER_BINS), unknown.clone())
