@@ -55,8 +55,18 @@ def loop(counts: Array, gaussian: Array, **options: float) -> Array:
     """The protocol stream by stream: R², μ', σ', A' and the R² of Gaussian weights."""
     rows = zip(counts, gaussian, strict=True)
     return np.array(
-        [(*one_curve(row, **options), one_curve(ref, **options)[0]) for row, ref in rows]
+        [
+            (*one_curve(row, **options), reference(ref, one_curve(ref, **options)[0], row.sum()))
+            for row, ref in rows
+        ]
     )
+
+
+def reference(masses: Array, r2: float, n: int) -> float:
+    """R² of n Gaussian weights on average: their counts scatter around the masses."""
+    y, scatter = masses * CENTRES, (CENTRES**2 * masses * (1 - masses)).sum() / n
+    spread = ((y - y.mean()) ** 2).sum()
+    return float(1 - ((1 - r2) * spread + scatter) / (spread + scatter * (1 - 1 / BINS)))
 
 
 def batched(counts: torch.Tensor, scale: torch.Tensor) -> PaperFit:

@@ -7,12 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jaynes_callbacks import Record, Records
+from jaynes_callbacks.table import LEFT_OUT, count_text, number_text, paper_text, tilt_text
 
 __all__ = ["CAPTION", "stream_table"]
 
 CAPTION = (
     "gap: nats to the best lognormal; 0 is arbitrage equilibrium, Gaussian weights have 0.163.\n"
-    "R²: by the paper's protocol; in brackets what random Gaussian weights would score."
+    "R²: by the paper's protocol; in brackets what as many Gaussian weights score on average.\n"
+    f"{LEFT_OUT}"
 )
 _KINDS = {"weight": "weights", "iota": "neurons (iota)"}
 _STYLES = {
@@ -68,22 +70,10 @@ def _empty_table(tilt: str, *, roomy: bool) -> Table:
 def _cells(start: Record, end: Record, tilt: float, arrow: str) -> tuple[str | Text, ...]:
     return (
         Text(end.name, overflow="fold"),
-        _count(end.n),
-        f"{_number(start.gap, 3)}{arrow}{_number(end.gap, 3)}",
+        count_text(end.n),
+        f"{number_text(start.gap, 3)}{arrow}{number_text(end.gap, 3)}",
         _SHORT.get(end.best_family, end.best_family.replace("_", "-")),
-        _number(tilt, 2),
-        f"{_number(end.paper_r2, 2)} ({_number(end.paper_r2_gaussian, 2)})",
+        tilt_text(tilt),
+        paper_text(end),
         Text(end.verdict, style=_STYLES.get(end.verdict, "")),
     )
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
-
-
-def _count(n: int) -> str:
-    """Three digits and a unit: 960, 32.8k, 1.05M."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if n >= size:
-            return f"{n / size:.3g}{unit}"
-    return str(n)

@@ -65,6 +65,8 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
     figures = {
         "max": maximum,
         **_shape(moments),
+        # Of bins, and so a little beyond the largest value where all lie in one.
+        "rms": torch.minimum(moments.rms, maximum),
         **_of_lognormal(binned, lognormal, tally.errors),
         **chances,
         "q": fits[GENERALIZED_GAMMA.name].parameters[:, 2],
@@ -85,7 +87,6 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
 
 def _shape(moments: LogMoments) -> dict[str, Tensor]:
     return {
-        "rms": moments.rms,
         "log_mean": moments.mean,
         "log_std": moments.std,
         "log_skew": moments.skew,
@@ -154,7 +155,7 @@ def _paper(
     from_counts = statistics.linear_from_counts(tally.counts[iota], maximum[iota], PAPER_IOTA_BINS)
     fits = (
         statistics.paper_protocol(tally.linear[weights], maximum[weights], rms[weights]),
-        statistics.paper_protocol(from_counts, maximum[iota], rms[iota]),
+        statistics.paper_protocol(from_counts, maximum[iota], rms[iota], split=True),
     )
     order = torch.cat([weights, iota]).argsort()
     return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))

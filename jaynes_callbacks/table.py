@@ -1,4 +1,4 @@
-"""Records as a table for people: plain text in a terminal, HTML in a notebook."""
+"""Records as a table for people: plain text in a terminal, HTML in a notebook; figures as text."""
 
 import html
 import math
@@ -6,10 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from jaynes_callbacks.statistics import FEWEST_WEIGHTS, GENERALIZED_GAMMA
+
 if TYPE_CHECKING:
     from jaynes_callbacks.record import Record
 
-__all__ = ["html_table", "text_table"]
+__all__ = [
+    "LEFT_OUT",
+    "count_text",
+    "html_table",
+    "number_text",
+    "paper_text",
+    "text_table",
+    "tilt_text",
+]
+
+#: What the star beside a paper figure means.
+LEFT_OUT = f"* the paper leaves out layers of fewer than {FEWEST_WEIGHTS:,} weights."
 
 _HEADINGS = ("kind", "name", "step", "n", "gap", "best family", "q", "R² (Gauss)", "verdict")
 _NAME = "name"
@@ -17,6 +30,7 @@ _LEFT = {"kind", _NAME, "best family", "verdict"}
 #: The text table is at most this wide; what does not fit of a name is left out in its middle.
 _WIDTH = 100
 _SHORTEST_NAME = 8
+_LARGEST_Q = GENERALIZED_GAMMA.parameters[2].high
 #: Rows that are printed; of more, the first and the last.
 _ROWS = 60
 
@@ -77,20 +91,45 @@ def _cells(record: "Record") -> tuple[str, ...]:
         record.kind,
         record.name,
         str(record.step),
-        _count(record.n),
-        _number(record.gap, 3),
+        count_text(record.n),
+        number_text(record.gap, 3),
         record.best_family,
-        _number(record.q, 2),
-        f"{_number(record.paper_r2, 2)} ({_number(record.paper_r2_gaussian, 2)})",
+        tilt_text(record.q),
+        paper_text(record),
         record.verdict,
     )
 
 
-def _number(value: float, digits: int) -> str:
+def paper_text(record: "Record") -> str:
+    """R² (that of Gaussian weights), with a star where the paper would have left the layer out.
+
+    >>> from jaynes_callbacks.record import Record
+    >>> paper_text(Record(n=5120, paper_r2=0.92, paper_r2_gaussian=0.9))
+    '0.92 (0.90)*'
+    """
+    left_out = record.kind == "weight" and 0 < record.n < FEWEST_WEIGHTS
+    star = "*" if left_out and math.isfinite(record.paper_r2) else ""
+    pair = f"{number_text(record.paper_r2, 2)} ({number_text(record.paper_r2_gaussian, 2)})"
+    return pair + star
+
+
+def tilt_text(q: float) -> str:
+    """Prentice's q, or that it is at its bound.
+
+    >>> tilt_text(1.414), tilt_text(10.0), tilt_text(-10.0)
+    ('1.41', '≥ 10', '≤ -10')
+    """
+    if abs(q) >= _LARGEST_Q:
+        return f"≥ {_LARGEST_Q:.0f}" if q > 0 else f"≤ -{_LARGEST_Q:.0f}"
+    return number_text(q, 2)
+
+
+def number_text(value: float, digits: int) -> str:
+    """With so many decimals, or a dash where there is none."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def _count(n: int) -> str:
+def count_text(n: int) -> str:
     """Three digits and a unit: 960, 32.8k, 1.05M."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if n >= size:
@@ -117,9 +156,11 @@ def _aligned(column: Sequence[str]) -> list[str]:
 
 
 def _reasons(records: Sequence["Record"]) -> list[str]:
-    """Each reason of missing figures once, with how many rows it concerns."""
+    """What a star means; each reason of missing figures once, with how many rows it concerns."""
     numbers = Counter(record.status for record in records if record.status != "ok")
-    return [
+    reasons = [
         _shortened(f"{number} of {len(records)}: {reason}", _WIDTH)
         for reason, number in numbers.items()
     ]
+    starred = any(paper_text(record).endswith("*") for record in records)
+    return [LEFT_OUT, *reasons] if starred else reasons

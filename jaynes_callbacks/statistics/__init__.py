@@ -49,6 +49,7 @@ from jaynes_callbacks.statistics.goodness import (
 )
 from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
 from jaynes_callbacks.statistics.paper import (
+    FEWEST_WEIGHTS,
     PaperFit,
     half_normal_masses,
     linear_from_counts,
@@ -58,6 +59,7 @@ from jaynes_callbacks.statistics.status import Status
 
 __all__ = [
     "FAMILIES",
+    "FEWEST_WEIGHTS",
     "GENERALIZED_GAMMA",
     "LOGNORMAL",
     "RIVALS",

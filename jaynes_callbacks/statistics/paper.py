@@ -19,6 +19,7 @@ from jaynes_callbacks.statistics.curve import fit_curve, paper_curve
 from jaynes_callbacks.statistics.status import Status
 
 __all__ = [
+    "FEWEST_WEIGHTS",
     "PaperFit",
     "half_normal_masses",
     "linear_from_counts",
@@ -26,6 +27,8 @@ __all__ = [
     "paper_protocol",
 ]
 
+#: The paper left out layers of fewer weights, where R² was poor.
+FEWEST_WEIGHTS = 36_864
 #: A fit needs this many bins, its three parameters and one more, that reach `_REACH` of the peak.
 _FEWEST_BINS = 4
 _REACH = 1e-3
@@ -44,9 +47,10 @@ class PaperFit(NamedTuple):
         mu: μ', in ln(w/max).
         sigma: σ'.
         amplitude: A', in w/max × values.
-        r2_gaussian: R² that Gaussian weights of the same max/rms score in expectation; nan
-            where even these have no fit (max/rms below about 1, where they are a ramp, or so
-            large that they all lie in the first bins).
+        r2_gaussian: R² that as many Gaussian weights of the same max/rms score on average, the
+            scatter of their counts included: of few weights it is low, for scatter is no curve's
+            fault.  nan where even these have no fit (max/rms below about 1, where they are a ramp,
+            or so large that they all lie in the first bins).
         status: `Status` codes of the fit to the observed counts.
         gaussian_status: of the fit to the Gaussian weights.
     """
@@ -71,6 +75,8 @@ def paper_protocol(
     linear: Real[Tensor, "streams bins"],
     maximum: Float64[Tensor, " streams"],
     rms: Float64[Tensor, " streams"],
+    *,
+    split: bool = False,
 ) -> PaperFit:
     """Fit ``A'·LN(μ', σ')`` to the size-weighted counts of every stream at once.
 
@@ -84,6 +90,7 @@ def paper_protocol(
             from `linear_from_counts`.
         maximum: largest magnitude, in the tensor's unit.
         rms: root mean square of the finite, non-zero magnitudes, in the same unit.
+        split: whether the counts are from `linear_from_counts`, which evens out their scatter.
 
     Returns:
         One figure a stream, on the device of `linear`.
@@ -101,7 +108,10 @@ def paper_protocol(
     figures, status = _fit(torch.cat([linear.to(torch.float64), gaussian]))
     observed, expected = figures.chunk(2, dim=-1)
     r2, mu, sigma, amplitude = observed
-    return PaperFit(r2, mu, sigma, amplitude, expected[0], *status.chunk(2))
+    scatter = _scatter(gaussian, maximum, split=split) / linear.sum(-1)
+    return PaperFit(
+        r2, mu, sigma, amplitude, _scattered(expected[0], gaussian, scatter), *status.chunk(2)
+    )
 
 
 def linear_from_counts(
@@ -132,6 +142,42 @@ def linear_from_counts(
     return torch.cat([torch.zeros_like(below[:, :1]), inner, below[:, -1:]], dim=-1).diff(dim=-1)
 
 
+def _scatter(
+    masses: Float64[Tensor, "streams bins"], maximum: Float64[Tensor, " streams"], *, split: bool
+) -> Float64[Tensor, " streams"]:
+    """n Σ_i Var(x_i N_i/n) of the size-weighted shares of n multinomial values.
+
+    Linear bins that are split from one code share its scatter: it is spread over as many as the
+    code is wide, and its square the smaller.
+    """
+    bins = masses.shape[-1]
+    centres = _centres(bins, masses.device)
+    variance = centres**2 * masses * (1 - masses)
+    if split:
+        grid = edges(masses.device)[FIRST_POSITIVE : FIRST_NONFINITE + 1]
+        at = centres * maximum[:, None]
+        code = (torch.searchsorted(grid, at, right=True) - 1).clamp(0, len(grid) - 2)
+        variance = variance / (grid.diff()[code] * bins / maximum[:, None]).clamp(min=1.0)
+    return variance.sum(-1)
+
+
+def _scattered(
+    r2: Float64[Tensor, " streams"],
+    masses: Float64[Tensor, "streams bins"],
+    scatter: Float64[Tensor, " streams"],
+) -> Float64[Tensor, " streams"]:
+    """R² of shares that scatter around the masses, a curve through which has the given R²."""
+    weighted = masses * _centres(masses.shape[-1], masses.device)
+    spread = ((weighted - weighted.mean(-1, keepdim=True)) ** 2).sum(-1)
+    total = spread + scatter * (1 - 1 / masses.shape[-1])
+    return 1 - ((1 - r2) * spread + scatter) / total
+
+
+def _centres(bins: int, device: torch.device) -> Float64[Tensor, " {bins}"]:
+    cuts = _equal_cuts(bins, device)
+    return (cuts[1:] + cuts[:-1]) / 2
+
+
 def _equal_cuts(bins: int, device: torch.device) -> Float64[Tensor, " cuts"]:
     return torch.arange(bins + 1, dtype=torch.float64, device=device) / bins
 
@@ -146,8 +192,7 @@ def half_normal_masses(
 
 def _fit(counts: Float64[Tensor, "streams bins"]) -> _Curves:
     """The curve of every row; rows that cannot be fitted keep nan and their reason."""
-    cuts = _equal_cuts(counts.shape[-1], counts.device)
-    centres = (cuts[1:] + cuts[:-1]) / 2
+    centres = _centres(counts.shape[-1], counts.device)
     weighted = counts * centres
     peak = weighted.amax(-1)
     reaching = ((weighted >= _REACH * peak[:, None]) & (weighted > 0)).sum(-1)
