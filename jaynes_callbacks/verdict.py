@@ -9,20 +9,24 @@ A stream's last record is held against its first:
 4. *not emerging*: otherwise.
 
 A start that was already near is *present from the start* whatever followed: training cannot be
-given credit for it.  Where a gap is nan the verdict is *undetermined*, with the record's status.
+given credit for it.  Where a gap is nan the verdict is *undetermined*, with the record's status; so
+it is of fewer than a thousand values, for the gap of n values is biased upward by about 20/n, there
+as much as the limit itself.
 """
 
 import math
 
 from jaynes_callbacks.record import Record
-from jaynes_callbacks.statistics import FAMILIES
+from jaynes_callbacks.statistics import RIVALS
 
-__all__ = ["BANDS", "NEAR", "band", "rival_gaps", "verdict"]
+__all__ = ["BANDS", "FEWEST_VALUES", "NEAR", "band", "rival_gaps", "verdict"]
 
 #: Upper limits of the display bands, in nats per value.
 BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
 #: The gap below which a distribution counts as lognormal.
 NEAR = BANDS["near"]
+#: Of fewer values no verdict is passed.
+FEWEST_VALUES = 1000
 
 
 def band(gap: float) -> str:
@@ -37,12 +41,12 @@ def band(gap: float) -> str:
 def verdict(start: Record, end: Record) -> str:
     """The rule above for one stream.
 
-    >>> start = Record(gap=0.163, gap_se=0.001)
-    >>> end = Record(gap=0.091, gap_se=0.001, rival_gaps={"exponential": 0.0})
+    >>> start = Record(n=50_000, gap=0.163, gap_se=0.001)
+    >>> end = Record(n=50_000, gap=0.091, gap_se=0.001, rival_gaps={"exponential": 0.0})
     >>> verdict(start, end)
     'approaching'
     """
-    if math.isnan(start.gap) or math.isnan(end.gap):
+    if math.isnan(start.gap) or math.isnan(end.gap) or min(start.n, end.n) < FEWEST_VALUES:
         return "undetermined"
     if start.gap < NEAR:
         return "present from the start"
@@ -57,12 +61,8 @@ def rival_gaps(record: Record) -> dict[str, float]:
 
     A family that contains it fits at least as well, and says so by its own parameter (q).
     """
-    general = {family.name for family in FAMILIES if family.contains_lognormal}
-    return {
-        name: gap
-        for name, gap in record.rival_gaps.items()
-        if name not in general and math.isfinite(gap)
-    }
+    gaps = {family.name: record.rival_gaps.get(family.name, math.nan) for family in RIVALS}
+    return {name: gap for name, gap in gaps.items() if math.isfinite(gap)}
 
 
 def _fell(start: Record, end: Record) -> bool:

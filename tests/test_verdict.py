@@ -3,13 +3,13 @@ import math
 import pytest
 
 from jaynes_callbacks.record import Record
-from jaynes_callbacks.verdict import band, rival_gaps, verdict
+from jaynes_callbacks.verdict import FEWEST_VALUES, band, rival_gaps, verdict
 
-START = Record(gap=0.163, gap_se=0.001)
+START = Record(n=50_000, gap=0.163, gap_se=0.001)
 
 
 def _end(gap: float, se: float = 0.001, **rivals: float) -> Record:
-    return Record(gap=gap, gap_se=se, rival_gaps=rivals)
+    return Record(n=50_000, gap=gap, gap_se=se, rival_gaps=rivals)
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,13 @@ def _end(gap: float, se: float = 0.001, **rivals: float) -> Record:
         (START, _end(0.162), "not emerging"),
         (START, _end(0.15, se=0.01), "not emerging"),
         (START, _end(0.30), "not emerging"),
-        (Record(gap=0.019), _end(0.001), "present from the start"),
-        (Record(gap=0.019), _end(0.2), "present from the start"),
+        (START.replace(gap=0.019), _end(0.001), "present from the start"),
+        (START.replace(gap=0.019), _end(0.2), "present from the start"),
         (START, _end(math.nan), "undetermined"),
-        (Record(), _end(0.01), "undetermined"),
+        (START.replace(gap=math.nan), _end(0.01), "undetermined"),
+        (START.replace(n=FEWEST_VALUES - 1), _end(0.01), "undetermined"),
+        (START, _end(0.01).replace(n=FEWEST_VALUES - 1), "undetermined"),
+        (START.replace(n=FEWEST_VALUES), _end(0.01), "emerged"),
     ],
 )
 def test_the_rule(start: Record, end: Record, expected: str) -> None:
