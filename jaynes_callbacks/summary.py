@@ -168,11 +168,16 @@ def _is_nan(name: str, status: int) -> bool:
 
 
 def _judged(record: Record, start: Mapping[tuple[str, str], Record]) -> Record:
-    gaps = rival_gaps(record)
-    if math.isfinite(record.gap):
-        gaps[LOGNORMAL.name] = record.gap
-    best = min(gaps, key=lambda name: _criterion(gaps[name], name, record.n), default="")
-    return record.replace(best_family=best, verdict=verdict(start.get(record.key, record), record))
+    judged = verdict(start.get(record.key, record), record)
+    return record.replace(best_family=_best_family(record), verdict=judged)
+
+
+def _best_family(record: Record) -> str:
+    """Nothing where the lognormal itself has no fit: then nothing was compared."""
+    if not math.isfinite(record.gap):
+        return ""
+    gaps = {LOGNORMAL.name: record.gap, **rival_gaps(record)}
+    return min(gaps, key=lambda name: _criterion(gaps[name], name, record.n))
 
 
 def _criterion(gap: float, family: str, n: int) -> float:

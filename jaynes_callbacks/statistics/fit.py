@@ -91,9 +91,7 @@ def _eligible(family: Family, binned: Binned, moments: LogMoments) -> Int64[Tens
     number = binned.occupied_number
     status = torch.full_like(number, Status.CONVERGED)
     status[moments.skew.abs() >= family.skew_limit] = Status.SKEW_OUT_OF_RANGE
-    # Infinite where all but a sliver of the values lie in one bin.
-    single = (number <= len(family.parameters)) | moments.skew.isinf()
-    status[single] = Status.TOO_FEW_BINS
+    status[number <= len(family.parameters)] = Status.TOO_FEW_BINS
     status[number == 0] = Status.EMPTY
     return status
 

@@ -30,7 +30,7 @@ class LogMoments(NamedTuple):
 
     Attributes:
         mean: of ln w.
-        std: of ln w.
+        std: of ln w; a tenth of the bin's width at least.
         skew: of ln w; nan where all values lie in one bin.
         kurtosis: excess kurtosis of ln w; nan where all values lie in one bin.
         linear_mean: of w.
@@ -61,9 +61,10 @@ def log_moments(binned: Binned) -> LogMoments:
     centred = binned.middle - mean[:, None]
     raw2, third, raw4 = ((share * centred**power).sum(-1) for power in (2, 3, 4))
     width2 = (share * (binned.upper - binned.lower) ** 2).sum(-1)
-    second = raw2 - width2 / 12
+    # Of a law narrower than its bin the correction may leave nothing.
+    second = torch.maximum(raw2 - width2 / 12, width2 / 100)
     fourth = raw4 - raw2 * width2 / 2 + 7 * width2**2 / 240
-    spread = torch.where(binned.occupied_number > 1, second.clamp(min=0), torch.nan)
+    spread = torch.where(binned.occupied_number > 1, second, torch.nan)
     low, high = binned.lower.exp(), binned.upper.exp()
     square = (low**2 + low * high + high**2) / 3
     return LogMoments(

@@ -24,7 +24,7 @@ class Status(IntEnum):
 
 _REASONS = {
     Status.CONVERGED: "ok",
-    Status.EMPTY: "no finite non-zero value",
+    Status.EMPTY: "no finite non-zero value in float32's range",
     Status.TOO_FEW_BINS: "too few occupied bins",
     Status.AT_BOUND: "fit ended at a bound",
     Status.NOT_CONVERGED: "fit did not converge",
