@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, log_edges
@@ -53,10 +55,15 @@ def binned(generator: torch.Generator) -> Binned:
 
 
 def x_star(binned: Binned, alpha: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
-    """Equilibrium law on the bins, x*_k = Δ_k e^{u_k}/Z_Δ."""
-    middle, width = binned.middle, binned.upper.exp() - binned.lower.exp()
-    u = alpha[:, None] * middle - beta[:, None] * middle**2
-    return u.exp() * width / log_partition(alpha, beta).exp()[:, None]
+    """Equilibrium law on the bins, x*_k = Δ_k e^{u_k}/Z_Δ, by scipy over every bin of the grid."""
+    edges = log_edges()[FIRST_POSITIVE : FIRST_NONFINITE + 1].numpy()
+    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(np.exp(edges))
+    laws = []
+    for a, b in zip(alpha.tolist(), beta.tolist(), strict=True):
+        law = special.softmax(a * middle - b * middle**2 + np.log(width))
+        laws.append(law)
+    place = torch.searchsorted(torch.from_numpy(edges), binned.lower.contiguous())
+    return torch.from_numpy(np.array(laws)).gather(1, place)
 
 
 def test_the_potential_s_distance_to_its_greatest_is_the_divergence(binned: Binned) -> None:
@@ -150,6 +157,13 @@ def test_pythagoras(binned: Binned) -> None:
     to_fit = divergence(share, log_share, log_fit.gather(1, column_of))
     to_other = divergence(share, log_share, log_other.gather(1, column_of))
     torch.testing.assert_close(to_other, to_fit + inner, rtol=0, atol=1e-9)
+    # The package's own arbitrage gaps are these two.
+    matched_sigma = (2 * theta[:, 1]) ** -0.5
+    matched_mu = matched_sigma**2 * (theta[:, 0] + 1)
+    ours = equilibrium(binned, matched_mu, matched_sigma).arbitrage_gap
+    torch.testing.assert_close(ours, to_fit, rtol=0, atol=1e-9)
+    ours = equilibrium(binned, other_mu, other_sigma).arbitrage_gap
+    torch.testing.assert_close(ours, to_other, rtol=0, atol=1e-9)
 
 
 def test_gap_and_q_do_not_change_under_powers_and_scalings(generator: torch.Generator) -> None:
