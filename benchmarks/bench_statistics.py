@@ -93,7 +93,7 @@ def streams() -> torch.Tensor:
 
 
 def batched(counts: torch.Tensor) -> Answer:
-    """Every family and every distance for all streams at once."""
+    """Every family's gap and Vuong's z, and the lognormal's distances, for all streams at once."""
     binned = occupied_bins(counts)
     moments = log_moments(binned)
     fits = {family.name: fit_family(family, binned, moments) for family in FAMILIES}
@@ -158,15 +158,18 @@ def loop(counts: torch.Tensor, rows: list[int], method: str) -> dict[str, list[f
 
 
 def check(ours: Answer, theirs: dict[str, list[float]], rows: list[int]) -> int:
-    """The number of gaps that both have; they agree, and scipy's optimum is never better."""
-    compared = 0
+    """How many gaps agree, nine in ten at the least; of the rest none is below ours."""
+    agree, number = 0, 0
     for name, values in theirs.items():
         for row, value in zip(rows, values, strict=True):
             if ours.fits[name].status[row] == Status.CONVERGED and value < 1e3:
                 if not ours.gaps[name][row] < value + TOLERANCE:
                     raise AssertionError(f"{name}, stream {row}: {ours.gaps[name][row]}, {value}")
-                compared += abs(ours.gaps[name][row].item() - value) < TOLERANCE
-    return compared
+                agree += abs(ours.gaps[name][row].item() - value) < TOLERANCE
+                number += 1
+    if agree < 0.9 * number:
+        raise AssertionError(f"only {agree} of {number} gaps agree to {TOLERANCE}")
+    return agree
 
 
 def main() -> None:
