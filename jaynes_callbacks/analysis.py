@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from jaynes_callbacks.record import Record, Records, Stream
@@ -69,6 +70,8 @@ def _refusal(tensor: Tensor) -> str:
     """Why a tensor has no magnitudes to count, or nothing."""
     if tensor.is_meta:
         return "on the meta device, without values"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "sparse or nested, without one value per place"
     if not tensor.dtype.is_floating_point:
         return f"of dtype {tensor.dtype}, not real floating-point"
     return ""

@@ -37,11 +37,13 @@ def test_the_error_keeps_rows_whole(generator: torch.Generator) -> None:
 
 def test_what_has_no_magnitudes_says_why() -> None:
     steps, meta = torch.tensor(3), torch.empty(3, 3, device="meta")
-    records = analyse({"steps": steps, "meta": meta, "zeros": torch.zeros(20, 4)})
+    sparse = torch.eye(3).to_sparse()
+    records = analyse({"steps": steps, "meta": meta, "sparse": sparse, "zeros": torch.zeros(20, 4)})
     assert [row.status for row in records] == [
         "of dtype torch.int64, not real floating-point",
         "on the meta device, without values",
-        "no finite non-zero value",
+        "sparse or nested, without one value per place",
+        "no finite non-zero value in float32's range",
     ]
     assert all(math.isnan(row.gap) for row in records)
 

@@ -50,7 +50,8 @@ def gap(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
 
     What the correction leaves comes of the sparse bins of the tails: a true lognormal of σ = 1 has
     a gap of 0.0003, 0.0015, 0.009 and 0.04 at 50,000, 10,000, 2000 and 500 values (means of 300
-    draws), about 20/n.  A gap of few values below that says nothing.
+    draws), about 20/n.  A gap of few values below that says nothing.  Of its size-weighted law,
+    which few large values decide, it leaves 0.006, 0.03 and 0.1 at 37,000, 4000 and 900 values.
 
     Of counts, the correction is −(m − 1 − p)/(2n) with m occupied bins and p parameters; of
     tilted counts the same expansion with the weights' own variances V_k,
@@ -66,11 +67,13 @@ def gap(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
 def gap_standard_error(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
     """Standard error of the gap for independent values: the deviance's spread over √n.
 
-    The fit is stationary, so the parameters' own error does not enter at first order.
+    Of tilted counts n is (Σ_k w_k)²/Σ_k V_k.  The fit is stationary, so the parameters' own error
+    does not enter at first order.
     """
     influence = deviance(binned, fit)
     mean = (binned.share * influence).sum(-1, keepdim=True)
-    return ((binned.share * (influence - mean) ** 2).sum(-1) / binned.total).sqrt()
+    n = binned.total**2 / binned.variances.sum(-1)
+    return ((binned.share * (influence - mean) ** 2).sum(-1) / n).sqrt()
 
 
 def vuong_z(binned: Binned, first: Fit, second: Fit) -> Float64[Tensor, " streams"]:
