@@ -265,6 +265,7 @@ def test_wandb_offline_run_holds_the_figures(
     logger = WandbLogger(save_dir=tmp_path, offline=True, project="test")
     run(FigureSink(), snapshots, RunContext(loggers=(logger,)))
     wandb.finish()
+    wandb.teardown()  # `finish` does not wait until its process has copied the files
     media = tmp_path.glob("wandb/offline-run-*/files/media/images/equilibrium/*.png")
     assert len(list(media)) == 1
 

@@ -209,6 +209,7 @@ def test_wandb_offline_run_has_every_curve_on_the_trainer_s_step(
     logger = WandbLogger(save_dir=tmp_path, offline=True, project="test")
     log(LoggerSink(), snapshots, logger)
     wandb.finish()
+    wandb.teardown()  # `finish` does not wait until its process has closed the file
     rows = wandb_history(tmp_path)
     assert [row["trainer/global_step"] for row in rows] == [0, 10, 20]
     gaps = [row["gap_weight/net.0.weight"] for row in rows]
