@@ -1,6 +1,7 @@
 """Counting: one pass over a tensor, integer work only, into int64 rows of 4096 codes.
 
-`count_` is a `torch.library` custom op, so that compiled models call it without a graph break.
+`count_` and `count_product_` are `torch.library` custom ops, so that compiled models call them
+without a graph break.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from jaynes_callbacks.grid import CODES, codes
 
-__all__ = ["LinearCounts", "count_", "linear_counts", "subsample"]
+__all__ = ["LinearCounts", "count_", "count_product_", "linear_counts", "subsample"]
 
 #: Values converted at once.  Bounds the temporaries of a count; on a CPU they stay in its caches.
 _CPU_SLICE = 1 << 18
@@ -31,6 +32,21 @@ def _(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
     return None
 
 
+@torch.library.custom_op("jaynes_callbacks::count_product_", mutates_args=("counts",))
+def _count_product_op(left: Tensor, right: Tensor, counts: Tensor, row: int, limit: int) -> None:
+    if left.stride() != right.stride():
+        left = torch.empty_like(right, dtype=left.dtype).copy_(left)
+    pairs = zip(_slices(subsample(left, limit)), _slices(subsample(right, limit)), strict=True)
+    for ours, theirs in pairs:
+        product = ours.to(torch.float32) * theirs.to(torch.float32)
+        counts[row] += _bincount(codes(product), CODES).to(counts.device)
+
+
+@_count_product_op.register_fake
+def _(left: Tensor, right: Tensor, counts: Tensor, row: int, limit: int) -> None:
+    return None
+
+
 def count_(values: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize) -> None:
     """Add the magnitudes of `values` to row `row` of `counts`, in place.
 
@@ -45,6 +61,26 @@ def count_(values: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize) -
         TypeError: if `values` is not of a floating-point dtype.
     """
     _count_op(values.detach(), counts, row, limit)
+
+
+def count_product_(
+    left: Tensor, right: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize
+) -> None:
+    """Add the magnitudes of ``left * right``, which is never held whole, to row `row` of `counts`.
+
+    The products are taken in float32, whatever the factors' precision.
+
+    Args:
+        left: real floating-point tensor.
+        right: another of the same shape, in any strides.
+        counts: int64 ``[streams, 4096]`` to add to.
+        row: the stream's row.
+        limit: most products to count, see `subsample`; all by default.
+
+    Raises:
+        TypeError: if the factors are not of a floating-point dtype.
+    """
+    _count_product_op(left.detach(), right.detach(), counts, row, limit)
 
 
 def _bincount(index: Tensor, size: int) -> Tensor:

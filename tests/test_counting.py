@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from jaynes_callbacks.counting import count_, linear_counts, subsample
+from jaynes_callbacks.counting import count_, count_product_, linear_counts, subsample
 from jaynes_callbacks.grid import CODES, edges
 
 
@@ -30,6 +30,16 @@ def test_equal_to_numpy_over_the_same_edges(dtype: torch.dtype, generator: torch
     values = torch.randn(300_000, generator=generator).exp().to(dtype).to(torch.float32)
     values[::7] = 0
     assert torch.equal(_counted(values.to(dtype))[:4080], _counted_by_numpy(values))
+
+
+def test_products_are_counted_as_if_they_were_held(generator: torch.Generator) -> None:
+    left = torch.randn(600, 700, generator=generator)
+    right = torch.randn(700, 600, generator=generator).t()
+    counts = torch.zeros(2, CODES, dtype=torch.int64)
+    count_product_(left, right, counts, 1)
+    assert torch.equal(counts[1], _counted(left * right))
+    assert counts[0].sum() == 0
+    torch.library.opcheck(torch.ops.jaynes_callbacks.count_product_, (left, right, counts, 0, 1000))
 
 
 def test_nothing_is_dropped() -> None:
