@@ -15,9 +15,11 @@ from jaynes_callbacks.table import html_table, text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Kind", "Record", "Records", "Stream"]
+__all__ = ["Kind", "Record", "Records", "Stream", "Variable"]
 
 Kind = Literal["weight", "iota"]
+#: What a stream's values are: weights, a neuron's output, or its iota Z = z·y itself.
+Variable = Literal["w", "y", "z*y"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Stream:
             of one activation within a forward.
         shape: of the parameter, or of one call's output without its batch dimension.
         aliases: other names of the same tied parameter.
+        variable: ``w`` of weights; of iota ``y`` where Z = y² (ReLU), else ``z*y``.
     """
 
     kind: Kind
     name: str
     shape: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
+    variable: Variable = "w"
 
 
 def _column(unit: str, meaning: str, default: Any = np.nan) -> Any:
@@ -67,6 +71,7 @@ class Record:
     epoch: int = _column("epochs", "when", 0)
     kind: Kind = _column("", "weight or iota", "weight")
     name: str = _column("", "the stream", "")
+    variable: Variable = _column("", "w, y (ReLU, whose Z is y²) or z*y: what was counted", "w")
     shape: tuple[int, ...] = _column("", "of the parameter, or of one sample's activation", ())
     n: int = _column("values", "finite, non-zero", 0)
     zeros: int = _column("values", "exact zeros and magnitudes below 2**-130", 0)

@@ -72,6 +72,7 @@ def summarise(
             epoch=epoch,
             kind=stream.kind,
             name=stream.name,
+            variable=stream.variable,
             shape=stream.shape,
             n=totals[0][row],
             zeros=totals[1][row],
@@ -103,7 +104,9 @@ def recompute(records: Iterable[Record]) -> Records:
         if row.kind == "weight":
             tally.linear[index] = torch.from_numpy(row.paper_counts)
             tally.maximum[index], tally.errors[index] = row.max, row.gap_se
-    again = summarise([Stream(row.kind, row.name, row.shape) for row in rows], tally)
+    again = summarise(
+        [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows], tally
+    )
     return Records(
         new.replace(
             run=old.run, step=old.step, epoch=old.epoch, moved=old.moved, verdict=old.verdict

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from jaynes_callbacks.histogram import MagnitudeHistogram
-from jaynes_callbacks.record import Stream
+from jaynes_callbacks.record import Stream, Variable
 from jaynes_callbacks.sources.selection import Skipped
 
 __all__ = ["NO_ROW", "Ledger"]
@@ -48,19 +48,20 @@ class Ledger:
         """What this rank has counted since the last collection."""
         return self.table[: len(self.streams)]
 
-    def row(self, name: str, shape: tuple[int, ...]) -> int:
+    def row(self, name: str, shape: tuple[int, ...], variable: Variable) -> int:
         """The row of a stream, given at its first appearance; `NO_ROW` if it is not admitted."""
         if name not in self._rows:
             if self._admits(name):
-                self._add(Stream("iota", name, shape))
+                self._add(Stream("iota", name, shape, (), variable))
             else:
                 self.skip(name, "excluded by pattern")
         return self._rows[name]
 
     def skip(self, name: str, reason: str) -> None:
-        """Give a stream no row."""
-        self._rows[name] = NO_ROW
-        self.skipped.append(Skipped(name, reason))
+        """Give a stream no row; said once."""
+        if name not in self._rows:
+            self._rows[name] = NO_ROW
+            self.skipped.append(Skipped(name, reason))
 
     def reserve(self, rows: int, device: torch.device) -> None:
         """Have at least so many rows, on this device; what was counted is kept."""

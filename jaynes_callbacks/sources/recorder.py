@@ -155,7 +155,7 @@ class Recorder:
             return ""
         if not self._collected:
             return "activations appear with the first forward that is counted"
-        return "no ReLU was applied in a counted forward: weights only"
+        return "no activation function was applied in a counted forward: weights only"
 
     # Recording ------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple, get_args
 
 from jaynes_callbacks.record import Kind, Stream
+from jaynes_callbacks.sources.functions import FUNCTIONS
 
 __all__ = ["Coverage", "Selection", "Skipped", "shorten"]
 
@@ -124,7 +125,8 @@ class Selection:
         """
         modules = list(modules)
         known = [*parameters, *modules]
-        sites = [f"{module}.relu".lstrip(".") for module in ["", *modules]]
+        functions = set(FUNCTIONS.values())
+        sites = [f"{m}.{function}".lstrip(".") for m in ["", *modules] for function in functions]
         for argument, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
                 # Calls are numbered (#1) only as they happen.

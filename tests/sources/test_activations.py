@@ -200,8 +200,74 @@ def test_a_failure_to_count_is_said_once_and_spares_the_forward(
     assert len(said) == 1
 
 
+class Residual(nn.Module):
+    """A ResNet's basic block: one in-place module, applied twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(out)) + x)
+
+
+def test_residual_blocks_in_channels_last(generator: torch.Generator) -> None:
+    x = torch.randn(2, 4, 6, 6, generator=generator)
+    model = nn.Sequential(Residual(), Residual()).to(memory_format=torch.channels_last)
+    expected = [Residual.forward(model[0], x)]
+    expected.append(Residual.forward(model[1], expected[0].clone()))
+    watch = _watched(model, x)
+    names = [stream.name for stream in watch.ledger.streams]
+    assert names == ["0.relu", "0.relu#1", "1.relu", "1.relu#1"]
+    assert [stream.shape for stream in watch.ledger.streams] == [(4, 6, 6)] * 4
+    for row, out in zip((1, 3), expected, strict=True):
+        assert torch.equal(watch.ledger.counts[row], _counted(out))
+
+
+class Choosing(nn.Module):
+    """Takes its activation from a list, by what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choices = nn.ModuleDict({"pos": nn.Sequential(nn.GELU()), "neg": nn.Tanh()})
+        self.hidden = [nn.SiLU()]  # no submodule as far as PyTorch knows
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.choices["pos" if x.sum() > 0 else "neg"](x)
+        return self.hidden[0](x)
+
+
+def test_branches_and_modules_held_in_a_plain_list() -> None:
+    model = nn.Sequential(Choosing())
+    watch = ActivationWatch(model, _everything, 1 << 30)
+    watch.attach()
+    for sign in (1, -1, -1):
+        watch.open()
+        model(sign * torch.ones(5, 8))
+        watch.close()
+    watch.detach()
+    names = [stream.name for stream in watch.ledger.streams]
+    assert names == ["0.choices.pos.0", "0.silu", "0.choices.neg"]
+    assert watch.ledger.counts.sum(-1).tolist() == [40, 120, 80]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_encoder_layer_s_fused_path_hides_nothing(activation: str, training: bool) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, activation=activation, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).train(training)
+    with torch.no_grad():
+        watch = _watched(model, torch.randn(3, 5, 16))
+    names = [stream.name for stream in watch.ledger.streams]
+    assert names == [f"layers.0.{activation}", f"layers.1.{activation}"]
+    assert watch.ledger.counts.sum(-1).tolist() == [3 * 5 * 32] * 2
+
+
 class Deep(nn.Module):
-    """Nested, reused, in-place and functional ReLUs."""
+    """Nested, reused, in-place and functional activations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +277,8 @@ class Deep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
-        return self.last(x + 1).relu()
+        x = functional.silu(self.last(x + 1).relu() - 0.5, inplace=True)
+        return functional.gelu(x).tanh() + functional.leaky_relu(x)
 
 
 @pytest.mark.parametrize("compiled_first", [False, True])
@@ -235,7 +302,7 @@ def test_compiled_models_give_the_same_counts(
         compiled(x)
     watch.detach()
     assert [s.name for s in watch.ledger.streams] == [s.name for s in eager.ledger.streams]
-    assert len(watch.ledger.streams) == 14
+    assert len(watch.ledger.streams) == 18
     assert torch.equal(watch.ledger.counts, 4 * eager.ledger.counts)
     # One graph with the watch, one without.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2

@@ -212,7 +212,7 @@ def test_a_model_that_is_just_small_is_no_error() -> None:
     with Recorder(model) as recorder:
         model(torch.randn(2, 3))
         assert len(recorder.snapshot()) == 0
-        assert "watching nothing; no ReLU was applied" in str(recorder.coverage)
+        assert "watching nothing; no activation function was applied" in str(recorder.coverage)
 
 
 def test_a_start_of_another_shape_or_none_is_not_compared(model: nn.Sequential) -> None:
