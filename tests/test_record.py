@@ -10,10 +10,10 @@ from jaynes_callbacks.record import Record, Records
 #: The public order of the columns; changing it breaks every dataset on disk.
 COLUMNS = (
     "run step epoch kind name variable shape n zeros nonfinite max rms log_mean log_std "
-    "log_std_tilted log_skew log_kurtosis mu sigma gap gap_se gap_tilted gap_censored q gap_uniform "
-    "gap_exponential best_family vuong_z_uniform tv ks w1 n_star alpha beta utility_std potential "
-    "entropy paper_r2 paper_mu paper_sigma paper_amplitude paper_r2_gaussian moved verdict status "
-    "codes counts paper_counts"
+    "log_std_tilted log_skew log_kurtosis mu sigma gap gap_se gap_tilted gap_censored q "
+    "gap_uniform gap_exponential best_family vuong_z_uniform tv ks w1 n_star alpha beta "
+    "utility_std potential entropy paper_r2 paper_mu paper_sigma paper_amplitude paper_r2_gaussian "
+    "moved verdict status codes counts paper_counts"
 ).split()
 
 
