@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from jaynes_callbacks.record import Record, Records, Stream
 from jaynes_callbacks.summary import summarise
-from jaynes_callbacks.tally import tally_of_tensors
+from jaynes_callbacks.tally import reason_not_to_count, tally_of_tensors
 
 __all__ = ["analyse"]
 
@@ -39,7 +38,9 @@ def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
     """
     named = {"tensor": tensors} if isinstance(tensors, Tensor) else tensors
     _check(named)
-    refused = {name: reason for name, tensor in named.items() if (reason := _refusal(tensor))}
+    refused = {
+        name: reason for name, tensor in named.items() if (reason := reason_not_to_count(tensor))
+    }
     if refused and isinstance(tensors, Tensor):
         raise TypeError(
             f"magnitudes are taken of a real floating-point tensor that holds values, got one "
@@ -64,17 +65,6 @@ def _check(named: Mapping[str, Tensor]) -> None:
                 f"expected a tensor under every name, got {type(tensor).__name__} under {name!r}; "
                 "for an array use torch.from_numpy"
             )
-
-
-def _refusal(tensor: Tensor) -> str:
-    """Why a tensor has no magnitudes to count, or nothing."""
-    if tensor.is_meta:
-        return "on the meta device, without values"
-    if tensor.is_nested or tensor.layout is not torch.strided:
-        return "sparse or nested, without one value per place"
-    if not tensor.dtype.is_floating_point:
-        return f"of dtype {tensor.dtype}, not real floating-point"
-    return ""
 
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:

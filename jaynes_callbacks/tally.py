@@ -11,7 +11,7 @@ from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.statistics import clustered_standard_errors
 
-__all__ = ["PAPER_BINS", "Tally", "tally_of_counts", "tally_of_tensors"]
+__all__ = ["PAPER_BINS", "Tally", "reason_not_to_count", "tally_of_counts", "tally_of_tensors"]
 
 #: Equal bins of the paper's protocol for weights; the paper does not state its own.
 PAPER_BINS = 100
@@ -39,11 +39,23 @@ class Tally(NamedTuple):
         return Tally(*(torch.cat([ours, theirs.to(ours.device)]) for ours, theirs in pairs))
 
 
+def reason_not_to_count(tensor: Tensor) -> str:
+    """Why a tensor has no magnitudes to count; empty if it has."""
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "sparse or nested, without one value per place"
+    if not tensor.dtype.is_floating_point:
+        return f"of dtype {tensor.dtype}, not real floating-point"
+    return ""
+
+
 def tally_of_tensors(tensors: Sequence[Tensor]) -> Tally:
     """Count every tensor as it is now, on the first one's device.
 
     Args:
-        tensors: real floating-point tensors; the rows of each are clusters.
+        tensors: real floating-point tensors; the rows of each are clusters.  A sequence may make
+            each of them when it is asked for: none is kept.
     """
     device = tensors[0].device if tensors else torch.device("cpu")
     tally = tally_of_counts(torch.zeros(len(tensors), CODES, dtype=torch.int64, device=device))

@@ -1,6 +1,9 @@
 """The weights of a model: which parameters are streams, and how far they have moved."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -8,9 +11,11 @@ from torch import Tensor, nn
 
 from jaynes_callbacks.counting import subsample
 from jaynes_callbacks.record import Stream
+from jaynes_callbacks.sources.effective import effective_weights
 from jaynes_callbacks.sources.selection import Selection, Skipped
+from jaynes_callbacks.tally import reason_not_to_count
 
-__all__ = ["WeightStream", "find_weights", "relative_distance", "sample"]
+__all__ = ["Values", "WeightStream", "find_weights", "relative_distance", "sample"]
 
 #: Values kept of each stream's first state, for the distance moved: 16 KiB.
 _SAMPLE = 4096
@@ -18,45 +23,95 @@ _SAMPLE = 4096
 
 @dataclass(frozen=True)
 class WeightStream:
-    """A stream and the parameter that it watches."""
+    """A stream and the weight that it watches.
+
+    Attributes:
+        stream: as it stands in the records.
+        value: the weight as it is now.
+    """
 
     stream: Stream
-    parameter: nn.Parameter
+    value: Callable[[], Tensor]
+
+
+class Values(Sequence[Tensor]):
+    """The weights of some streams as they are now, each made when it is asked for."""
+
+    def __init__(self, weights: Sequence[WeightStream]) -> None:
+        self._weights = weights
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Values": ...
+    def __getitem__(self, index: "int | slice") -> "Tensor | Values":
+        if isinstance(index, slice):
+            return Values(self._weights[index])
+        return self._weights[index].value()
 
 
 def find_weights(
     model: nn.Module, selection: Selection
 ) -> tuple[list[WeightStream], list[Skipped]]:
-    """Every parameter with two or more dimensions, tied ones once, and what is left out and why."""
+    """Every weight with two or more dimensions, tied ones once, and what is left out and why.
+
+    A weight that a module computes from parameters stands in the place of these.
+    """
     found: dict[int, WeightStream] = {}
     skipped: list[Skipped] = []
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in found:
-            first = found[id(parameter)]
+    for name, key, value in _weights_of(model):
+        weight = value()
+        if key in found:
+            first = found[key]
             aliases = (*first.stream.aliases, name)
-            found[id(parameter)] = replace(first, stream=replace(first.stream, aliases=aliases))
-        elif reason := _reason_to_skip(name, parameter, selection):
+            found[key] = replace(first, stream=replace(first.stream, aliases=aliases))
+        elif reason := _reason_to_skip(name, weight, selection):
             skipped.append(Skipped(name, reason))
         else:
-            stream = Stream("weight", name, tuple(parameter.shape))
-            found[id(parameter)] = WeightStream(stream, parameter)
-    return list(found.values()), skipped
+            found[key] = WeightStream(Stream("weight", name, tuple(weight.shape)), value)
+    return list(found.values()), skipped + _packed(model)
 
 
-def _reason_to_skip(name: str, parameter: nn.Parameter, selection: Selection) -> str:
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
+def _weights_of(model: nn.Module) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:
+    """Name, identity and value of every weight; one that is computed where its parameters are."""
+    computed = {name: weight for weight in effective_weights(model) for name in weight.parameters}
+    given: set[str] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name not in computed:
+            yield name, id(parameter), partial(_itself, parameter)
+        elif computed[name].name not in given:
+            given.add(computed[name].name)
+            yield computed[name].name, id(parameter), computed[name].value
+
+
+def _itself(parameter: nn.Parameter) -> Tensor:
+    return parameter
+
+
+def _reason_to_skip(name: str, weight: Tensor, selection: Selection) -> str:
+    if isinstance(weight, nn.parameter.UninitializedParameter):
         return "not initialised yet (lazy)"
-    if parameter.dim() < 2:
+    if weight.dim() < 2:
         return "fewer than 2 dimensions"
     if not selection.admits(name):
         return "excluded by pattern"
-    if parameter.is_meta:
-        return "on the meta device, without values"
-    if not parameter.dtype.is_floating_point:
-        return f"not floating-point ({parameter.dtype})"
-    if parameter.numel() < max(1, selection.min_size):
+    if reason := reason_not_to_count(weight):
+        return reason
+    if weight.numel() < max(1, selection.min_size):
         return f"fewer than min_size={max(1, selection.min_size)} elements"
     return ""
+
+
+def _packed(model: nn.Module) -> list[Skipped]:
+    """Quantised modules, whose weights are no parameters any more."""
+    return [
+        Skipped(name, "quantised: its weights are packed integers")
+        for name, module in model.named_modules()
+        if hasattr(module, "_packed_params")
+    ]
 
 
 def sample(weight: WeightStream) -> Float[Tensor, " values"]:
@@ -65,7 +120,7 @@ def sample(weight: WeightStream) -> Float[Tensor, " values"]:
     ‖w − w₀‖/‖w₀‖ over 4096 values has a standard error of about 1 % of itself, and is exactly zero
     where nothing moved.
     """
-    return subsample(weight.parameter.detach(), _SAMPLE).reshape(-1).to(torch.float32, copy=True)
+    return subsample(weight.value().detach(), _SAMPLE).reshape(-1).to(torch.float32, copy=True)
 
 
 def relative_distance(

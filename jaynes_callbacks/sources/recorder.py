@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
 from jaynes_callbacks.sources.parameters import (
+    Values,
     WeightStream,
     find_weights,
     relative_distance,
@@ -28,6 +29,14 @@ __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 MIN_SIZE = 64
 #: Most values counted of one activation call.
 IOTA_VALUES_PER_CALL = 1 << 18
+
+
+class _Weights(NamedTuple):
+    """The weights at one moment: what was counted of each, and how far it has moved."""
+
+    streams: list[Stream]
+    tally: Tally
+    moved: list[float]
 
 
 class Recorder:
@@ -82,9 +91,10 @@ class Recorder:
         self._weights: list[WeightStream] = []
         self._skipped: list[Skipped] = []
         self._first: dict[str, Tensor] = {}
-        self._held: tuple[Tally, list[float]] | None = None
+        self._held: _Weights | None = None
         self._listened = False
         self._collected = False
+        self._resumed = False
 
     # Attaching ------------------------------------------------------------------------------
 
@@ -105,14 +115,11 @@ class Recorder:
         """Find the streams; activations are counted between `open` and `close`."""
         parameters = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
         self.selection.check(parameters, [name for name, _ in self.model.named_modules()])
-        if "weight" in self.selection.kinds:
-            self._weights, self._skipped = find_weights(self.model, self.selection)
-            if not self._weights:
-                self._refuse_if_meant()
+        self._find_weights()
+        if "weight" in self.selection.kinds and not self._weights:
+            self._refuse_if_meant()
         if "iota" in self.selection.kinds:
             self._watch.attach()
-        if not self._first:
-            self._first = {weight.stream.name: sample(weight) for weight in self._weights}
 
     def detach(self) -> None:
         """Take every hook off."""
@@ -165,8 +172,8 @@ class Recorder:
         For a training loop whose first forward, and so the first snapshot, cannot be told from its
         first update.
         """
-        self._first = {weight.stream.name: sample(weight) for weight in self._weights}
-        self._held = self._tally(), self._moved()
+        self._first = {}
+        self._held = self._weigh()
 
     def snapshot(self, step: int = 0, epoch: int = 0) -> Records:
         """Records of the weights as they are and of the activations since the last snapshot.
@@ -182,12 +189,11 @@ class Recorder:
             return self._snapshot(step, epoch)
 
     def _snapshot(self, step: int, epoch: int) -> Records:
-        weights, moved = self._held or (self._tally(), self._moved())
-        self._held = None
+        weights, self._held = self._held or self._weigh(), None
         seen, counts = self._collect()
-        streams = [*(weight.stream for weight in self._weights), *seen]
-        tally = weights.joined(tally_of_counts(counts))
-        moved = moved + [math.nan] * (len(streams) - len(moved))
+        streams = [*weights.streams, *seen]
+        tally = weights.tally.joined(tally_of_counts(counts))
+        moved = weights.moved + [math.nan] * len(seen)
         start = self.start.by_stream()
         records = summarise(
             streams, tally, run=self.run, step=step, epoch=epoch, moved=moved, start=start
@@ -211,8 +217,19 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def _tally(self) -> Tally:
-        return tally_of_tensors([weight.parameter for weight in self._weights])
+    def _find_weights(self) -> None:
+        """Anew for every record: weights may be made late (lazy), or be exchanged."""
+        if "weight" not in self.selection.kinds:
+            return
+        self._weights, self._skipped = find_weights(self.model, self.selection)
+        if not self._resumed:
+            new = [weight for weight in self._weights if weight.stream.name not in self._first]
+            self._first |= {weight.stream.name: sample(weight) for weight in new}
+
+    def _weigh(self) -> _Weights:
+        self._find_weights()
+        streams = [weight.stream for weight in self._weights]
+        return _Weights(streams, tally_of_tensors(Values(self._weights)), self._moved())
 
     def _moved(self) -> list[float]:
         """‖w − w₀‖/‖w₀‖ of every weight, one copy to the host for all; nan where w₀ is unknown."""
@@ -236,7 +253,7 @@ class Recorder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.start = Records(unpack(row) for row in state["start"])
-        self._first = dict(state["first"])
+        self._first, self._resumed = dict(state["first"]), True
 
     def _refuse_if_meant(self) -> None:
         """No weight is left: an error where arguments did it, not where the model is just small."""

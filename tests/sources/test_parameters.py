@@ -76,7 +76,24 @@ def test_what_is_skipped_says_why(model: nn.Module, selection: Selection, reason
 def test_integer_parameters_are_skipped() -> None:
     model = nn.Module()
     model.table = nn.Parameter(torch.zeros(3, 3, dtype=torch.int8), requires_grad=False)
-    assert find_weights(model, _selection())[1] == [("table", "not floating-point (torch.int8)")]
+    assert find_weights(model, _selection())[1] == [
+        ("table", "of dtype torch.int8, not real floating-point")
+    ]
+
+
+def test_quantised_modules_say_so() -> None:
+    model = nn.Sequential(nn.Module(), nn.Linear(8, 8))
+    model[0]._packed_params = object()
+    weights, skipped = find_weights(model, _selection())
+    assert _names(weights) == ["1.weight"]
+    assert ("0", "quantised: its weights are packed integers") in skipped
+
+
+def test_adapters_are_small_but_watched() -> None:
+    model = nn.ModuleDict({"base": nn.Linear(64, 64), "lora_A": nn.Linear(64, 4, bias=False)})
+    model["base"].requires_grad_(False)
+    weights, _ = find_weights(model, Selection.of("weight", "*", (), 64))
+    assert _names(weights) == ["base.weight", "lora_A.weight"]
 
 
 def test_the_sample_is_a_copy_and_bounded() -> None:
@@ -84,5 +101,5 @@ def test_the_sample_is_a_copy_and_bounded() -> None:
     before = sample(weight)
     assert 2048 < before.numel() <= 4096
     with torch.no_grad():
-        weight.parameter.add_(1)
+        weight.value().add_(1)
     assert torch.allclose(sample(weight) - before, torch.ones(()))
