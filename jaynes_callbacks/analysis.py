@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from jaynes_callbacks.record import Record, Records, Stream
-from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.summary import Moment, summarise
 from jaynes_callbacks.tally import reason_not_to_count, tally_of_tensors
 
 __all__ = ["analyse"]
@@ -69,6 +69,6 @@ def _check(named: Mapping[str, Tensor]) -> None:
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:
     streams = [Stream("weight", name, tuple(tensor.shape)) for name, tensor in named.items()]
-    records = summarise(streams, tally_of_tensors(list(named.values())))
+    (records,) = summarise([Moment(streams, tally_of_tensors(list(named.values())))])
     # A verdict compares two moments of a training run; here is but one.
     return {row.name: row.replace(verdict="") for row in records}

@@ -1,9 +1,11 @@
 """Figures to records: finished rows on the host, judged; and again, from what was saved."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import islice
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -17,45 +19,72 @@ from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Status
 from jaynes_callbacks.tally import Tally, tally_of_counts
 from jaynes_callbacks.verdict import NEAR, rival_gaps, verdict
 
-__all__ = [
-    "aggregates",
-    "counts_of",
-    "recompute",
-    "summarise",
-]
+__all__ = ["Moment", "aggregates", "counts_of", "recompute", "summarise"]
 
 _PARAMETERS = {family.name: len(family.parameters) for family in FAMILIES}
 
 
-def summarise(
-    streams: Sequence[Stream],
-    tally: Tally,
-    *,
-    run: str = "",
-    step: int = 0,
-    epoch: int = 0,
-    moved: Sequence[float] | None = None,
-    start: Mapping[tuple[str, str], Record] | None = None,
-) -> Records:
-    """Finished rows of one snapshot.
+class Moment(NamedTuple):
+    """What was counted of some streams at one moment of a run.
 
-    Everything is computed on the device of the counts; one stacked copy brings the figures to the
-    host, another the counts.
-
-    Args:
-        streams: what was counted, in the order of the tally's rows.
+    Attributes:
+        streams: in the order of the tally's rows.
         tally: the counts.
+        moved: ‖w − w₀‖/‖w₀‖ of each stream; empty if nothing is known of that.
         run: name of the run.
         step: optimizer step.
         epoch: epoch.
-        moved: ‖w − w₀‖/‖w₀‖ of each stream.
+    """
+
+    streams: Sequence[Stream]
+    tally: Tally
+    moved: Sequence[float] = ()
+    run: str = ""
+    step: int = 0
+    epoch: int = 0
+
+
+def summarise(
+    moments: Sequence[Moment], start: Mapping[tuple[str, str], Record] | None = None
+) -> list[Records]:
+    """Finished rows of some moments, in their order.
+
+    Everything is computed on the device of the counts, for all moments at once: a fit of a few
+    streams costs no less than one of a hundred.  One stacked copy brings the figures to the host,
+    another the counts.
+
+    Args:
+        moments: what was counted.
         start: first record of each stream, for the verdict; streams without one start here.
 
     Returns:
-        One record per stream.
+        For each moment, one record per stream.
     """
+    streams = [stream for moment in moments for stream in moment.streams]
     if not streams:
-        return Records()
+        return [Records() for _ in moments]
+    tally = reduce(Tally.joined, (moment.tally for moment in moments))
+    rows = iter(_rows(streams, tally))
+    first = dict(start or {})
+    finished = []
+    for moment in moments:
+        records = Records(_of_moment(moment, rows, first))
+        first = {**records.by_stream(), **first}
+        finished.append(records)
+    return finished
+
+
+def _of_moment(
+    moment: Moment, rows: Iterator[Record], start: Mapping[tuple[str, str], Record]
+) -> Iterator[Record]:
+    moved = moment.moved or [math.nan] * len(moment.streams)
+    for distance, row in zip(moved, islice(rows, len(moment.streams)), strict=True):
+        record = row.replace(run=moment.run, step=moment.step, epoch=moment.epoch, moved=distance)
+        yield record.replace(verdict=verdict(start.get(record.key, record), record))
+
+
+def _rows(streams: Sequence[Stream], tally: Tally) -> list[Record]:
+    """One record per stream, of no moment yet."""
     measured = measure(tally, [stream.kind for stream in streams])
     figures, gaps, vuong = (_to_host(columns) for columns in measured[:3])
     statuses = _to_host(measured.statuses)
@@ -67,9 +96,6 @@ def summarise(
         codes = counts[row].nonzero()[0]
         columns: dict[str, Any] = _row(figures, row)
         record = Record(
-            run=run,
-            step=step,
-            epoch=epoch,
             kind=stream.kind,
             name=stream.name,
             variable=stream.variable,
@@ -79,15 +105,14 @@ def summarise(
             nonfinite=totals[2][row],
             rival_gaps=_row(gaps, row),
             vuong_z=_row(vuong, row),
-            moved=math.nan if moved is None else moved[row],
             status=_reasons(_row(statuses, row)),
             codes=codes,
             counts=counts[row][codes],
             paper_counts=linear[row] if stream.kind == "weight" else linear[row][:0],
             **columns,
         )
-        rows.append(_judged(record, start or {}))
-    return Records(rows)
+        rows.append(record.replace(best_family=_best_family(record)))
+    return rows
 
 
 def recompute(records: Iterable[Record]) -> Records:
@@ -104,14 +129,12 @@ def recompute(records: Iterable[Record]) -> Records:
         if row.kind == "weight":
             tally.linear[index] = torch.from_numpy(row.paper_counts)
             tally.maximum[index], tally.errors[index] = row.max, row.gap_se
-    again = summarise(
-        [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows], tally
-    )
+    streams = [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows]
     return Records(
         new.replace(
             run=old.run, step=old.step, epoch=old.epoch, moved=old.moved, verdict=old.verdict
         )
-        for new, old in zip(again, rows, strict=True)
+        for new, old in zip(_rows(streams, tally), rows, strict=True)
     )
 
 
@@ -168,11 +191,6 @@ def _is_nan(name: str, status: int) -> bool:
     """Whether a fit has no numbers; at a bound a family has some, the paper's curves have none."""
     curve = name in (PAPER, GAUSSIAN)
     return status != Status.CONVERGED and (curve or status != Status.AT_BOUND)
-
-
-def _judged(record: Record, start: Mapping[tuple[str, str], Record]) -> Record:
-    judged = verdict(start.get(record.key, record), record)
-    return record.replace(best_family=_best_family(record), verdict=judged)
 
 
 def _best_family(record: Record) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.record import Record, Records, Stream
-from jaynes_callbacks.summary import aggregates, counts_of, recompute, summarise
+from jaynes_callbacks.summary import Moment, aggregates, counts_of, recompute, summarise
 from jaynes_callbacks.tally import tally_of_counts, tally_of_tensors
 
 SIZE = 50_000
@@ -28,7 +28,8 @@ def samples() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def records(samples: dict[str, torch.Tensor]) -> Records:
     streams = [Stream("weight", name, (SIZE, 1)) for name in samples]
-    return summarise(streams, tally_of_tensors(list(samples.values())), run="r", step=3, epoch=1)
+    tally = tally_of_tensors(list(samples.values()))
+    return summarise([Moment(streams, tally, run="r", step=3, epoch=1)])[0]
 
 
 def test_the_true_family_is_best_though_a_larger_one_contains_it(records: Records) -> None:
@@ -60,10 +61,36 @@ def test_the_same_records_come_from_the_saved_counts(records: Records) -> None:
 
 def test_the_verdict_is_on_the_start_that_was_given(samples: dict[str, torch.Tensor]) -> None:
     stream = [Stream("weight", "w", (SIZE, 1))]
-    begin = summarise(stream, tally_of_tensors([samples["uniform"]]))
+    first = Moment(stream, tally_of_tensors([samples["uniform"]]))
+    last = Moment(stream, tally_of_tensors([samples["lognormal"]]), step=7)
+    (begin,) = summarise([first])
     assert begin[0].verdict == "not emerging"
-    end = summarise(stream, tally_of_tensors([samples["lognormal"]]), start=begin.by_stream())
+    (end,) = summarise([last], begin.by_stream())
     assert end[0].verdict == "emerged"
+    # Or both at once: the first moment of a stream is its start.
+    begin_again, end_again = summarise([first, last])
+    assert [begin_again[0].verdict, end_again[0].verdict] == ["not emerging", "emerged"]
+    assert [begin_again[0].step, end_again[0].step] == [0, 7]
+
+
+def test_moments_may_hold_different_streams(samples: dict[str, torch.Tensor]) -> None:
+    names = [["uniform"], [], ["lognormal", "exponential"]]
+    moments = [
+        Moment(
+            [Stream("weight", name, (SIZE, 1)) for name in some],
+            tally_of_tensors([samples[name] for name in some]),
+            step=step,
+            moved=[0.1 * step] * len(some),
+        )
+        for step, some in enumerate(names)
+    ]
+    finished = summarise(moments)
+    assert [[record.name for record in records] for records in finished] == names
+    assert [[record.moved for record in records] for records in finished] == [[0], [], [0.2, 0.2]]
+    alone = summarise(moments[2:])[0]
+    assert [record.gap for record in finished[2]] == pytest.approx(
+        [record.gap for record in alone], rel=1e-12
+    )
 
 
 def test_aggregates_of_each_kind() -> None:
@@ -82,4 +109,5 @@ def test_aggregates_of_each_kind() -> None:
 
 def test_no_streams_are_no_records() -> None:
     nothing = tally_of_counts(torch.zeros(0, CODES, dtype=torch.int64))
-    assert len(summarise([], nothing)) == 0
+    assert [len(records) for records in summarise([Moment([], nothing)])] == [0]
+    assert summarise([]) == []

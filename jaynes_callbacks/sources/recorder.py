@@ -20,7 +20,7 @@ from jaynes_callbacks.sources.parameters import (
 )
 from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped, shorten
 from jaynes_callbacks.sources.state import pack, unpack
-from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.summary import Moment, summarise
 from jaynes_callbacks.tally import Tally, tally_of_counts, tally_of_tensors
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
@@ -185,21 +185,42 @@ class Recorder:
             step: optimizer step, as it shall stand in the records.
             epoch: epoch, likewise.
         """
-        with self._watch.paused():
-            return self._snapshot(step, epoch)
+        return self.summarise([self.count(step, epoch)])[0]
 
-    def _snapshot(self, step: int, epoch: int) -> Records:
-        weights, self._held = self._held or self._weigh(), None
-        seen, counts = self._collect()
-        streams = [*weights.streams, *seen]
-        tally = weights.tally.joined(tally_of_counts(counts))
-        moved = weights.moved + [math.nan] * len(seen)
-        start = self.start.by_stream()
-        records = summarise(
-            streams, tally, run=self.run, step=step, epoch=epoch, moved=moved, start=start
+    def count(self, step: int = 0, epoch: int = 0) -> Moment:
+        """What a snapshot would be made of; `summarise` makes the records of many at once.
+
+        Under `torch.distributed` the counts of activations are summed over ranks, so every rank
+        must call this.
+
+        Args:
+            step: optimizer step, as it shall stand in the records.
+            epoch: epoch, likewise.
+        """
+        with self._watch.paused():
+            weights, self._held = self._held or self._weigh(), None
+            seen, counts = self._collect()
+        return Moment(
+            [*weights.streams, *seen],
+            weights.tally.joined(tally_of_counts(counts)),
+            weights.moved + [math.nan] * len(seen),
+            self.run,
+            step,
+            epoch,
         )
-        self.start += Records(record for record in records if record.key not in start)
-        return records
+
+    def summarise(self, moments: Sequence[Moment]) -> list[Records]:
+        """The records of some moments, in their order; the first of a stream is its start.
+
+        Args:
+            moments: from `count`, in the order in which they were counted.
+        """
+        with self._watch.paused():
+            finished = summarise(moments, self.start.by_stream())
+        for records in finished:
+            known = self.start.by_stream()
+            self.start += Records(record for record in records if record.key not in known)
+        return finished
 
     def _collect(self) -> tuple[list[Stream], Tensor]:
         if self._listened and not self._collected:

@@ -19,7 +19,7 @@ from jaynes_callbacks.statistics import (
     log_moments,
     occupied_bins,
 )
-from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.summary import Moment, summarise
 from jaynes_callbacks.tally import Tally, tally_of_counts
 
 LAST = FIRST_NONFINITE - 1
@@ -80,7 +80,7 @@ def _tally(counts: Tensor, kind: str) -> Tally:
 
 def _records(counts: Tensor, kind: Any) -> list[Record]:
     streams = [Stream(kind, str(row), (4, 4)) for row in range(len(counts))]
-    return list(summarise(streams, _tally(counts, kind)))
+    return list(summarise([Moment(streams, _tally(counts, kind))])[0])
 
 
 #: Columns and whose status explains them; all others are the lognormal's, or of the counts.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.record import Record, Records, Stream
-from jaynes_callbacks.summary import summarise
+from jaynes_callbacks.summary import Moment, summarise
 from jaynes_callbacks.tally import tally_of_counts, tally_of_tensors
 
 Measure = Callable[..., Records]
@@ -27,7 +27,8 @@ def measure(
     streams += [Stream("iota", name) for name in iota]
     of_iota = tally_of_counts(tally_of_tensors(list(iota.values())).counts)
     tally = tally_of_tensors(list(weights.values())).joined(of_iota)
-    return summarise(streams, tally, run="run", step=step, epoch=epoch, start=start.by_stream())
+    moment = Moment(streams, tally, run="run", step=step, epoch=epoch)
+    return summarise([moment], start.by_stream())[0]
 
 
 @pytest.fixture(scope="session", name="measure")

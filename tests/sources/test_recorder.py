@@ -100,7 +100,7 @@ def test_measuring_is_not_watched(model: nn.Sequential, monkeypatch: pytest.Monk
     """A mode makes each of the many operations of the fits slower."""
     modes = []
 
-    def noting(*args: Any, **kwargs: Any) -> Records:
+    def noting(*args: Any, **kwargs: Any) -> list[Records]:
         modes.append(_get_current_function_mode_stack())
         return summarise(*args, **kwargs)
 
