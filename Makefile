@@ -38,7 +38,7 @@ format: $(VENV)/.installed-dev  ## format and mend what lint can mend
 types: $(VENV)/.installed-dev  ## check the types, strictly
 	@$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev  ## time what is promised, with the answers asserted
+bench: $(VENV)/.installed-bench  ## time what is promised, with the answers asserted
 	@for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
@@ -66,4 +66,8 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed-demo
 	@echo "installing the contributors' tools into $(VENV) ..."
 	@$(PIP) --editable '.[experiments,wandb,dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@$(PIP) --editable '.[experiments,wandb,dev,bench]'
 	@touch $@

@@ -89,6 +89,7 @@ class TorchLensWatch(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Attach."""
+        from torchlens.observability import WatchSettings
         from torchlens.trackers import TensorBoardSink, watch
 
         assert trainer.logger is not None
@@ -104,6 +105,7 @@ class TorchLensWatch(L.Callback):
             every=EVERY,
             hist_every=EVERY,
             example_input=torch.zeros(1, 784),
+            settings=WatchSettings(ram_policy="drop_oldest"),
         )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -113,6 +113,10 @@ class Clock(L.Callback):
 
     def on_train_end(self, *_: object) -> None:
         """Stop; what follows is neither timed nor waited for."""
+        self.end()
+
+    def end(self) -> None:
+        """Stop and let the other run work until its own end."""
         self._stop()
         self._turns.hand_over(self._own, ended=True)
 
@@ -131,12 +135,20 @@ class Run(threading.Thread):
         super().__init__()
         L.seed_everything(1, verbose=False)
         self.task, self.clock, self._callbacks = Task(build), clock, callbacks
+        self.done = False
         self._batches = [
             (torch.randn(BATCH, 784), torch.randint(10, (BATCH,))) for _ in range(STEPS_PER_EPOCH)
         ]
 
     def run(self) -> None:
-        """Fit."""
+        """Fit; whatever happens, the other run is not left waiting."""
+        try:
+            self._fit()
+            self.done = True
+        finally:
+            self.clock.end()
+
+    def _fit(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
             trainer = L.Trainer(
                 accelerator="cpu",
@@ -167,6 +179,8 @@ def paired_ratio(
         run.start()
     for run in runs:
         run.join()
+    if not all(run.done for run in runs):
+        raise RuntimeError("a run did not come to its end; its error stands above")
     if not torch.equal(*(run.weights() for run in runs)):
         raise AssertionError("the watched run ended with other weights than the unwatched one")
     return runs[0].clock.seconds / runs[1].clock.seconds
