@@ -115,7 +115,7 @@ class RankSum:
         header[0, _ABSTAINS] = abstains
         total = torch.cat([header, known])
         dist.all_reduce(total)
-        others, failed, *_ = total[0].tolist()
+        others, failed = total[0, [_HOLDS_OTHERS, _ABSTAINS]].tolist()
         return total[_HEADER_ROWS:], others, failed
 
     def _not_agreed(self, streams: Sequence[Stream]) -> list[Stream]:

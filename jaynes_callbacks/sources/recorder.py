@@ -250,7 +250,12 @@ class Recorder:
         """Anew for every record: weights may be made late (lazy), or be exchanged."""
         if "weight" not in self.selection.kinds:
             return
-        self._weights, self._skipped = find_weights(self.model, self.selection)
+        shards = {weight.stream.name: weight for weight in self._weights if weight.sharded}
+        found, self._skipped = find_weights(self.model, self.selection)
+        # FSDP2 may leave gathered copies in the place of shards, after a forward without backward.
+        self._weights = [
+            weight if weight.sharded else shards.get(weight.stream.name, weight) for weight in found
+        ]
         if not self._resumed:
             new = [weight for weight in self._weights if weight.stream.name not in self._first]
             self._first |= {weight.stream.name: sample(weight) for weight in new}

@@ -1,5 +1,7 @@
 """Whole runs on several ranks, against one process over the same data."""
 
+import io
+import math
 import subprocess
 import sys
 import time
@@ -10,12 +12,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
 from torch.multiprocessing import ProcessRaisedException
 
 from jaynes_callbacks.sources import recorder as module
 from jaynes_callbacks.sources.recorder import Recorder
+from jaynes_callbacks.summary import counts_of
 from tests.sources import training
 from tests.sources.collectives import Collectives
 from tests.sources.training import BATCHES, Exact, Sharded, dataset, history, train
@@ -199,3 +211,94 @@ def test_torchrun(alone: pd.DataFrame, tmp_path: Path) -> None:
     script = [training.__file__, str(tmp_path)]
     subprocess.run([sys.executable, *launch, *script], check=True, timeout=120, capture_output=True)
     _same(dataset(tmp_path), alone)
+
+
+# Plain torch --------------------------------------------------------------------------------------
+
+
+class Net(nn.Sequential):
+    """The same weights on every rank."""
+
+    def __init__(self, width: int = 7) -> None:
+        source = torch.Generator().manual_seed(1)
+        first, last = nn.Linear(32, width, bias=False), nn.Linear(width, 32, bias=False)
+        super().__init__(first, nn.GELU(), last)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, generator=source)
+
+
+def _batch() -> torch.Tensor:
+    return torch.randn(12, 32, generator=torch.Generator().manual_seed(2))
+
+
+def _snapshot(model: nn.Module, *batches: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+    with Recorder(model) as recorder, torch.no_grad():
+        for batch in batches:
+            model(batch)
+        records = recorder.snapshot()
+    return [record.name for record in records], counts_of(records)
+
+
+def _tensor_parallel(local_output: bool) -> Any:
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    plan = {
+        "0": ColwiseParallel(use_local_output=local_output),
+        "2": RowwiseParallel(),
+    }
+    return _snapshot(parallelize_module(Net(8), mesh, plan), _batch())
+
+
+@pytest.mark.parametrize("local_output", [True, False])
+def test_tensor_parallel_layers_and_activations(local_output: bool, ranks: Ranks) -> None:
+    """Each rank has its neurons, be they a DTensor or its own part of one."""
+    names, counts = _snapshot(Net(8), _batch())
+    for found_names, found in ranks(_tensor_parallel, local_output):
+        assert sorted(found_names) == sorted(names) == ["0.weight", "1", "2.weight"]
+        assert torch.equal(found[found_names.index("1")], counts[names.index("1")])
+        for name in names:
+            assert torch.equal(found[found_names.index(name)], counts[names.index(name)]), name
+
+
+def _gathered() -> Any:
+    model = fully_shard(Net())
+    names, counts = _snapshot(model, _batch()[dist.get_rank() :: 2])
+    # No backward has freed them.
+    assert not hasattr(model[0].weight, "placements")
+    with Recorder(model, kinds="weight") as recorder:
+        recorder.snapshot()
+    return names, counts
+
+
+def test_shards_are_the_weights_also_while_they_are_gathered(ranks: Ranks) -> None:
+    names, counts = _snapshot(Net(), _batch())
+    for found_names, found in ranks(_gathered):
+        assert found_names == names
+        assert torch.equal(found, counts)
+
+
+def _mixed() -> Any:
+    model = Net()
+    fully_shard(model[2])
+    with Recorder(model, kinds="weight") as recorder:
+        first = recorder.snapshot(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.5)
+        second = recorder.snapshot(1)
+        state = io.BytesIO()
+        torch.save(recorder.state_dict(), state)
+        state.seek(0)
+        torch.load(state, weights_only=True)
+    return [(record.name, record.gap_se, record.moved) for record in (*first, *second)]
+
+
+def test_whole_and_sharded_weights_in_one_model(ranks: Ranks) -> None:
+    """Rank 0 follows each weight from its start; rank 1 but the whole one, of which it has all."""
+    rank_0, rank_1 = ranks(_mixed)
+    assert [name for name, _, _ in rank_0] == ["0.weight", "2.weight"] * 2
+    assert [moved for _, _, moved in rank_0] == pytest.approx([0, 0, 0.5, 0.5], abs=1e-6)
+    assert [moved for _, _, moved in rank_1] == pytest.approx(
+        [0, math.nan, 0.5, math.nan], abs=1e-6, nan_ok=True
+    )
+    assert [row[:2] for row in rank_0] == [row[:2] for row in rank_1]
+    assert all(math.isfinite(error) for _, error, _ in rank_0)
