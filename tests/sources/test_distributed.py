@@ -261,19 +261,20 @@ def test_tensor_parallel_layers_and_activations(local_output: bool, ranks: Ranks
 
 def _gathered() -> Any:
     model = fully_shard(Net())
-    names, counts = _snapshot(model, _batch()[dist.get_rank() :: 2])
-    # No backward has freed them.
-    assert not hasattr(model[0].weight, "placements")
-    with Recorder(model, kinds="weight") as recorder:
-        recorder.snapshot()
-    return names, counts
+    with Recorder(model) as recorder, torch.no_grad():
+        model(_batch()[dist.get_rank() :: 2])
+        # No backward has freed them.
+        assert not hasattr(model[0].weight, "placements")
+        records = recorder.snapshot()
+    return counts_of(records), [record.moved for record in records.select(kind="weight")]
 
 
 def test_shards_are_the_weights_also_while_they_are_gathered(ranks: Ranks) -> None:
-    names, counts = _snapshot(Net(), _batch())
-    for found_names, found in ranks(_gathered):
-        assert found_names == names
-        assert torch.equal(found, counts)
+    _, counts = _snapshot(Net(), _batch())
+    (first, moved), (second, _) = ranks(_gathered)
+    assert torch.equal(first, counts)
+    assert torch.equal(second, counts)
+    assert moved == [0, 0]
 
 
 def _mixed() -> Any:
