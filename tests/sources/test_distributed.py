@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import subprocess
 import sys
 import time
@@ -206,11 +207,29 @@ def test_lightning_s_own_launcher(start: Any, alone: pd.DataFrame, tmp_path: Pat
     _same(dataset(tmp_path), alone)
 
 
-def test_torchrun(alone: pd.DataFrame, tmp_path: Path) -> None:
-    launch = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
-    script = [training.__file__, str(tmp_path)]
-    subprocess.run([sys.executable, *launch, *script], check=True, timeout=120, capture_output=True)
+TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
+
+
+def _launched(launch: list[str], path: Path, *options: str) -> int:
+    command = [sys.executable, *launch, training.__file__, str(path), *options]
+    # Lightning starts the script anew: as that of the rank that it is.
+    environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
+    return subprocess.run(command, timeout=120, capture_output=True, env=environment).returncode
+
+
+@pytest.mark.parametrize("launch", [TORCHRUN, pytest.param([], marks=pytest.mark.slow)])
+def test_a_script_under_torchrun_or_started_again_by_lightning(
+    launch: list[str], alone: pd.DataFrame, tmp_path: Path
+) -> None:
+    assert _launched(launch, tmp_path) == 0
     _same(dataset(tmp_path), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [TORCHRUN, []])
+def test_a_script_ends_when_one_rank_raises(launch: list[str], tmp_path: Path) -> None:
+    assert _launched(launch, tmp_path, "breaking") != 0
+    assert sorted(dataset(tmp_path).step.unique()) == [0, 1]
 
 
 # Plain torch --------------------------------------------------------------------------------------
@@ -303,3 +322,26 @@ def test_whole_and_sharded_weights_in_one_model(ranks: Ranks) -> None:
     )
     assert [row[:2] for row in rank_0] == [row[:2] for row in rank_1]
     assert all(math.isfinite(error) for _, error, _ in rank_0)
+
+
+def _plain_loop() -> Any:
+    model = Net()
+    ddp = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
+    calls: list[dict[str, int]] = []
+    _collectives_of_records(calls)
+    with Recorder(model) as recorder:
+        for step in range(3):
+            loss = ddp(_batch()[dist.get_rank() :: 2]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            records = recorder.snapshot(step)
+    return counts_of(records), calls
+
+
+def test_a_loop_of_one_s_own(ranks: Ranks) -> None:
+    (first, calls), (second, _) = ranks(_plain_loop)
+    assert torch.equal(first, second)
+    assert first.sum(-1).tolist() == [224, 224, 12 * 7]
+    assert calls == CALLS[:3]

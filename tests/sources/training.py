@@ -126,4 +126,5 @@ def dataset(path: Path, rank: int = 0) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), Exact(), devices=2, strategy="ddp")
+    path, *options = sys.argv[1:]
+    train(Path(path), Exact(breaking="breaking" in options), devices=2, strategy="ddp")
