@@ -20,7 +20,7 @@ from jaynes_callbacks.statistics import (
     LogMoments,
     PaperFit,
 )
-from jaynes_callbacks.tally import Tally
+from jaynes_callbacks.tally import PAPER_BINS, Tally
 
 __all__ = ["GAUSSIAN", "PAPER", "PAPER_IOTA_BINS", "Measured", "measure"]
 
@@ -148,14 +148,15 @@ def _paper(
     maximum: Float64[Tensor, " streams"],
     rms: Float64[Tensor, " streams"],
 ) -> PaperFit:
-    """The paper's protocol for weights (their own bins) and iota (bins made from the counts)."""
-    ours = [kind == "weight" for kind in kinds]
-    own_bins = torch.tensor(ours, dtype=torch.bool, device=maximum.device)
-    weights, iota = own_bins.nonzero().squeeze(-1), (~own_bins).nonzero().squeeze(-1)
-    from_counts = statistics.linear_from_counts(tally.counts[iota], maximum[iota], PAPER_IOTA_BINS)
-    fits = (
-        statistics.paper_protocol(tally.linear[weights], maximum[weights], rms[weights]),
-        statistics.paper_protocol(from_counts, maximum[iota], rms[iota], split=True),
-    )
-    order = torch.cat([weights, iota]).argsort()
+    """The paper's protocol on the streams' own bins, or else on bins made from the counts."""
+    weighs = torch.tensor([kind == "weight" for kind in kinds], device=maximum.device)
+    known = ~tally.maximum.isnan()
+    masks = (known, ~known & weighs, ~known & ~weighs)
+    own, weights, iota = (mask.nonzero().squeeze(-1) for mask in masks)
+    fits = [statistics.paper_protocol(tally.linear[own], maximum[own], rms[own])]
+    for rows, bins in ((weights, PAPER_BINS), (iota, PAPER_IOTA_BINS)):
+        if len(rows):
+            counts = statistics.linear_from_counts(tally.counts[rows], maximum[rows], bins)
+            fits.append(statistics.paper_protocol(counts, maximum[rows], rms[rows], split=True))
+    order = torch.cat([own, weights, iota]).argsort()
     return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))

@@ -41,6 +41,11 @@ class Stream:
     aliases: tuple[str, ...] = ()
     variable: Variable = "w"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells one stream from another: its kind and its name."""
+        return self.kind, self.name
+
 
 def _column(unit: str, meaning: str, default: Any = np.nan) -> Any:
     return field(default=default, metadata={"unit": unit, "meaning": meaning})

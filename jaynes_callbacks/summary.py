@@ -90,7 +90,7 @@ def _rows(streams: Sequence[Stream], tally: Tally) -> list[Record]:
     statuses = _to_host(measured.statuses)
     totals = torch.stack(statistics.totals(tally.counts)).tolist()
     counts = tally.counts.cpu().numpy()
-    linear = tally.linear.cpu().numpy()
+    linear, known = tally.linear.cpu().numpy(), (~tally.maximum.isnan()).tolist()
     rows = []
     for row, stream in enumerate(streams):
         codes = counts[row].nonzero()[0]
@@ -108,7 +108,7 @@ def _rows(streams: Sequence[Stream], tally: Tally) -> list[Record]:
             status=_reasons(_row(statuses, row)),
             codes=codes,
             counts=counts[row][codes],
-            paper_counts=linear[row] if stream.kind == "weight" else linear[row][:0],
+            paper_counts=linear[row] if known[row] else linear[row][:0],
             **columns,
         )
         rows.append(record.replace(best_family=_best_family(record)))
@@ -127,8 +127,9 @@ def recompute(records: Iterable[Record]) -> Records:
     tally = tally_of_counts(counts_of(rows))
     for index, row in enumerate(rows):
         if row.kind == "weight":
-            tally.linear[index] = torch.from_numpy(row.paper_counts)
-            tally.maximum[index], tally.errors[index] = row.max, row.gap_se
+            tally.errors[index] = row.gap_se
+        if row.paper_counts.size:
+            tally.linear[index], tally.maximum[index] = torch.from_numpy(row.paper_counts), row.max
     streams = [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows]
     return Records(
         new.replace(

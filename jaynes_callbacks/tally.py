@@ -11,7 +11,14 @@ from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.statistics import clustered_standard_errors
 
-__all__ = ["PAPER_BINS", "Tally", "reason_not_to_count", "tally_of_counts", "tally_of_tensors"]
+__all__ = [
+    "PAPER_BINS",
+    "Tally",
+    "counts_of_tensors",
+    "reason_not_to_count",
+    "tally_of_counts",
+    "tally_of_tensors",
+]
 
 #: Equal bins of the paper's protocol for weights; the paper does not state its own.
 PAPER_BINS = 100
@@ -22,9 +29,10 @@ class Tally(NamedTuple):
 
     Attributes:
         counts: magnitudes on the universal grid.
-        maximum: largest finite magnitude, nan where only the counts know it (iota).
+        maximum: largest finite magnitude, nan where only the counts know it (iota, and weights
+            that are spread over ranks).
         linear: the paper's own equal bins on [0, maximum]; a row of zeros where they are to be
-            made from the counts (iota).
+            made from the counts.
         errors: cluster-robust standard error of the lognormal's gap, nan where it is not known.
     """
 
@@ -34,9 +42,10 @@ class Tally(NamedTuple):
     errors: Float64[Tensor, " streams"]
 
     def joined(self, other: "Tally") -> "Tally":
-        """These streams, then the other's, on this one's device."""
+        """These streams, then the other's, on this one's device, or the other's if it is empty."""
+        device = (self if len(self.counts) else other).counts.device
         pairs = zip(self, other, strict=True)
-        return Tally(*(torch.cat([ours, theirs.to(ours.device)]) for ours, theirs in pairs))
+        return Tally(*(torch.cat([ours.to(device), theirs.to(device)]) for ours, theirs in pairs))
 
 
 def reason_not_to_count(tensor: Tensor) -> str:
@@ -48,6 +57,15 @@ def reason_not_to_count(tensor: Tensor) -> str:
     if not tensor.dtype.is_floating_point:
         return f"of dtype {tensor.dtype}, not real floating-point"
     return ""
+
+
+def counts_of_tensors(tensors: Sequence[Tensor]) -> Int64[Tensor, "streams 4096"]:
+    """The magnitudes of every tensor as it is now, on the first one's device."""
+    device = tensors[0].device if tensors else torch.device("cpu")
+    counts = torch.zeros(len(tensors), CODES, dtype=torch.int64, device=device)
+    for row, tensor in enumerate(tensors):
+        count_(tensor, counts, row)
+    return counts
 
 
 def tally_of_tensors(tensors: Sequence[Tensor]) -> Tally:

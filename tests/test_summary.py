@@ -52,6 +52,20 @@ def test_a_reason_names_whom_it_concerns(records: Records) -> None:
     assert records.select(name="lognormal")[0].status == "ok"
 
 
+def test_weights_of_which_only_the_counts_are_known(records: Records) -> None:
+    """Spread over ranks: the paper's bins are made from the counts, as many as of other weights."""
+    streams = [Stream("weight", record.name, record.shape) for record in records]
+    (ours,) = summarise([Moment(streams, tally_of_counts(counts_of(records)))])
+    for mine, whole in zip(ours, records, strict=True):
+        assert mine.paper_counts.size == 0
+        assert whole.max < mine.max <= whole.max * 17 / 16
+        assert (mine.gap, mine.q, mine.best_family) == (whole.gap, whole.q, whole.best_family)
+        assert mine.status == whole.status
+        assert mine.paper_r2 == pytest.approx(whole.paper_r2, abs=0.005, nan_ok=True)
+        assert mine.paper_sigma == pytest.approx(whole.paper_sigma, abs=0.01, nan_ok=True)
+    assert recompute(ours).to_pandas().equals(ours.to_pandas())
+
+
 def test_the_same_records_come_from_the_saved_counts(records: Records) -> None:
     moved = Records(record.replace(moved=0.5, verdict="emerged") for record in records)
     again = recompute(moved)

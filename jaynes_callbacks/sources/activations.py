@@ -31,6 +31,7 @@ from jaynes_callbacks.sources.functions import (
     writes_in_place,
 )
 from jaynes_callbacks.sources.ledger import NO_ROW, Ledger
+from jaynes_callbacks.sources.shards import share
 
 __all__ = ["ActivationWatch"]
 
@@ -164,7 +165,7 @@ class ActivationWatch:
 
     def _before(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor | None:
         """The pre-activation, or as much of it as is counted if the call overwrites it."""
-        z = preactivation(args, kwargs).detach()
+        z = share(preactivation(args, kwargs))
         if not writes_in_place(function, args, kwargs):
             return z
         try:
@@ -183,10 +184,11 @@ class ActivationWatch:
             row = self._row_of_this_call(site, name, output)
             if row == NO_ROW:
                 return
+            y = share(output)
             if z is None:
-                count_(output, self.ledger.table, row, self._limit)
+                count_(y, self.ledger.table, row, self._limit)
             else:
-                y = output if output.shape == z.shape else subsample(output, self._limit)
+                y = y if y.shape == z.shape else subsample(y, self._limit)
                 count_product_(z, y, self.ledger.table, row, self._limit)
         except Exception as error:
             self._fail(site, error)

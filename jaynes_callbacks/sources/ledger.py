@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Int64
 from torch import Tensor
 
 from jaynes_callbacks.histogram import MagnitudeHistogram
 from jaynes_callbacks.record import Stream, Variable
+from jaynes_callbacks.sources.ranks import Counted
 from jaynes_callbacks.sources.selection import Skipped
 
 __all__ = ["NO_ROW", "Ledger"]
@@ -45,7 +45,7 @@ class Ledger:
 
     @property
     def counts(self) -> Int64[Tensor, "streams 4096"]:
-        """What this rank has counted since the last collection."""
+        """What this rank has counted since they were last taken."""
         return self.table[: len(self.streams)]
 
     def row(self, name: str, shape: tuple[int, ...], variable: Variable) -> int:
@@ -74,28 +74,12 @@ class Ledger:
             larger.counts[: len(self.table)] = self.table
         self._histogram = larger
 
-    def collect(self) -> tuple[list[Stream], Int64[Tensor, "seen 4096"]]:
-        """The streams that any rank has seen since the last collection, with their counts.
-
-        Counting begins anew.  Every rank must call this: it exchanges the streams' names (ranks
-        may have taken different branches), then sums the counts with one ``all_reduce``.
-        """
-        streams = self._streams_of_all_ranks()
-        total = MagnitudeHistogram([stream.name for stream in streams]).to(self.table.device)
-        place = {stream.name: row for row, stream in enumerate(streams)}
-        total.counts[[place[stream.name] for stream in self.streams]] = self.counts
+    def take(self) -> Counted:
+        """What this rank has counted since the last time; counting begins anew."""
+        taken = Counted(tuple(self.streams), self.counts.clone())
         with torch.inference_mode(False):
             self._histogram.reset()
-        with total.sync_context():
-            seen = total.counts.sum(-1).nonzero().squeeze(-1)
-            return [streams[row] for row in seen.tolist()], total.counts[seen]
-
-    def _streams_of_all_ranks(self) -> list[Stream]:
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.streams
-        everywhere: list[list[Stream]] = [[]] * dist.get_world_size()
-        dist.all_gather_object(everywhere, self.streams)
-        return list({stream.name: stream for streams in everywhere for stream in streams}.values())
+        return taken
 
     def _add(self, stream: Stream) -> None:
         self._rows[stream.name] = len(self.streams)

@@ -13,12 +13,22 @@ from jaynes_callbacks.counting import subsample
 from jaynes_callbacks.record import Stream
 from jaynes_callbacks.sources.effective import effective_weights
 from jaynes_callbacks.sources.selection import Selection, Skipped
+from jaynes_callbacks.sources.shards import (
+    held,
+    is_sharded,
+    reason_not_to_share,
+    sampled,
+    share,
+)
 from jaynes_callbacks.tally import reason_not_to_count
 
 __all__ = ["Values", "WeightStream", "find_weights", "relative_distance", "sample"]
 
 #: Values kept of each stream's first state, for the distance moved: 16 KiB.
 _SAMPLE = 4096
+#: In the names of what FSDP's first generation wraps.
+_FSDP1 = "_fsdp_wrapped_module"
+_FLATTENED = "flattened by FullyShardedDataParallel (FSDP1); fully_shard (FSDP2) keeps the shape"
 
 
 @dataclass(frozen=True)
@@ -28,14 +38,16 @@ class WeightStream:
     Attributes:
         stream: as it stands in the records.
         value: the weight as it is now.
+        sharded: whether ranks hold parts of it.
     """
 
     stream: Stream
     value: Callable[[], Tensor]
+    sharded: bool = False
 
 
 class Values(Sequence[Tensor]):
-    """The weights of some streams as they are now, each made when it is asked for."""
+    """What this rank counts of some weights as they are now, each made when it is asked for."""
 
     def __init__(self, weights: Sequence[WeightStream]) -> None:
         self._weights = weights
@@ -50,7 +62,8 @@ class Values(Sequence[Tensor]):
     def __getitem__(self, index: "int | slice") -> "Tensor | Values":
         if isinstance(index, slice):
             return Values(self._weights[index])
-        return self._weights[index].value()
+        weight = self._weights[index]
+        return share(weight.value()) if weight.sharded else held(weight.value())
 
 
 def find_weights(
@@ -71,7 +84,8 @@ def find_weights(
         elif reason := _reason_to_skip(name, weight, selection):
             skipped.append(Skipped(name, reason))
         else:
-            found[key] = WeightStream(Stream("weight", name, tuple(weight.shape)), value)
+            stream = Stream("weight", name, tuple(weight.shape))
+            found[key] = WeightStream(stream, value, is_sharded(weight))
     return list(found.values()), skipped + _packed(model)
 
 
@@ -95,10 +109,10 @@ def _reason_to_skip(name: str, weight: Tensor, selection: Selection) -> str:
     if isinstance(weight, nn.parameter.UninitializedParameter):
         return "not initialised yet (lazy)"
     if weight.dim() < 2:
-        return "fewer than 2 dimensions"
+        return _FLATTENED if _FSDP1 in name else "fewer than 2 dimensions"
     if not selection.admits(name):
         return "excluded by pattern"
-    if reason := reason_not_to_count(weight):
+    if reason := reason_not_to_count(weight) or reason_not_to_share(weight):
         return reason
     if weight.numel() < max(1, selection.min_size):
         return f"fewer than min_size={max(1, selection.min_size)} elements"
@@ -118,9 +132,13 @@ def sample(weight: WeightStream) -> Float[Tensor, " values"]:
     """A fixed set of at most 4096 of the parameter's values, copied; whole if it is smaller.
 
     ‖w − w₀‖/‖w₀‖ over 4096 values has a standard error of about 1 % of itself, and is exactly zero
-    where nothing moved.
+    where nothing moved.  Of a sharded weight it is the share in the sample that rank 0 holds, and
+    nothing elsewhere: what is remembered at another number of ranks has another size.
     """
-    return subsample(weight.value().detach(), _SAMPLE).reshape(-1).to(torch.float32, copy=True)
+    value = weight.value()
+    part = sampled(value)
+    limit = -(-_SAMPLE * part.numel() // max(1, value.numel()))
+    return subsample(part, limit).reshape(-1).to(torch.float32, copy=True)
 
 
 def relative_distance(

@@ -4,24 +4,20 @@ import math
 import warnings
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
-from jaynes_callbacks.sources.parameters import (
-    Values,
-    WeightStream,
-    find_weights,
-    relative_distance,
-    sample,
-)
+from jaynes_callbacks.sources.parameters import WeightStream, find_weights, sample
+from jaynes_callbacks.sources.ranks import Counted, RankSum
 from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped, shorten
 from jaynes_callbacks.sources.state import pack, unpack
+from jaynes_callbacks.sources.weights import Weighed, weigh
 from jaynes_callbacks.summary import Moment, summarise
-from jaynes_callbacks.tally import Tally, tally_of_counts, tally_of_tensors
+from jaynes_callbacks.tally import tally_of_counts
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
@@ -29,14 +25,6 @@ __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 MIN_SIZE = 64
 #: Most values counted of one activation call.
 IOTA_VALUES_PER_CALL = 1 << 18
-
-
-class _Weights(NamedTuple):
-    """The weights at one moment: what was counted of each, and how far it has moved."""
-
-    streams: list[Stream]
-    tally: Tally
-    moved: list[float]
 
 
 class Recorder:
@@ -88,10 +76,11 @@ class Recorder:
         self.run = run
         self.start = Records()
         self._watch = ActivationWatch(model, self.selection.admits, iota_values_per_call)
+        self._ranks = RankSum()
         self._weights: list[WeightStream] = []
         self._skipped: list[Skipped] = []
         self._first: dict[str, Tensor] = {}
-        self._held: _Weights | None = None
+        self._held: Weighed | None = None
         self._listened = False
         self._collected = False
         self._resumed = False
@@ -148,8 +137,10 @@ class Recorder:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The streams known so far; activations appear with their first forward."""
-        return (*(weight.stream for weight in self._weights), *self._watch.ledger.streams)
+        """The streams known so far, on any rank; activations appear with their first forward."""
+        own = (*(weight.stream for weight in self._weights), *self._watch.ledger.streams)
+        known = {stream.key: stream for stream in (*own, *self._ranks.streams)}
+        return tuple(sorted(known.values(), key=lambda stream: stream.kind, reverse=True))
 
     @property
     def coverage(self) -> Coverage:
@@ -158,7 +149,8 @@ class Recorder:
         return Coverage(self.streams, skipped, self._note())
 
     def _note(self) -> str:
-        if "iota" not in self.selection.kinds or self._watch.ledger.streams:
+        seen = any(stream.kind == "iota" for stream in self.streams)
+        if "iota" not in self.selection.kinds or seen:
             return ""
         if not self._collected:
             return "activations appear with the first forward that is counted"
@@ -179,31 +171,37 @@ class Recorder:
         """Records of the weights as they are and of the activations since the last snapshot.
 
         Streams that saw no forward since then are left out.  Under `torch.distributed` the counts
-        of activations are summed over ranks, so every rank must call this.
+        of activations and of sharded weights are summed over ranks, so every rank must call this.
 
         Args:
             step: optimizer step, as it shall stand in the records.
             epoch: epoch, likewise.
+
+        Raises:
+            RuntimeError: if counting failed on another rank; none then has a record of this step.
         """
         return self.summarise([self.count(step, epoch)])[0]
 
     def count(self, step: int = 0, epoch: int = 0) -> Moment:
         """What a snapshot would be made of; `summarise` makes the records of many at once.
 
-        Under `torch.distributed` the counts of activations are summed over ranks, so every rank
-        must call this.
+        Under `torch.distributed` the counts of activations and of sharded weights are summed over
+        ranks, so every rank must call this.
 
         Args:
             step: optimizer step, as it shall stand in the records.
             epoch: epoch, likewise.
+
+        Raises:
+            RuntimeError: if counting failed on another rank; none then has a record of this step.
         """
         with self._watch.paused():
-            weights, self._held = self._held or self._weigh(), None
-            seen, counts = self._collect()
+            weights, seen = self._collect()
+        streams = [*weights.streams, *seen.streams]
         return Moment(
-            [*weights.streams, *seen],
-            weights.tally.joined(tally_of_counts(counts)),
-            weights.moved + [math.nan] * len(seen),
+            streams,
+            weights.tally.joined(tally_of_counts(seen.counts)),
+            [weights.moved.get(stream.name, math.nan) for stream in streams],
             self.run,
             step,
             epoch,
@@ -222,12 +220,22 @@ class Recorder:
             self.start += Records(record for record in records if record.key not in known)
         return finished
 
-    def _collect(self) -> tuple[list[Stream], Tensor]:
-        if self._listened and not self._collected:
-            self._collected = True
+    def _collect(self) -> tuple[Weighed, Counted]:
+        """The weights, and what all ranks together have counted of shares and activations."""
+        first, self._listened = self._listened and not self._collected, False
+        self._collected |= first
+        device = _device(self.model)
+        try:
+            activations = self._watch.ledger.take()
+            weights, self._held = self._held or self._weigh(), None
+            own = weights.shares.joined(activations)
+        except Exception:
+            self._ranks.abstain(device)
+            raise
+        seen = self._ranks.sum(own, device)
+        if first:
             self._say_unmatched()
-        self._listened = False
-        return self._watch.ledger.collect()
+        return weights, seen
 
     def _say_unmatched(self) -> None:
         """Only after a forward are all streams known; by then it is too late for an error."""
@@ -242,25 +250,19 @@ class Recorder:
         """Anew for every record: weights may be made late (lazy), or be exchanged."""
         if "weight" not in self.selection.kinds:
             return
-        self._weights, self._skipped = find_weights(self.model, self.selection)
+        shards = {weight.stream.name: weight for weight in self._weights if weight.sharded}
+        found, self._skipped = find_weights(self.model, self.selection)
+        # FSDP2 may leave gathered copies in the place of shards, after a forward without backward.
+        self._weights = [
+            weight if weight.sharded else shards.get(weight.stream.name, weight) for weight in found
+        ]
         if not self._resumed:
             new = [weight for weight in self._weights if weight.stream.name not in self._first]
             self._first |= {weight.stream.name: sample(weight) for weight in new}
 
-    def _weigh(self) -> _Weights:
+    def _weigh(self) -> Weighed:
         self._find_weights()
-        streams = [weight.stream for weight in self._weights]
-        return _Weights(streams, tally_of_tensors(Values(self._weights)), self._moved())
-
-    def _moved(self) -> list[float]:
-        """‖w − w₀‖/‖w₀‖ of every weight, one copy to the host for all; nan where w₀ is unknown."""
-        if not self._weights:
-            return []
-        ratios = [
-            relative_distance(sample(weight), self._first.get(weight.stream.name))
-            for weight in self._weights
-        ]
-        return torch.stack([ratio.to(ratios[0].device) for ratio in ratios]).tolist()
+        return weigh(self._weights, self._first)
 
     # Resuming -------------------------------------------------------------------------------
 
@@ -289,3 +291,9 @@ class Recorder:
                 f"({'; '.join(reasons)}); lower min_size={selection.min_size}, widen "
                 f"include={list(selection.include)}, or watch kinds=['iota'] alone"
             )
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where counts are added up: with the model, which is on the same type of device everywhere."""
+    devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
+    return next(devices, torch.device("cpu"))

@@ -45,6 +45,8 @@ class WatchedRun:
 
     def begin(self, trainer: Any, before: dict[str, Any] | None) -> None:
         """Start with the untouched weights, or go on from the state of `before`."""
+        # Lightning advises to average what is logged; of ours every rank has the same numbers.
+        warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\('equilibrium/")
         if before is None:
             self.recorder.begin()
         else:

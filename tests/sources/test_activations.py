@@ -149,10 +149,10 @@ def test_more_call_sites_than_rows_are_said_and_spared() -> None:
     assert watch.ledger.skipped == [("relu#128", "called more than 128 times in one forward")]
 
 
-def test_collecting_keeps_the_streams() -> None:
+def test_taking_keeps_the_streams() -> None:
     watch = _watched(Reusing(), torch.randn(5, 8))
-    seen, counts = watch.ledger.collect()
-    assert [stream.name for stream in seen] == ["act", "act#1", "relu", "relu#1"]
+    streams, counts = watch.ledger.take()
+    assert [stream.name for stream in streams] == ["act", "act#1", "relu", "relu#1"]
     assert counts.sum(-1).tolist() == [40] * 4
     assert watch.ledger.counts.sum() == 0
     assert len(watch.ledger.streams) == 4

@@ -1,13 +1,12 @@
 import copy
 import io
 import math
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
@@ -252,23 +251,21 @@ def test_recording_twice_is_deterministic(model: nn.Sequential) -> None:
     assert tables[0].equals(tables[1])
 
 
-def _half_of_the_data(rank: int, store: str, out: str, model: nn.Module, x: torch.Tensor) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def _half_of_the_data(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     with Recorder(model) as recorder:
-        model(x.chunk(2)[rank])
-        torch.save(counts_of(recorder.snapshot()), f"{out}-{rank}")
-    dist.destroy_process_group()
+        model(x.chunk(2)[dist.get_rank()])
+        return counts_of(recorder.snapshot())
 
 
-def test_two_processes_count_what_one_does(model: nn.Sequential, tmp_path: Path) -> None:
+def test_two_processes_count_what_one_does(
+    model: nn.Sequential, ranks: Callable[..., list[torch.Tensor]]
+) -> None:
     x = torch.randn(64, 16)
     with Recorder(model) as recorder:
         model(x)
         alone = counts_of(recorder.snapshot())
-    out = str(tmp_path / "out")
-    mp.spawn(_half_of_the_data, args=(str(tmp_path / "store"), out, model, x), nprocs=2)
-    for rank in range(2):
-        assert torch.equal(torch.load(f"{out}-{rank}"), alone)
+    for counts in ranks(_half_of_the_data, model, x):
+        assert torch.equal(counts, alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
