@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
@@ -54,6 +55,10 @@ def reason_not_to_count(tensor: Tensor) -> str:
         return "on the meta device, without values"
     if tensor.is_nested or tensor.layout is not torch.strided:
         return "sparse or nested, without one value per place"
+    # Its type guard would have the checker take all other tensors for impossible.
+    wraps: bool = is_traceable_wrapper_subclass(tensor)
+    if wraps:
+        return f"a {type(tensor).__name__}, whose values lie in other tensors (quantised, sharded)"
     if not tensor.dtype.is_floating_point:
         return f"of dtype {tensor.dtype}, not real floating-point"
     return ""

@@ -112,7 +112,7 @@ def _reason_to_skip(name: str, weight: Tensor, selection: Selection) -> str:
         return _FLATTENED if _FSDP1 in name else "fewer than 2 dimensions"
     if not selection.admits(name):
         return "excluded by pattern"
-    if reason := reason_not_to_count(weight) or reason_not_to_share(weight):
+    if reason := reason_not_to_share(weight) or reason_not_to_count(held(weight)):
         return reason
     if weight.numel() < max(1, selection.min_size):
         return f"fewer than min_size={max(1, selection.min_size)} elements"

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from jaynes_callbacks.sources.parameters import WeightStream, find_weights, sample
 from jaynes_callbacks.sources.selection import Selection
@@ -87,6 +88,14 @@ def test_quantised_modules_say_so() -> None:
     weights, skipped = find_weights(model, _selection())
     assert _names(weights) == ["1.weight"]
     assert ("0", "quantised: its weights are packed integers") in skipped
+
+
+def test_wrapped_values_say_so() -> None:
+    model = nn.Linear(8, 8)
+    model.weight = nn.Parameter(TwoTensor(torch.ones(8, 8), torch.ones(8, 8)))
+    weights, ((_, reason), _) = find_weights(model, _selection())
+    assert not weights
+    assert reason.startswith("a TwoTensor, whose values lie in other tensors")
 
 
 def test_adapters_are_small_but_watched() -> None:
