@@ -12,7 +12,7 @@ import torch
 from laws import STREAMS, magnitudes, median_seconds
 from scipy import optimize
 
-from jaynes_callbacks.statistics import PaperFit, half_normal_masses, paper_protocol
+from jaynes_callbacks.statistics import PaperFit, gaussian_masses, paper_protocol
 
 BINS = 100
 REPEATS = 7
@@ -86,7 +86,7 @@ def main() -> None:
     """Print both times, on one thread each, and their ratio."""
     torch.set_num_threads(1)
     counts, scale = streams()
-    gaussian = half_normal_masses(torch.tensor(scale), BINS).numpy()
+    gaussian = gaussian_masses(torch.tensor(scale), BINS).numpy()
     rows, scales = torch.tensor(counts), torch.tensor(scale)
     tight = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "maxfev": 10_000}
     check(batched(rows, scales), loop(counts, gaussian, **tight))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jaynes_callbacks import statistics
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
-from jaynes_callbacks.record import Kind
+from jaynes_callbacks.record import Stream, Variable
 from jaynes_callbacks.statistics import (
     FAMILIES,
     GENERALIZED_GAMMA,
@@ -22,7 +22,7 @@ from jaynes_callbacks.statistics import (
 )
 from jaynes_callbacks.tally import PAPER_BINS, Tally
 
-__all__ = ["GAUSSIAN", "PAPER", "PAPER_IOTA_BINS", "Measured", "measure"]
+__all__ = ["GAUSSIAN", "PAPER", "PAPER_IOTA_BINS", "Measured", "gaussian_power", "measure"]
 
 #: Equal bins of the paper's protocol for iota.
 PAPER_IOTA_BINS = 1000
@@ -48,19 +48,20 @@ class Measured(NamedTuple):
     statuses: Mapping[str, Int64[Tensor, " streams"]]
 
 
-def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
+def measure(tally: Tally, streams: Sequence[Stream]) -> Measured:
     """All statistics of the counts.
 
     Args:
         tally: the counts.
-        kinds: of its rows; they differ in where the paper's bins come from.
+        streams: of its rows; they differ in where the paper's bins come from, and in what Gaussian
+            values they are compared with.
     """
     binned = statistics.occupied_bins(tally.counts)
     moments = statistics.log_moments(binned)
     fits = {family.name: statistics.fit_family(family, binned, moments) for family in FAMILIES}
     lognormal = fits[LOGNORMAL.name]
     maximum = _maximum(tally)
-    paper = _paper(tally, kinds, maximum, moments.rms)
+    paper = _paper(tally, streams, maximum, moments.rms)
     chances, chance_statuses = _best_chances(binned, moments)
     figures = {
         "max": maximum,
@@ -83,6 +84,14 @@ def measure(tally: Tally, kinds: Sequence[Kind]) -> Measured:
             **chance_statuses,
         },
     )
+
+
+def gaussian_power(variable: Variable) -> float:
+    """The power of Gaussian values that a variable is compared with in the paper's protocol.
+
+    Z = z·y goes as the square of the pre-activation, the y of a ReLU as the pre-activation itself.
+    """
+    return 2.0 if variable == "z*y" else 1.0
 
 
 def _shape(moments: LogMoments) -> dict[str, Tensor]:
@@ -144,12 +153,13 @@ def _maximum(tally: Tally) -> Float64[Tensor, " streams"]:
 
 def _paper(
     tally: Tally,
-    kinds: Sequence[Kind],
+    streams: Sequence[Stream],
     maximum: Float64[Tensor, " streams"],
     rms: Float64[Tensor, " streams"],
 ) -> PaperFit:
     """The paper's protocol on the streams' own bins, or else on bins made from the counts."""
-    weighs = torch.tensor([kind == "weight" for kind in kinds], device=maximum.device)
+    weighs = torch.tensor([stream.kind == "weight" for stream in streams], device=maximum.device)
+    power = maximum.new_tensor([gaussian_power(stream.variable) for stream in streams])
     known = ~tally.maximum.isnan()
     masks = (known, ~known & weighs, ~known & ~weighs)
     own, weights, iota = (mask.nonzero().squeeze(-1) for mask in masks)
@@ -157,6 +167,9 @@ def _paper(
     for rows, bins in ((weights, PAPER_BINS), (iota, PAPER_IOTA_BINS)):
         if len(rows):
             counts = statistics.linear_from_counts(tally.counts[rows], maximum[rows], bins)
-            fits.append(statistics.paper_protocol(counts, maximum[rows], rms[rows], split=True))
+            fit = statistics.paper_protocol(
+                counts, maximum[rows], rms[rows], split=True, power=power[rows]
+            )
+            fits.append(fit)
     order = torch.cat([own, weights, iota]).argsort()
     return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))

@@ -112,7 +112,7 @@ class Record:
     paper_sigma: float = _column("1", "σ' by the paper's protocol")
     paper_amplitude: float = _column("w/max × values", "A' by the paper's protocol")
     paper_r2_gaussian: float = _column(
-        "1", "mean R² of as many Gaussian weights at the same max/rms"
+        "1", "mean R² of as many Gaussian weights (z*y: pre-activations, squared) at this max/rms"
     )
     moved: float = _column("1", "‖w − w₀‖/‖w₀‖ since the first record")
     verdict: str = _column("", "by the rule fixed before any experiment", "")

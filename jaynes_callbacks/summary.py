@@ -85,7 +85,7 @@ def _of_moment(
 
 def _rows(streams: Sequence[Stream], tally: Tally) -> list[Record]:
     """One record per stream, of no moment yet."""
-    measured = measure(tally, [stream.kind for stream in streams])
+    measured = measure(tally, streams)
     figures, gaps, vuong = (_to_host(columns) for columns in measured[:3])
     statuses = _to_host(measured.statuses)
     totals = torch.stack(statistics.totals(tally.counts)).tolist()

@@ -51,7 +51,7 @@ from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments,
 from jaynes_callbacks.statistics.paper import (
     FEWEST_WEIGHTS,
     PaperFit,
-    half_normal_masses,
+    gaussian_masses,
     linear_from_counts,
     paper_protocol,
 )
@@ -85,7 +85,7 @@ __all__ = [
     "fit_family",
     "gap",
     "gap_standard_error",
-    "half_normal_masses",
+    "gaussian_masses",
     "jackknife_standard_error",
     "linear_from_counts",
     "log_moments",

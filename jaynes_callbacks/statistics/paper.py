@@ -21,7 +21,7 @@ from jaynes_callbacks.statistics.status import Status
 __all__ = [
     "FEWEST_WEIGHTS",
     "PaperFit",
-    "half_normal_masses",
+    "gaussian_masses",
     "linear_from_counts",
     "paper_curve",
     "paper_protocol",
@@ -47,7 +47,7 @@ class PaperFit(NamedTuple):
         mu: μ', in ln(w/max).
         sigma: σ'.
         amplitude: A', in w/max × values.
-        r2_gaussian: R² that as many Gaussian weights of the same max/rms score on average, the
+        r2_gaussian: R² that as many Gaussian values of the same max/rms score on average, the
             scatter of their counts included: of few weights it is low, for scatter is no curve's
             fault.  nan where even these have no fit (max/rms below about 1, where they are a ramp,
             or so large that they all lie in the first bins).
@@ -77,6 +77,7 @@ def paper_protocol(
     rms: Float64[Tensor, " streams"],
     *,
     split: bool = False,
+    power: Float64[Tensor, " streams"] | None = None,
 ) -> PaperFit:
     """Fit ``A'·LN(μ', σ')`` to the size-weighted counts of every stream at once.
 
@@ -91,6 +92,7 @@ def paper_protocol(
         maximum: largest magnitude, in the tensor's unit.
         rms: root mean square of the finite, non-zero magnitudes, in the same unit.
         split: whether the counts are from `linear_from_counts`, which evens out their scatter.
+        power: with what power of Gaussian values each stream is compared, see `gaussian_masses`.
 
     Returns:
         One figure a stream, on the device of `linear`.
@@ -104,7 +106,7 @@ def paper_protocol(
         >>> print(f"R² {fit.r2.item():.2f}, σ' {fit.sigma.item():.2f}")
         R² 0.96, σ' 0.63
     """
-    gaussian = half_normal_masses(rms / maximum, linear.shape[-1])
+    gaussian = gaussian_masses(rms / maximum, linear.shape[-1], power)
     figures, status = _fit(torch.cat([linear.to(torch.float64), gaussian]))
     observed, expected = figures.chunk(2, dim=-1)
     r2, mu, sigma, amplitude = observed
@@ -182,12 +184,24 @@ def _equal_cuts(bins: int, device: torch.device) -> Float64[Tensor, " cuts"]:
     return torch.arange(bins + 1, dtype=torch.float64, device=device) / bins
 
 
-def half_normal_masses(
-    scale: Float64[Tensor, " streams"], bins: int
+def gaussian_masses(
+    scale: Float64[Tensor, " streams"],
+    bins: int,
+    power: Float64[Tensor, " streams"] | None = None,
 ) -> Float64[Tensor, "streams {bins}"]:
-    """Masses of |N(0, scale²)| in equal bins on [0, 1]."""
+    """Masses of |N|^p, N normal around 0, in equal bins on [0, 1].
+
+    Args:
+        scale: root mean square of |N|^p, in which the maximum is 1.
+        bins: number of bins.
+        power: p of each stream; 1 by default, 2 for Z = z² of Gaussian pre-activations.
+    """
+    p = torch.ones_like(scale) if power is None else power
+    # The mean of N^2p is 2^p Γ(p + ½)/√π.
+    log_mean = p * math.log(2.0) + torch.lgamma(p + 0.5) - math.lgamma(0.5)
+    unit = (log_mean / 2).exp() / scale
     cuts = _equal_cuts(bins, scale.device)
-    return torch.erf(cuts / (math.sqrt(2.0) * scale[:, None])).diff(dim=-1)
+    return torch.erf((cuts * unit[:, None]) ** (1 / p)[:, None] / math.sqrt(2.0)).diff(dim=-1)
 
 
 def _fit(counts: Float64[Tensor, "streams bins"]) -> _Curves:

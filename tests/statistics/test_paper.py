@@ -12,7 +12,12 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from jaynes_callbacks.counting import count_, linear_counts
-from jaynes_callbacks.statistics.paper import PaperFit, linear_from_counts, paper_protocol
+from jaynes_callbacks.statistics.paper import (
+    PaperFit,
+    gaussian_masses,
+    linear_from_counts,
+    paper_protocol,
+)
 from jaynes_callbacks.statistics.status import Status
 
 Array = np.ndarray
@@ -234,6 +239,27 @@ def test_more_values_of_the_same_law_scale_the_amplitude_only() -> None:
     scaled = many._replace(amplitude=many.amplitude / 1000, r2_gaussian=few.r2_gaussian)
     torch.testing.assert_close(scaled, few)
     assert many.r2_gaussian > few.r2_gaussian
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_masses_of_powers_of_gaussian_values(power: float) -> None:
+    rms = np.sqrt(stats.norm.expect(lambda x: abs(x) ** (2 * power)))
+    maximum, cuts = 4.0**power, np.linspace(0, 1, 51)
+    expected = np.diff(2 * stats.norm.cdf((cuts * maximum) ** (1 / power)) - 1)
+    scale, p = torch.tensor([rms / maximum]), torch.tensor([power], dtype=torch.float64)
+    assert gaussian_masses(scale, 50, p)[0].numpy() == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_squares_of_gaussian_values_are_compared_with_such() -> None:
+    rng, one = np.random.default_rng(9), torch.ones(20, dtype=torch.float64)
+    samples = rng.normal(size=(20, 20_000)) ** 2
+    counts = np.stack([np.histogram(sample, BINS, (0, 16))[0] for sample in samples])
+    fit = paper_protocol(torch.tensor(counts), 16 * one, np.sqrt(3) * one, power=2 * one)
+    error = 4 * fit.r2.std().item() / np.sqrt(20) + 1e-3
+    assert fit.r2.mean().item() == pytest.approx(fit.r2_gaussian[0].item(), abs=error)
+    # Not of the values themselves, whose curve has another shape.
+    plain = paper_protocol(torch.tensor(counts), 16 * one, np.sqrt(3) * one)
+    assert abs(plain.r2_gaussian[0] - fit.r2_gaussian[0]) > 2 * error
 
 
 def _grid_counts(sample: Array) -> Tensor:

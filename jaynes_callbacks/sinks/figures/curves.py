@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
-from jaynes_callbacks.measured import PAPER_IOTA_BINS
+from jaynes_callbacks.measured import PAPER_IOTA_BINS, gaussian_power
 from jaynes_callbacks.record import Record
 from jaynes_callbacks.statistics import (
     FAMILIES,
     LOGNORMAL,
     Fit,
     fit_family,
-    half_normal_masses,
+    gaussian_masses,
     log_moments,
     occupied_bins,
     paper_curve,
@@ -162,7 +162,8 @@ def size_weighted(record: Record) -> SizeWeighted | None:
     at = _centres(_CURVE_POINTS)
     fit = record.paper_amplitude * _paper_curve(record, at) * bins / record.n
     scale = torch.tensor([record.rms / record.max], dtype=torch.float64)
-    gaussian: Array = at * half_normal_masses(scale, at.size)[0].numpy() * at.size
+    power = torch.full_like(scale, gaussian_power(record.variable))
+    gaussian: Array = at * gaussian_masses(scale, at.size, power)[0].numpy() * at.size
     return SizeWeighted(x, data, at, fit, gaussian, _end(x, data))
 
 
