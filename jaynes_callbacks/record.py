@@ -81,7 +81,7 @@ class Record:
     n: int = _column("values", "finite, non-zero", 0)
     zeros: int = _column("values", "exact zeros and magnitudes below 2**-130", 0)
     nonfinite: int = _column("values", "inf and nan", 0)
-    max: float = _column("w", "largest finite magnitude")
+    max: float = _column("w", "largest finite magnitude, or its bin's upper edge")
     rms: float = _column("w", "root mean square of the n values")
     log_mean: float = _column("ln w", "mean of ln w")
     log_std: float = _column("ln w", "standard deviation of ln w")
@@ -120,7 +120,8 @@ class Record:
     codes: np.ndarray[Any, np.dtype[np.int64]] = _array_column("code", "occupied codes")
     counts: np.ndarray[Any, np.dtype[np.int64]] = _array_column("values", "their counts")
     paper_counts: np.ndarray[Any, np.dtype[np.int64]] = _array_column(
-        "values", "counts of the paper's equal bins on [0, max]; empty for iota"
+        "values",
+        "counts of the paper's equal bins on [0, max]; empty where only codes were counted",
     )
 
     def to_dict(self, *, counts: bool = True) -> dict[str, Any]:

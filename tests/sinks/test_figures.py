@@ -29,6 +29,7 @@ from jaynes_callbacks.sinks.figures.curves import (
 from jaynes_callbacks.sinks.figures.look import family_line, printable
 from jaynes_callbacks.sinks.images import rendered
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL
+from jaynes_callbacks.summary import recompute
 
 NAN = float("nan")
 OF_A_RECORD = (paper_view, log_density)
@@ -252,14 +253,19 @@ def test_the_paper_view_draws_the_figures_of_the_record(snapshots: list[Records]
         assert np.trapezoid(points.data, points.x) == pytest.approx(area, rel=0.03)
 
 
-def test_activations_are_drawn_as_weights_are(measure: Callable[..., Records]) -> None:
+@pytest.mark.parametrize("known", ["iota", "weights spread over ranks"])
+def test_what_is_known_by_its_counts_is_drawn_as_weights_are(
+    known: str, measure: Callable[..., Records]
+) -> None:
     values = torch.randn(50_000, generator=torch.Generator().manual_seed(5)).abs()
-    weight, iota = measure({"w": values}, {"y": values})
-    ours, theirs = size_weighted(weight), size_weighted(iota)
+    weight, other = measure({"w": values}, {"y": values})
+    if known != "iota":
+        (other,) = recompute([weight.replace(paper_counts=weight.paper_counts[:0])])
+    ours, theirs = size_weighted(weight), size_weighted(other)
     assert ours is not None
     assert theirs is not None
     assert theirs.end == pytest.approx(ours.end, rel=0.1)
-    stretch = iota.max / weight.max  # the maximum of activations is known to a bin only
+    stretch = other.max / weight.max  # of these the maximum is known to a bin only
     theirs_here = np.interp(ours.x, theirs.x * stretch, theirs.data)
     assert np.abs(theirs_here - ours.data).max() < 0.06
     np.testing.assert_allclose(

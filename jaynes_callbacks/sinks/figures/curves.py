@@ -19,6 +19,7 @@ from jaynes_callbacks.statistics import (
     paper_curve,
 )
 from jaynes_callbacks.summary import counts_of
+from jaynes_callbacks.tally import PAPER_BINS
 
 __all__ = [
     "Array",
@@ -146,8 +147,8 @@ def family_curves(
 def size_weighted(record: Record) -> SizeWeighted | None:
     """Data, fit and null of the paper's protocol; None without counts.
 
-    Weights were counted in the paper's own bins.  Activations are drawn in the grid's: magnitude ×
-    density over w is the density of ln w.
+    Weights were counted in the paper's own bins.  Activations, and weights that are spread over
+    ranks, are drawn in the grid's: magnitude × density over w is the density of ln w.
     """
     histogram = log_histogram(record)
     if histogram is None or not 0 < record.max < np.inf:
@@ -158,7 +159,7 @@ def size_weighted(record: Record) -> SizeWeighted | None:
         data = x * equal * equal.size / equal.sum()
     else:
         x, data = np.exp(histogram.middles) / record.max, histogram.density
-    bins = equal.size or PAPER_IOTA_BINS
+    bins = PAPER_BINS if record.kind == "weight" else PAPER_IOTA_BINS
     at = _centres(_CURVE_POINTS)
     fit = record.paper_amplitude * _paper_curve(record, at) * bins / record.n
     scale = torch.tensor([record.rms / record.max], dtype=torch.float64)
