@@ -22,7 +22,7 @@ from jaynes_callbacks.sources.shards import (
 )
 from jaynes_callbacks.tally import reason_not_to_count
 
-__all__ = ["Values", "WeightStream", "find_weights", "relative_distance", "sample"]
+__all__ = ["Values", "WeightStream", "find_weights", "relative_distance", "sample", "weight_names"]
 
 #: Values kept of each stream's first state, for the distance moved: 16 KiB.
 _SAMPLE = 4096
@@ -87,6 +87,12 @@ def find_weights(
             stream = Stream("weight", name, tuple(weight.shape))
             found[key] = WeightStream(stream, value, is_sharded(weight))
     return list(found.values()), skipped + _packed(model)
+
+
+def weight_names(model: nn.Module) -> list[str]:
+    """Names that a weight may be asked for by: of those that multiply, and of all parameters."""
+    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return [*parameters, *(weight.name for weight in effective_weights(model))]
 
 
 def _weights_of(model: nn.Module) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:

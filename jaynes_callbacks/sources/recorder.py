@@ -7,22 +7,20 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
-from jaynes_callbacks.sources.parameters import WeightStream, find_weights, sample
+from jaynes_callbacks.sources.parameters import weight_names
 from jaynes_callbacks.sources.ranks import Counted, RankSum
-from jaynes_callbacks.sources.selection import Coverage, Selection, Skipped, shorten
+from jaynes_callbacks.sources.selection import MIN_SIZE, Coverage, Selection, shorten
 from jaynes_callbacks.sources.state import pack, unpack
-from jaynes_callbacks.sources.weights import Weighed, weigh
+from jaynes_callbacks.sources.weights import Weighed, WeightWatch
 from jaynes_callbacks.summary import Moment, summarise
 from jaynes_callbacks.tally import tally_of_counts
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
-#: Weights with fewer elements say nothing about a distribution.
-MIN_SIZE = 64
 #: Most values counted of one activation call.
 IOTA_VALUES_PER_CALL = 1 << 18
 
@@ -77,13 +75,9 @@ class Recorder:
         self.start = Records()
         self._watch = ActivationWatch(model, self.selection.admits, iota_values_per_call)
         self._ranks = RankSum()
-        self._weights: list[WeightStream] = []
-        self._skipped: list[Skipped] = []
-        self._first: dict[str, Tensor] = {}
-        self._held: Weighed | None = None
+        self._weights = WeightWatch(model, self.selection)
         self._listened = False
         self._collected = False
-        self._resumed = False
 
     # Attaching ------------------------------------------------------------------------------
 
@@ -102,11 +96,11 @@ class Recorder:
 
     def attach(self) -> None:
         """Find the streams; activations are counted between `open` and `close`."""
-        parameters = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
-        self.selection.check(parameters, [name for name, _ in self.model.named_modules()])
-        self._find_weights()
-        if "weight" in self.selection.kinds and not self._weights:
-            self._refuse_if_meant()
+        modules = [name for name, _ in self.model.named_modules()]
+        self.selection.check(weight_names(self.model), modules)
+        self._weights.find()
+        if "weight" in self.selection.kinds and not self._weights.streams:
+            self.selection.refuse_if_meant(self._weights.skipped)
         if "iota" in self.selection.kinds:
             self._watch.attach()
 
@@ -138,14 +132,14 @@ class Recorder:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The streams known so far, on any rank; activations appear with their first forward."""
-        own = (*(weight.stream for weight in self._weights), *self._watch.ledger.streams)
+        own = (*self._weights.streams, *self._watch.ledger.streams)
         known = {stream.key: stream for stream in (*own, *self._ranks.streams)}
         return tuple(sorted(known.values(), key=lambda stream: stream.kind, reverse=True))
 
     @property
     def coverage(self) -> Coverage:
         """What is watched and what is not, with the reasons."""
-        skipped = (*self._skipped, *self._watch.ledger.skipped)
+        skipped = (*self._weights.skipped, *self._watch.ledger.skipped)
         return Coverage(self.streams, skipped, self._note())
 
     def _note(self) -> str:
@@ -164,8 +158,7 @@ class Recorder:
         For a training loop whose first forward, and so the first snapshot, cannot be told from its
         first update.
         """
-        self._first = {}
-        self._held = self._weigh()
+        self._weights.begin()
 
     def snapshot(self, step: int = 0, epoch: int = 0) -> Records:
         """Records of the weights as they are and of the activations since the last snapshot.
@@ -227,7 +220,7 @@ class Recorder:
         device = _device(self.model)
         try:
             activations = self._watch.ledger.take()
-            weights, self._held = self._held or self._weigh(), None
+            weights = self._weights.weigh()
             own = weights.shares.joined(activations)
         except Exception:
             self._ranks.abstain(device)
@@ -246,51 +239,19 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def _find_weights(self) -> None:
-        """Anew for every record: weights may be made late (lazy), or be exchanged."""
-        if "weight" not in self.selection.kinds:
-            return
-        shards = {weight.stream.name: weight for weight in self._weights if weight.sharded}
-        found, self._skipped = find_weights(self.model, self.selection)
-        # FSDP2 may leave gathered copies in the place of shards, after a forward without backward.
-        self._weights = [
-            weight if weight.sharded else shards.get(weight.stream.name, weight) for weight in found
-        ]
-        if not self._resumed:
-            new = [weight for weight in self._weights if weight.stream.name not in self._first]
-            self._first |= {weight.stream.name: sample(weight) for weight in new}
-
-    def _weigh(self) -> Weighed:
-        self._find_weights()
-        return weigh(self._weights, self._first)
-
     # Resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on: CPU tensors and builtins only."""
         return {
             "start": [pack(record) for record in self.start],
-            "first": {name: values.cpu() for name, values in self._first.items()},
+            "first": {name: values.cpu() for name, values in self._weights.first.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.start = Records(unpack(row) for row in state["start"])
-        self._first, self._resumed = dict(state["first"]), True
-
-    def _refuse_if_meant(self) -> None:
-        """No weight is left: an error where arguments did it, not where the model is just small."""
-        selection = self.selection
-        too_small = selection.min_size > MIN_SIZE and any(
-            skipped.reason.startswith("fewer than min_size") for skipped in self._skipped
-        )
-        if too_small or (selection.kinds == ("weight",) and selection.is_narrowed):
-            reasons = sorted({skipped.reason for skipped in self._skipped})
-            raise ValueError(
-                f"no weight is left to watch: all {len(self._skipped)} parameters are skipped "
-                f"({'; '.join(reasons)}); lower min_size={selection.min_size}, widen "
-                f"include={list(selection.include)}, or watch kinds=['iota'] alone"
-            )
+        self._weights.resume(state["first"])
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -9,8 +9,10 @@ from typing import NamedTuple, get_args
 from jaynes_callbacks.record import Kind, Stream
 from jaynes_callbacks.sources.functions import FUNCTIONS
 
-__all__ = ["Coverage", "Selection", "Skipped", "shorten"]
+__all__ = ["MIN_SIZE", "Coverage", "Selection", "Skipped", "shorten"]
 
+#: Weights with fewer elements say nothing about a distribution.
+MIN_SIZE = 64
 _SHOWN = 5
 
 
@@ -135,6 +137,23 @@ class Selection:
                         f"{argument} pattern {pattern!r} matches no parameter and no module; "
                         f"names look like {_nearest(pattern, known)}"
                     )
+
+    def refuse_if_meant(self, skipped: Sequence[Skipped]) -> None:
+        """No weight is left: an error where arguments did it, not where the model is just small.
+
+        Raises:
+            ValueError: with the reasons for which all are skipped.
+        """
+        too_small = self.min_size > MIN_SIZE and any(
+            each.reason.startswith("fewer than min_size") for each in skipped
+        )
+        if too_small or (self.kinds == ("weight",) and self.is_narrowed):
+            reasons = sorted({each.reason for each in skipped})
+            raise ValueError(
+                f"no weight is left to watch: all {len(skipped)} parameters are skipped "
+                f"({'; '.join(reasons)}); lower min_size={self.min_size}, widen "
+                f"include={list(self.include)}, or watch kinds=['iota'] alone"
+            )
 
 
 def _strings(argument: str, value: Sequence[str] | str) -> tuple[str, ...]:

@@ -97,6 +97,13 @@ def test_the_parameters_behind_are_covered() -> None:
     assert set(weight.parameters) == set(dict(model.named_parameters())) - {"0.bias"}
 
 
+def test_patterns_name_the_weight_that_multiplies() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), parametrizations.weight_norm(nn.Linear(16, 16)))
+    recorder = Recorder(model, kinds="weight", include="1.weight")
+    recorder.attach()
+    assert [stream.name for stream in recorder.streams] == ["1.weight"]
+
+
 def test_tied_parametrised_modules_are_one_stream() -> None:
     layer = parametrizations.weight_norm(nn.Linear(16, 16))
     recorder = Recorder(nn.ModuleDict({"in": layer, "out": layer}), kinds="weight")
