@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaynes_callbacks.record import Kind, Records
+from jaynes_callbacks.schedule import Schedule
 from jaynes_callbacks.sink import Sink
 from jaynes_callbacks.sources.cadence import Cadence, IotaFrom
 from jaynes_callbacks.sources.delivery import Delivery
@@ -36,8 +37,8 @@ class MonitorHooks:
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
-        every_n_epochs: int | None = 1,
-        every_n_steps: int | None = None,
+        every_n_epochs: int | Schedule | None = 1,
+        every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
         iota_from: IotaFrom = "train",
