@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
+from jaynes_callbacks.sources.counted import pack_counts, restore_counts
 from jaynes_callbacks.sources.parameters import (
     WeightStream,
     find_weights,
@@ -231,12 +232,16 @@ class Recorder:
         return {
             "start": [pack(record) for record in self.start],
             "first": {name: values.cpu() for name, values in self._first.items()},
+            "counted": pack_counts(self._watch.ledger) if self._listened else [],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.start = Records(unpack(row) for row in state["start"])
         self._first = dict(state["first"])
+        if counted := state.get("counted"):
+            self._listened = True
+            restore_counts(self._watch.ledger, counted)
 
     def _refuse_if_meant(self) -> None:
         """No weight is left: an error where arguments did it, not where the model is just small."""
