@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaynes_callbacks.record import Kind
+from jaynes_callbacks.schedule import Schedule, describe
 from jaynes_callbacks.sink import Sink
 from jaynes_callbacks.sources.cadence import IotaFrom
 from jaynes_callbacks.sources.callbacks import MonitorHooks
@@ -36,7 +37,10 @@ class Monitor(MonitorHooks):
         exclude: glob patterns on stream names that are not watched.
         min_size: weights with fewer elements are skipped.
         every_n_epochs: record at the end of every n-th epoch; None for never.
-        every_n_steps: record after every n-th optimizer step as well; None for never.
+        every_n_steps: record after every n-th optimizer step as well; None for never.  With both
+            None only the first and the last state are recorded.  Either may be a schedule of
+            `jaynes_callbacks.schedule`, such as ``log_spaced()``, or your own function
+            ``step -> bool``, which all ranks must answer alike.
         iota_every_n_batches: activations are counted in every n-th batch of an epoch, and where a
             record is due by step.
         iota_values_per_call: most values counted of one activation call, at a constant stride.
@@ -57,8 +61,8 @@ class Monitor(MonitorHooks):
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
-        every_n_epochs: int | None = 1,
-        every_n_steps: int | None = None,
+        every_n_epochs: int | Schedule | None = 1,
+        every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
         iota_from: IotaFrom = "train",
@@ -90,6 +94,9 @@ class Monitor(MonitorHooks):
 
     @property
     def state_key(self) -> str:
-        """Tells the states of several monitors in one checkpoint apart."""
-        arguments = ", ".join(f"{name}={value!s}" for name, value in self._key.items())
+        """Tells the states of several monitors in one checkpoint apart.
+
+        The same in every process; a function of one's own counts by its qualified name.
+        """
+        arguments = ", ".join(f"{name}={describe(value)}" for name, value in self._key.items())
         return f"EquilibriumMonitor({arguments})"

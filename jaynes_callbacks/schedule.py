@@ -1,11 +1,21 @@
-"""When: functions ``step -> bool``."""
+"""When: functions ``step -> bool``.
 
-from collections.abc import Callable
+What this module makes is comparable, can be pickled, and prints alike in every process: a monitor's
+arguments name its state in a checkpoint.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
+from inspect import signature
+from typing import Any
 
-__all__ = ["Schedule", "every", "never"]
+__all__ = ["Schedule", "at", "describe", "every", "log_spaced", "never", "schedule_of"]
 
 Schedule = Callable[[int], bool]
+
+#: More would ask powers of numbers with thousands of digits.
+_MOST_PER_DECADE = 100
 
 
 def every(interval: int, *, what: str = "interval") -> Schedule:
@@ -22,16 +32,148 @@ def every(interval: int, *, what: str = "interval") -> Schedule:
         >>> [step for step in range(7) if every(3)(step)]
         [0, 3, 6]
     """
-    if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
+    if not _is_integer(interval) or interval < 1:
         raise ValueError(f"{what} must be a positive integer, got {interval!r}")
-    return partial(_divides, interval)
+    return _Every(interval)
 
 
-def _divides(interval: int, step: int) -> bool:
-    # A function of the module, not a lambda: monitors are pickled to be spawned.
-    return step % interval == 0
+def log_spaced(per_decade: int = 10) -> Schedule:
+    """True at the powers of 10**(1/per_decade), each rounded to a whole step.
+
+    In integers only: the thousandth power is as exact as the first.  From 1 on, where powers are
+    closer than a step, every step is due once.
+
+    Args:
+        per_decade: steps between 1 and 10, between 10 and 100, and so on; at most 100.
+
+    Raises:
+        ValueError: if `per_decade` is out of range.
+
+    Example:
+        >>> [step for step in range(200) if log_spaced(per_decade=4)(step)]
+        [1, 2, 3, 6, 10, 18, 32, 56, 100, 178]
+    """
+    if not _is_integer(per_decade) or not 1 <= per_decade <= _MOST_PER_DECADE:
+        raise ValueError(
+            f"per_decade must be an integer from 1 to {_MOST_PER_DECADE}, got {per_decade!r}"
+        )
+    return _LogSpaced(per_decade)
+
+
+def at(steps: Iterable[int]) -> Schedule:
+    """True at these steps.
+
+    Args:
+        steps: in any order.
+
+    Raises:
+        ValueError: if there is none, or one of them is no integer from 0 on.
+
+    Example:
+        >>> [step for step in range(200) if at([1, 10, 100])(step)]
+        [1, 10, 100]
+    """
+    if isinstance(steps, str) or not isinstance(steps, Iterable):
+        raise ValueError(f"steps must be integers from 0 on, got {steps!r}")
+    chosen = list(steps)
+    wrong = [step for step in chosen if not _is_integer(step) or step < 0]
+    if wrong or not chosen:
+        raise ValueError(f"steps must be integers from 0 on, got {wrong or 'none'}")
+    return _At(tuple(sorted(set(chosen))))
 
 
 def never(step: int) -> bool:
     """False at every step."""
     return False
+
+
+def schedule_of(choice: int | Schedule | None, *, what: str) -> Schedule:
+    """What a user's argument stands for: an interval, a schedule of one's own, None for never.
+
+    Raises:
+        ValueError: if it is none of them, or cannot be called with one step.
+    """
+    if choice is None:
+        return never
+    if callable(choice) and not _takes_a_step(choice):
+        raise ValueError(f"{what} must take one argument, the step, got {choice!r}")
+    if callable(choice):
+        return choice
+    if not _is_integer(choice) or choice < 1:
+        raise ValueError(
+            f"{what} must be a positive integer, a schedule such as log_spaced() "
+            f"(jaynes_callbacks.schedule), or None, got {choice!r}"
+        )
+    return every(choice)
+
+
+def describe(choice: Any) -> str:
+    """The argument in words that are the same in every process.
+
+    A function is its qualified name, for its repr holds an address; so two functions of one name,
+    such as two lambdas of one scope, cannot be told apart.
+    """
+    if isinstance(choice, partial):
+        inner = [describe(choice.func), *map(describe, choice.args)]
+        named = [f"{name}={describe(value)}" for name, value in choice.keywords.items()]
+        return f"partial({', '.join(inner + named)})"
+    if callable(choice):
+        owner = choice if hasattr(choice, "__qualname__") else type(choice)
+        has_address = owner is choice or type(choice).__repr__ is object.__repr__
+        return f"{owner.__module__}.{owner.__qualname__}" if has_address else repr(choice)
+    return str(choice)
+
+
+@dataclass(frozen=True)
+class _Every:
+    interval: int
+
+    def __call__(self, step: int) -> bool:
+        return step % self.interval == 0
+
+    def __repr__(self) -> str:
+        return f"every({self.interval})"
+
+
+@dataclass(frozen=True)
+class _LogSpaced:
+    per_decade: int
+
+    def __call__(self, step: int) -> bool:
+        return step > 0 and self._powers(step) > self._powers(step - 1)
+
+    def __repr__(self) -> str:
+        return f"log_spaced(per_decade={self.per_decade})"
+
+    def _powers(self, step: int) -> int:
+        """How many k ≥ 0 have 10**(k/p) < step + 1/2, that is 2**p · 10**k < (2·step + 1)**p.
+
+        The left side is even, the right side odd: no power lies between two steps.
+        """
+        bound: int = (2 * step + 1) ** self.per_decade >> self.per_decade
+        return len(str(bound)) if bound else 0
+
+
+@dataclass(frozen=True)
+class _At:
+    steps: tuple[int, ...]
+
+    def __call__(self, step: int) -> bool:
+        return step in self.steps
+
+    def __repr__(self) -> str:
+        return f"at({list(self.steps)})"
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _takes_a_step(schedule: Schedule) -> bool:
+    try:
+        signature(schedule).bind(1)
+    except TypeError:
+        return False
+    except ValueError:  # Some builtins tell no signature.
+        return True
+    return True

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from jaynes_callbacks.record import Records
 
-__all__ = ["RunContext", "Sink", "sparing"]
+__all__ = ["Recalling", "RunContext", "Sink", "sparing"]
 
 T = TypeVar("T")
 
@@ -52,6 +52,17 @@ class Sink(Protocol):
 
     def close(self, start: Records, end: Records, history: Records) -> None:
         """Finish; `start` and `end` are the first and the last snapshot, with their counts."""
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A sink that can give a resumed run's records back; optional."""
+
+    def recall(self) -> Records:
+        """What this run has recorded up to the step it is resumed from, without counts.
+
+        Asked for after `Sink.open`, before the first `Sink.write`.
+        """
 
 
 def sparing(items: Iterable[T], act: Callable[[T], None]) -> list[T]:

@@ -1,14 +1,66 @@
-import pytest
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Any
 
-from jaynes_callbacks.schedule import every, never
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.schedule import at, describe, every, log_spaced, never, schedule_of
+
+
+def steps(schedule: Callable[[int], bool], until: int) -> list[int]:
+    return [step for step in range(until) if schedule(step)]
+
+
+def divides(interval: int, step: int) -> bool:
+    return step % interval == 0
+
+
+class Own:
+    def __call__(self, step: int) -> bool:
+        return step == 5
 
 
 def test_every() -> None:
-    assert [step for step in range(10) if every(4)(step)] == [0, 4, 8]
+    assert steps(every(4), 10) == [0, 4, 8]
 
 
 def test_never() -> None:
-    assert not any(never(step) for step in range(10))
+    assert steps(never, 10) == []
+
+
+def test_at() -> None:
+    assert steps(at([7, 3, 3]), 10) == [3, 7]
+    assert steps(at(range(2, 5)), 10) == [2, 3, 4]
+
+
+def test_log_spaced() -> None:
+    assert steps(log_spaced(1), 20_000) == [1, 10, 100, 1_000, 10_000]
+    assert steps(log_spaced(), 200) == [
+        *(1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 79, 100, 126, 158)
+    ]
+    # Every power of ten, however far: a sum of logarithms would have drifted by then.
+    assert all(log_spaced(7)(10**power) for power in range(40))
+    assert log_spaced(100)(10**30)
+
+
+@given(power=st.integers(0, 300), per_decade=st.integers(1, 60))
+def test_log_spaced_steps_are_rounded_powers(power: int, per_decade: int) -> None:
+    # The oracle: the p-th root of 10**k by bisection, in exact fractions.
+    low, high = 1, 10 ** (power // per_decade + 1)
+    while low < high:
+        middle = (low + high) // 2
+        if Fraction(2 * middle + 1, 2) ** per_decade > 10**power:
+            high = middle
+        else:
+            low = middle + 1
+    assert log_spaced(per_decade)(low)
 
 
 @pytest.mark.parametrize("interval", [0, -1, 1.5, True, "2", None])
@@ -17,3 +69,78 @@ def test_wrong_intervals_are_named(interval: object) -> None:
         ValueError, match=f"every_n_steps must be a positive integer, got {interval!r}"
     ):
         every(interval, what="every_n_steps")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: log_spaced(0), "per_decade must be an integer from 1 to 100, got 0"),
+        (lambda: log_spaced(101), "per_decade must be .* got 101"),
+        (lambda: log_spaced(2.0), "per_decade must be .* got 2.0"),  # type: ignore[arg-type]
+        (lambda: at([]), "steps must be integers from 0 on, got none"),
+        (lambda: at([3, -1, 2.5]), r"steps must be .* got \[-1, 2.5\]"),  # type: ignore[list-item]
+        (lambda: at("12"), "steps must be .* got '12'"),  # type: ignore[arg-type]
+        (lambda: at(3), "steps must be .* got 3"),  # type: ignore[arg-type]
+        (lambda: schedule_of("often", what="x"), "x must be a positive .*log_spaced.* got 'often'"),  # type: ignore[arg-type]
+        (lambda: schedule_of(lambda: True, what="x"), "x must take one argument"),  # type: ignore[arg-type, misc]
+    ],
+)
+def test_wrong_schedules_are_named(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_an_argument_stands_for() -> None:
+    assert schedule_of(None, what="x") is never
+    assert schedule_of(3, what="x") == every(3)
+    assert schedule_of(at([1]), what="x") == at([1])
+    own = Own()
+    assert schedule_of(own, what="x") is own
+
+
+@pytest.mark.parametrize("schedule", [every(3), log_spaced(5), at([2, 1]), partial(divides, 2)])
+def test_schedules_can_be_pickled(schedule: Callable[[int], bool]) -> None:
+    again = pickle.loads(pickle.dumps(schedule))
+    assert steps(again, 50) == steps(schedule, 50)
+    assert describe(again) == describe(schedule)
+
+
+def test_descriptions_hold_no_address() -> None:
+    assert describe(every(3)) == "every(3)"
+    assert describe(log_spaced(5)) == "log_spaced(per_decade=5)"
+    assert describe(at([3, 1])) == "at([1, 3])"
+    assert describe(None) == "None"
+    assert describe(7) == "7"
+    assert describe(divides) == f"{__name__}.divides"
+    assert describe(partial(divides, 2)) == f"partial({__name__}.divides, 2)"
+    assert describe(Own()) == f"{__name__}.Own"
+    assert describe(Own().__call__) == f"{__name__}.Own.__call__"
+
+
+PROGRAM = """
+import functools
+from jaynes_callbacks.monitor import Monitor
+from jaynes_callbacks.schedule import log_spaced, at
+def own(step): return True
+for schedule in (log_spaced(3), at([4, 2]), own, functools.partial(own)):
+    print(Monitor(every_n_steps=schedule, sinks=[]).state_key)
+"""
+
+
+def test_the_state_key_is_the_same_in_every_process() -> None:
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+        ).stdout
+        for _ in range(2)
+    }
+    (keys,) = printed
+    assert len(set(keys.splitlines())) == 4
+    assert "every_n_steps=log_spaced(per_decade=3)" in keys
+    assert "0x" not in keys
+
+
+def test_a_monitor_takes_schedules() -> None:
+    make = EquilibriumMonitor
+    keys = {make(every_n_steps=each, sinks=[]).state_key for each in (None, 3, log_spaced(), Own())}
+    assert len(keys) == 4

@@ -65,6 +65,17 @@ class DatasetSink:
             before = dataset_of(context.run_id, context.resumed_directory)
             _carry_over(before, self.directory, context.resumed_step)
 
+    def recall(self) -> Records:
+        """What a resumed run had recorded up to its checkpoint, without counts.
+
+        Raises:
+            OSError, ValueError: if a part cannot be read.
+        """
+        if self.directory is None or self._resumed_step is None:
+            return Records()
+        files = [part for step, part in parts(self.directory).items() if step <= self._resumed_step]
+        return Records(record for file in files for record in read_rows(file, counts=False))
+
     def write(self, records: Records, history: Records) -> None:
         """Write one part; a repeated step replaces its part.
 
@@ -84,7 +95,8 @@ class DatasetSink:
         """Once a resumed run records anew, what lay beyond its checkpoint is void."""
         if self.directory is None or self._resumed_step is None:
             return
-        for step, part in parts(self.directory).items():
+        # The last first: whenever it is killed, what is left is one run's beginning.
+        for step, part in reversed(parts(self.directory).items()):
             if step > self._resumed_step:
                 part.unlink()
         self._resumed_step = None

@@ -7,7 +7,6 @@ again by the run's id, which every part bears.
 """
 
 import re
-from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def figures_beside(dataset: Path) -> Path:
     return dataset.with_name(f"{dataset.name}-figures")
 
 
-def parts(dataset: Path) -> Mapping[int, Path]:
+def parts(dataset: Path) -> dict[int, Path]:
     """The parts of a dataset by step, in order; empty where there is none."""
     matches = ((_PART.fullmatch(path.name), path) for path in dataset.glob("part-*.parquet"))
     return dict(sorted((int(match[1]), path) for match, path in matches if match))

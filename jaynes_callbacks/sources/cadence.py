@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from jaynes_callbacks.schedule import Schedule, every, never
+from jaynes_callbacks.schedule import Schedule, every, schedule_of
 
 __all__ = ["Cadence", "IotaFrom"]
 
@@ -28,23 +28,24 @@ class Cadence:
     @classmethod
     def of(
         cls,
-        every_n_epochs: int | None,
-        every_n_steps: int | None,
+        every_n_epochs: int | Schedule | None,
+        every_n_steps: int | Schedule | None,
         iota_every_n_batches: int,
         iota_from: IotaFrom,
     ) -> "Cadence":
         """Check the arguments that a user gave; None stands for never.
 
         Raises:
-            ValueError: for an interval that is no positive integer, or an unknown `iota_from`.
+            ValueError: for an interval that is no positive integer, a schedule that takes no step,
+                or an unknown `iota_from`.
         """
         if iota_from not in get_args(IotaFrom):
             raise ValueError(f"iota_from must be one of {get_args(IotaFrom)}, got {iota_from!r}")
         return cls(
-            _schedule(every_n_epochs, "every_n_epochs"),
+            schedule_of(every_n_epochs, what="every_n_epochs"),
             every(iota_every_n_batches, what="iota_every_n_batches"),
             iota_from,
-            _schedule(every_n_steps, "every_n_steps"),
+            schedule_of(every_n_steps, what="every_n_steps"),
         )
 
     def step_is_due(self, before: int, now: int) -> bool:
@@ -53,7 +54,3 @@ class Cadence:
         Several optimizers step several times in one batch, so a due step may be jumped over.
         """
         return any(self._step_is_due(step) for step in range(before + 1, now + 1))
-
-
-def _schedule(interval: int | None, what: str) -> Schedule:
-    return never if interval is None else every(interval, what=what)

@@ -10,9 +10,10 @@ early stopping and checkpoints see the figures of this epoch, wherever they stan
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaynes_callbacks.record import Kind, Records
+from jaynes_callbacks.schedule import Schedule
 from jaynes_callbacks.sink import Sink
 from jaynes_callbacks.sources.cadence import Cadence, IotaFrom
 from jaynes_callbacks.sources.delivery import Delivery
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["MonitorHooks"]
 
 
+class _Left(NamedTuple):
+    """What is read of a run that a copy of its monitor does not follow."""
+
+    start: Records = Records()
+    coverage: Coverage = Coverage((), ())
+    directory: Path | None = None
+
+
 class MonitorHooks:
     """Watches a LightningModule's fit; see `jaynes_callbacks.monitor.Monitor`."""
 
@@ -36,8 +45,8 @@ class MonitorHooks:
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
-        every_n_epochs: int | None = 1,
-        every_n_steps: int | None = None,
+        every_n_epochs: int | Schedule | None = 1,
+        every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
         iota_from: IotaFrom = "train",
@@ -57,6 +66,7 @@ class MonitorHooks:
         self._dirpath = Path(dirpath) if dirpath is not None else None
         self._delivery = Delivery(sinks)
         self._run: WatchedRun | None = None
+        self._left = _Left()
         self._resumed: dict[str, Any] = {}
         self._earlier: dict[str, Any] = {}
         self._step = 0
@@ -67,13 +77,17 @@ class MonitorHooks:
 
     @property
     def history(self) -> "pd.DataFrame":
-        """One row per (step, stream), without the counts; those are in the dataset."""
+        """One row per (step, stream), without the counts; those are in the dataset.
+
+        After resuming in another process the earlier rows come from the dataset (on the main
+        process; without a dataset it begins where the run was resumed).
+        """
         return self._delivery.history.to_pandas()
 
     @property
     def start(self) -> Records:
         """The first record of each stream, with its counts: the state before training."""
-        return self._run.recorder.start if self._run else Records()
+        return self._run.recorder.start if self._run else self._left.start
 
     @property
     def end(self) -> Records:
@@ -83,12 +97,12 @@ class MonitorHooks:
     @property
     def coverage(self) -> Coverage:
         """What is watched and what is not, with the reasons."""
-        return self._run.recorder.coverage if self._run else Coverage((), ())
+        return self._run.recorder.coverage if self._run else self._left.coverage
 
     @property
     def directory(self) -> Path | None:
         """Where the sinks of the main process write, once training has begun."""
-        return self._run.directory if self._run else None
+        return self._run.directory if self._run else self._left.directory
 
     # Life cycle -----------------------------------------------------------------------------
 
@@ -96,7 +110,7 @@ class MonitorHooks:
         """Find the streams; a wrong argument raises here."""
         recorder = Recorder(pl_module, **self._options)
         recorder.attach()
-        self._earlier = self.state_dict()
+        self._earlier = self.state_dict() or self._earlier
         self._run = WatchedRun(recorder, self._delivery, self._dirpath)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -210,6 +224,17 @@ class MonitorHooks:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state for the fit that is about to begin."""
         self._resumed = dict(state_dict)
+
+    # Copying --------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy holds what was recorded, but neither the model nor a hold on its fit."""
+        return {
+            **self.__dict__,
+            "_run": None,
+            "_left": _Left(self.start, self.coverage, self.directory),
+            "_earlier": self.state_dict(),
+        }
 
     # ----------------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """Handing records to sinks, so that a failing sink stops neither the run nor the others."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext, Sink, sparing
+from jaynes_callbacks.sink import Recalling, RunContext, Sink, sparing
 
 __all__ = ["Delivery", "run_directory"]
 
@@ -28,17 +29,25 @@ class Delivery:
         self.history = Records()
         self.end = Records()
         self._working: list[Sink] = []
+        self._run_id = ""
 
-    def begin(self, resumed_step: int | None) -> None:
+    def begin(self, run_id: str, resumed_step: int | None) -> None:
         """Forget another run's records, or of this run what lies beyond its checkpoint."""
-        until = -1 if resumed_step is None else resumed_step
+        same = run_id == self._run_id and resumed_step is not None
+        until = resumed_step if same and resumed_step is not None else -1
+        self._run_id = run_id
         self.history = Records(record for record in self.history if record.step <= until)
         self.end = Records(record for record in self.end if record.step <= until)
 
     def open(self, context: RunContext) -> None:
-        """Open every sink; one that fails is left out and the reason said."""
+        """Open every sink; one that fails is left out and the reason said.
+
+        What a resumed run recorded in another process comes back from a sink that kept it.
+        """
         self._working = list(self.sinks)
         self._each(lambda sink: sink.open(context))
+        if context.resumed_step is not None and not self.history:
+            self.history = self._recalled()
 
     def take(self, records: Records) -> None:
         """Take one snapshot into the history and hand it on to the sinks that were opened."""
@@ -50,6 +59,23 @@ class Delivery:
         """Let every sink finish."""
         self._each(lambda sink: sink.close(start, self.end, self.history))
         self._working = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # No sink of a copy is open: the run goes on writing through the original's.
+        return {**self.__dict__, "_working": []}
+
+    def _recalled(self) -> Records:
+        for sink in self._working:
+            try:
+                if isinstance(sink, Recalling) and (records := sink.recall()):
+                    return records
+            except Exception as error:
+                warnings.warn(
+                    f"monitor.history begins where the run is resumed, for {type(sink).__name__} "
+                    f"cannot read what came before: {type(error).__name__}: {error}",
+                    stacklevel=2,
+                )
+        return Records()
 
     def _each(self, act: Callable[[Sink], None]) -> None:
         self._working = sparing(self._working, act)

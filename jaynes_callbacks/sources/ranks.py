@@ -16,7 +16,7 @@ from torch import Tensor
 from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.record import Stream
 
-__all__ = ["Counted", "RankSum"]
+__all__ = ["Counted", "RankSum", "is_first_rank"]
 
 #: The header's places: on how many ranks this is so.
 _HOLDS_OTHERS, _ABSTAINS = 0, 1
@@ -127,6 +127,11 @@ class RankSum:
         everywhere: list[list[Stream]] = [[]] * dist.get_world_size()
         dist.all_gather_object(everywhere, self._not_agreed(own))
         return list({each.key: each for streams in everywhere for each in streams}.values())
+
+
+def is_first_rank() -> bool:
+    """Whether this process is alone, or the first of several."""
+    return not _is_distributed() or dist.get_rank() == 0
 
 
 def _is_distributed() -> bool:

@@ -11,8 +11,9 @@ from torch import nn
 
 from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
+from jaynes_callbacks.sources.counted import pack_counts, restore_counts
 from jaynes_callbacks.sources.parameters import weight_names
-from jaynes_callbacks.sources.ranks import Counted, RankSum
+from jaynes_callbacks.sources.ranks import Counted, RankSum, is_first_rank
 from jaynes_callbacks.sources.selection import MIN_SIZE, Coverage, Selection, shorten
 from jaynes_callbacks.sources.state import pack, unpack
 from jaynes_callbacks.sources.weights import Weighed, WeightWatch
@@ -246,12 +247,17 @@ class Recorder:
         return {
             "start": [pack(record) for record in self.start],
             "first": {name: values.cpu() for name, values in self._weights.first.items()},
+            "counted": pack_counts(self._watch.ledger) if self._listened else [],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.start = Records(unpack(row) for row in state["start"])
         self._weights.resume(state["first"])
+        # A checkpoint holds what the first rank had counted: to be added once, not by each.
+        if (counted := state.get("counted")) and is_first_rank():
+            self._listened = True
+            restore_counts(self._watch.ledger, counted)
 
 
 def _device(model: nn.Module) -> torch.device:

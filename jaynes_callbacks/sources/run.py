@@ -54,7 +54,7 @@ class WatchedRun:
             self.recorded_step, self._id = before["recorded_step"], before["id"]
             self.numbers = dict(before["numbers"])
         resumed = None if before is None else trainer.global_step
-        self._delivery.begin(resumed)
+        self._delivery.begin(self._id, resumed)
         if not trainer.is_global_zero:
             return
         self.directory = self._dirpath or run_directory(trainer)

@@ -109,6 +109,13 @@ def test_the_monitors_file_holds_its_defaults(compose: Compose) -> None:
     assert written == defaults
 
 
+def test_a_schedule_can_be_given_on_the_command_line(compose: Compose) -> None:
+    target = "{_target_: jaynes_callbacks.schedule.log_spaced, per_decade: 5}"
+    cfg = compose(f"+callbacks.equilibrium_monitor.every_n_steps={target}", "logger=none")
+    (monitor,) = build(cfg).monitors
+    assert "every_n_steps=log_spaced(per_decade=5)" in monitor.state_key
+
+
 @pytest.mark.parametrize("logger", options("logger"))
 def test_logger(compose: Compose, logger: str) -> None:
     expected: dict[str, list[type[Logger]]] = {

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.record import Records
+from jaynes_callbacks.schedule import at, log_spaced
 from jaynes_callbacks.sink import RunContext
 from jaynes_callbacks.summary import counts_of
 
@@ -84,6 +85,8 @@ def test_the_untouched_network_then_every_epoch(
         ({"every_n_epochs": None, "every_n_steps": 4}, [0, 4, 8, 12, 16, 18]),
         ({"every_n_steps": 3}, [0, 3, 6, 9, 12, 15, 18]),
         ({"every_n_epochs": None}, [0, 18]),
+        ({"every_n_epochs": None, "every_n_steps": log_spaced(3)}, [0, 1, 2, 5, 10, 18]),
+        ({"every_n_epochs": at([2]), "every_n_steps": at([4, 17])}, [0, 4, 12, 17, 18]),
     ],
 )
 def test_cadence(
@@ -253,9 +256,10 @@ def test_saved_counts_reproduce_the_run_s_records(
     ("options", "message"),
     [
         ({"kinds": ["weights"]}, "kinds must be some of"),
-        ({"every_n_epochs": 0}, "every_n_epochs must be a positive integer, got 0"),
-        ({"every_n_steps": 1.5}, "every_n_steps must be a positive integer, got 1.5"),
+        ({"every_n_epochs": 0}, "every_n_epochs must be a positive integer, .* got 0"),
+        ({"every_n_steps": 1.5}, "every_n_steps must be a positive integer, .* got 1.5"),
         ({"iota_every_n_batches": -1}, "iota_every_n_batches must be a positive integer, got -1"),
+        ({"every_n_steps": lambda: True}, "every_n_steps must take one argument"),
         ({"iota_from": "test"}, "iota_from must be one of .*got 'test'"),
         ({"min_size": -3}, "min_size must be"),
     ],

@@ -1,0 +1,79 @@
+"""The Python blocks of docs/recipes.md and README.md, run as they stand."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from jaynes_callbacks.sinks.figure_sink import FigureSink
+
+HOME = Path(__file__).parents[1]
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (HOME / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def _quiet_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = L.Trainer
+
+    def quiet(**options: Any) -> L.Trainer:
+        silent = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+        silent |= {"enable_progress_bar": False, "enable_model_summary": False}
+        return plain(**{**silent, "max_epochs": 1, **options})
+
+    monkeypatch.setattr(L, "Trainer", quiet)
+    # Figures have tests of their own, and take most of the time here.
+    monkeypatch.setattr(FigureSink, "close", lambda *_: None)
+
+
+def _run(page: str, names: dict[str, Any]) -> None:
+    for number, block in enumerate(blocks(page)):
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _quiet_trainer(monkeypatch)
+    assert len(blocks("docs/recipes.md")) >= 8
+    with warnings.catch_warnings():
+        # Each block begins a run in the same directory: the second goes to jaynes-1, and says so.
+        warnings.filterwarnings("ignore", message=".* holds another run's records")
+        _run("docs/recipes.md", {"__name__": "recipes"})
+    assert (tmp_path / "runs" / "plain" / "jaynes" / "part-000000000005.parquet").exists()
+
+
+class Anything(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.net(batch).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _quiet_trainer(monkeypatch)
+    data: DataLoader[Any] = DataLoader(torch.randn(32, 16), 8)  # type: ignore[arg-type]
+    names = {
+        "L": L,
+        "model": Anything(),
+        "data": data,
+        "batches": data,
+        "train": lambda model, batch: model.training_step(batch),
+    }
+    _run("README.md", names)
+    assert names["monitor"].history.step.unique().tolist() == [0, 4]  # type: ignore[attr-defined]
+    assert "[3 rows x" in capsys.readouterr().out
