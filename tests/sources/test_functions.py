@@ -100,7 +100,12 @@ def _more(function: Callable[..., Tensor], name: str) -> tuple[Any, ...]:
     return {"hardtanh": (-1.0, 1.0)}.get(name, ()) if builtin else ()
 
 
-@pytest.mark.parametrize(("function", "name"), FUNCTIONS.items(), ids=str)
+# An identifier of its own: a function's repr has an address, which no two workers share.
+@pytest.mark.parametrize(
+    ("function", "name"),
+    FUNCTIONS.items(),
+    ids=[f"{name}-{number}" for number, name in enumerate(FUNCTIONS.values())],
+)
 def test_functions(function: Callable[..., Tensor], name: str, generator: torch.Generator) -> None:
     z = _values(generator)
     watch = _watched(Calling(lambda x: function(x, *_more(function, name))), z.clone())
