@@ -48,7 +48,9 @@ class WatchedRun:
         if before is None:
             self.recorder.begin()
         else:
-            self.recorder.load_state_dict(before["recorder"])
+            # A checkpoint holds rank 0's counts alone: several ranks begin to count anew.
+            alone = {"counted": []} if trainer.world_size > 1 else {}
+            self.recorder.load_state_dict({**before["recorder"], **alone})
             self.recorded_step, self._id = before["recorded_step"], before["id"]
             self.numbers = dict(before["numbers"])
         resumed = None if before is None else trainer.global_step
