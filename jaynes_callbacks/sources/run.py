@@ -49,7 +49,7 @@ class WatchedRun:
             self.recorder.begin()
         else:
             # A checkpoint holds rank 0's counts alone: several ranks begin to count anew.
-            alone = {"counted": []} if trainer.world_size > 1 else {}
+            alone: dict[str, Any] = {"counted": []} if trainer.world_size > 1 else {}
             self.recorder.load_state_dict({**before["recorder"], **alone})
             self.recorded_step, self._id = before["recorded_step"], before["id"]
             self.numbers = dict(before["numbers"])
