@@ -73,9 +73,7 @@ def at(steps: Iterable[int]) -> Schedule:
         >>> [step for step in range(200) if at([1, 10, 100])(step)]
         [1, 10, 100]
     """
-    if isinstance(steps, str) or not isinstance(steps, Iterable):
-        raise ValueError(f"steps must be integers from 0 on, got {steps!r}")
-    chosen = list(steps)
+    chosen: list[Any] = list(steps)
     wrong = [step for step in chosen if not _is_integer(step) or step < 0]
     if wrong or not chosen:
         raise ValueError(f"steps must be integers from 0 on, got {wrong or 'none'}")
@@ -119,8 +117,8 @@ def describe(choice: Any) -> str:
         return f"partial({', '.join(inner + named)})"
     if callable(choice):
         owner = choice if hasattr(choice, "__qualname__") else type(choice)
-        has_address = owner is choice or type(choice).__repr__ is object.__repr__
-        return f"{owner.__module__}.{owner.__qualname__}" if has_address else repr(choice)
+        if owner is choice or repr(choice) == object.__repr__(choice):
+            return f"{owner.__module__}.{owner.__qualname__}"
     return str(choice)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.record import Stream
 
-__all__ = ["Counted", "RankSum", "is_first_rank"]
+__all__ = ["Counted", "RankSum", "is_alone"]
 
 #: The header's places: on how many ranks this is so.
 _HOLDS_OTHERS, _ABSTAINS = 0, 1
@@ -129,9 +129,9 @@ class RankSum:
         return list({each.key: each for streams in everywhere for each in streams}.values())
 
 
-def is_first_rank() -> bool:
-    """Whether this process is alone, or the first of several."""
-    return not _is_distributed() or dist.get_rank() == 0
+def is_alone() -> bool:
+    """Whether there are no other ranks to speak to."""
+    return not _is_distributed() or dist.get_world_size() == 1
 
 
 def _is_distributed() -> bool:

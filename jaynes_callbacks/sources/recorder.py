@@ -13,7 +13,7 @@ from jaynes_callbacks.record import Kind, Records, Stream
 from jaynes_callbacks.sources.activations import ActivationWatch
 from jaynes_callbacks.sources.counted import pack_counts, restore_counts
 from jaynes_callbacks.sources.parameters import weight_names
-from jaynes_callbacks.sources.ranks import Counted, RankSum, is_first_rank
+from jaynes_callbacks.sources.ranks import Counted, RankSum, is_alone
 from jaynes_callbacks.sources.selection import MIN_SIZE, Coverage, Selection, shorten
 from jaynes_callbacks.sources.state import pack, unpack
 from jaynes_callbacks.sources.weights import Weighed, WeightWatch
@@ -254,8 +254,8 @@ class Recorder:
         """Go on from `state_dict`."""
         self.start = Records(unpack(row) for row in state["start"])
         self._weights.resume(state["first"])
-        # A checkpoint holds what the first rank had counted: to be added once, not by each.
-        if (counted := state.get("counted")) and is_first_rank():
+        # A checkpoint holds what the first rank had counted: several ranks begin to count anew.
+        if (counted := state.get("counted")) and is_alone():
             self._listened = True
             restore_counts(self._watch.ledger, counted)
 
