@@ -82,16 +82,19 @@ class MonitorHooks:
         After resuming in another process the earlier rows come from the dataset (on the main
         process; without a dataset it begins where the run was resumed).
         """
+        self._deliver()
         return self._delivery.history.to_pandas()
 
     @property
     def start(self) -> Records:
         """The first record of each stream, with its counts: the state before training."""
+        self._deliver()
         return self._run.recorder.start if self._run else self._left.start
 
     @property
     def end(self) -> Records:
         """The last snapshot, with its counts and the verdict on each stream."""
+        self._deliver()
         return self._delivery.end
 
     @property
@@ -160,7 +163,7 @@ class MonitorHooks:
         if run.recorded_step is None:
             run.record(trainer, before, self._epoch)
         if self._cadence.step_is_due(before, self._step):
-            run.record_once(trainer, self._epoch)
+            run.record_once(trainer, self._epoch, may_wait=True)
         if trainer.is_last_batch and self._cadence.iota_from == "train":
             self._record_by_epoch(run, trainer)
         run.announce(pl_module, on_step=True)
@@ -249,6 +252,11 @@ class MonitorHooks:
     def _record_by_epoch(self, run: WatchedRun, trainer: Any) -> None:
         if self._cadence.epoch_is_due(trainer.current_epoch + 1):
             run.record_once(trainer, trainer.current_epoch)
+
+    def _deliver(self) -> None:
+        """Records by step may be waiting for others to be fitted with."""
+        if run := self._live:
+            run.deliver()
 
     def _close_watch(self) -> None:
         if run := self._live:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext
 from jaynes_callbacks.sources.delivery import Delivery, run_directory
 from jaynes_callbacks.sources.recorder import Recorder
-from jaynes_callbacks.summary import aggregates
+from jaynes_callbacks.summary import Moment, aggregates
 
 __all__ = ["WatchedRun"]
+
+#: Records that are fitted together, and the most streams of them: 32 KiB each are kept till then.
+_GROUP, _GROUP_STREAMS = 16, 256
 
 
 class WatchedRun:
@@ -42,6 +44,8 @@ class WatchedRun:
         self._id = uuid4().hex
         self._announced = False
         self._said: set[str] = set()
+        self._counted: list[Moment] = []
+        self._may_wait = True
 
     def begin(self, trainer: Any, before: dict[str, Any] | None) -> None:
         """Start with the untouched weights, or go on from the state of `before`."""
@@ -53,6 +57,7 @@ class WatchedRun:
             self.recorder.load_state_dict(before["recorder"])
             self.recorded_step, self._id = before["recorded_step"], before["id"]
             self.numbers = dict(before["numbers"])
+        self._may_wait = not _listens(trainer)
         resumed = None if before is None else trainer.global_step
         self._delivery.begin(self._id, resumed)
         if not trainer.is_global_zero:
@@ -70,19 +75,37 @@ class WatchedRun:
         )
         self._delivery.open(context)
 
-    def record(self, trainer: Any, step: int, epoch: int) -> None:
-        """One snapshot, on every rank; a failure to measure is said and spares the training."""
+    def record(self, trainer: Any, step: int, epoch: int, *, may_wait: bool = False) -> None:
+        """One snapshot, on every rank; a failure to measure is said and spares the training.
+
+        Args:
+            trainer: of the run.
+            step: of the record.
+            epoch: likewise.
+            may_wait: it need not be fitted and handed on before others have been counted too.
+        """
         first, self.recorded_step = self.recorded_step is None, step
         self._sparing(
-            "no equilibrium record", lambda: self._deliver(self.recorder.snapshot(step, epoch))
+            "no equilibrium record",
+            lambda: self._counted.append(self.recorder.count(step, epoch)),
         )
+        if first or not (may_wait and self._may_wait) or self._is_full():
+            self.deliver()
         if first and trainer.is_global_zero:
             _logger(trainer).info("jaynes_callbacks: %s", self.recorder.coverage)
 
-    def record_once(self, trainer: Any, epoch: int) -> None:
+    def deliver(self) -> None:
+        """Fit what has been counted, all at once, and hand the records on."""
+        moments, self._counted = self._counted, []
+        if moments:
+            self._sparing("no equilibrium record", lambda: self._deliver(moments))
+
+    def record_once(self, trainer: Any, epoch: int, *, may_wait: bool = False) -> None:
         """One snapshot, unless there is one of this step, or none of the untouched network."""
         if self.recorded_step not in (None, trainer.global_step):
-            self.record(trainer, trainer.global_step, epoch)
+            self.record(trainer, trainer.global_step, epoch, may_wait=may_wait)
+        elif not may_wait:
+            self.deliver()
 
     def announce(self, pl_module: Any, *, on_step: bool) -> None:
         """Make new aggregates known to EarlyStopping and ModelCheckpoint; sinks log them."""
@@ -101,10 +124,12 @@ class WatchedRun:
         if self.live:
             self.live = False
             self.recorder.detach()
+            self.deliver()
             self._delivery.close(self.recorder.start)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on: CPU tensors and builtins; nothing before a record."""
+        self.deliver()
         if self.recorded_step is None:
             return {}
         return {
@@ -115,9 +140,15 @@ class WatchedRun:
             "id": self._id,
         }
 
-    def _deliver(self, records: Records) -> None:
-        self._delivery.take(records)
-        self.numbers |= aggregates(records)
+    def _is_full(self) -> bool:
+        """By the number of streams alone: an interrupted run groups its records as any other."""
+        streams = max((len(moment.streams) for moment in self._counted), default=1)
+        return len(self._counted) >= max(1, min(_GROUP, _GROUP_STREAMS // max(1, streams)))
+
+    def _deliver(self, moments: list[Moment]) -> None:
+        for records in self.recorder.summarise(moments):
+            self._delivery.take(records)
+            self.numbers |= aggregates(records)
         self._announced = False
 
     def _sparing(self, what: str, act: Callable[[], Any]) -> None:
@@ -129,6 +160,12 @@ class WatchedRun:
                     f"{what}: {type(error).__name__}: {error}; training goes on", stacklevel=2
                 )
             self._said.add(what)
+
+
+def _listens(trainer: Any) -> bool:
+    """Whether something decides by our numbers at any step."""
+    deciders = [*trainer.callbacks, *trainer.lr_scheduler_configs]
+    return any(str(getattr(each, "monitor", None)).startswith("equilibrium/") for each in deciders)
 
 
 def _logger(trainer: Any) -> logging.Logger:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.multiprocessing import ProcessRaisedException
 
-from jaynes_callbacks.sources import recorder as module
+from jaynes_callbacks.sources.weights import WeightWatch
 from tests.sources import training
 from tests.sources.collectives import note_records
 from tests.sources.training import BATCHES, Exact, Sharded, dataset, history, train
@@ -140,15 +140,15 @@ def test_activations_of_validation_without_advice(ranks: Ranks, tmp_path: Path) 
 
 
 def _failing_once(path: Path) -> Any:
-    weigh, calls = module.weigh, []
+    weigh, calls = WeightWatch.weigh, []
 
-    def broken(*args: Any) -> Any:
+    def broken(self: WeightWatch) -> Any:
         calls.append(None)
         if len(calls) == 3 and dist.get_rank() == 1:
             raise MemoryError("no room on rank 1")
-        return weigh(*args)
+        return weigh(self)
 
-    module.weigh = broken
+    WeightWatch.weigh = broken  # type: ignore[method-assign]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         trainer = train(path, Exact(), devices=2, strategy="ddp")
