@@ -58,6 +58,21 @@ def test_the_clustered_error_is_the_spread_over_draws(generator: torch.Generator
     assert errors.mean() > 1.2 * independent.mean()
 
 
+def test_evenly_spread_rows_stand_for_all(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads of 64 rows with scales of their own: of all rows, of every 9th and of every 63rd."""
+    heads = (0.5 * torch.randn(256, 1, generator=generator)).exp().repeat_interleave(64, 0)
+    weights = heads * layer(generator, 0.3, rows=256 * 64)
+    errors = []
+    for enough in (weights.numel(), weights.numel() // 10, 1):
+        monkeypatch.setattr("jaynes_callbacks.statistics.dependence._ENOUGH_VALUES", enough)
+        errors.append(clustered_standard_error(weights).item())
+    assert errors[1] == pytest.approx(errors[0], rel=0.1)
+    assert errors[2] == pytest.approx(errors[0], rel=0.2)
+    assert len(set(errors)) == 3
+
+
 def test_without_dependence_the_errors_agree(generator: torch.Generator) -> None:
     weights = layer(generator, 0.0, rows=2000)
     _, independent = gaps(counts_of(weights))
