@@ -58,11 +58,13 @@ def test_the_clustered_error_is_the_spread_over_draws(generator: torch.Generator
     assert errors.mean() > 1.2 * independent.mean()
 
 
+@pytest.mark.parametrize("in_blocks", [True, False])
 def test_evenly_spread_rows_stand_for_all(
-    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    in_blocks: bool, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Heads of 64 rows with scales of their own: of all rows, of every 9th and of every 63rd."""
-    heads = (0.5 * torch.randn(256, 1, generator=generator)).exp().repeat_interleave(64, 0)
+    """Heads with scales of their own, in blocks or in turn: all rows, every 9th, every 63rd."""
+    scales = (0.8 * torch.randn(64, 1, generator=generator)).exp()
+    heads = scales.repeat_interleave(256, 0) if in_blocks else scales.repeat(256, 1)
     weights = heads * layer(generator, 0.3, rows=256 * 64)
     errors = []
     for enough in (weights.numel(), weights.numel() // 10, 1):
