@@ -5,11 +5,11 @@ The noise is the same figure of two Trainers without a monitor (see `turns`).
     python benchmarks/bench_overhead.py
 """
 
-from turns import BATCH, EPOCHS, STEPS_PER_EPOCH, cnn, mlp, paired_ratio, quiet, summary
+from turns import BATCH, EPOCHS, STEPS_PER_EPOCH, cnn, mlp, pair, quiet, summary
 
 from jaynes_callbacks import EquilibriumMonitor
 
-PAIRS = 9
+PAIRS = 7
 
 
 def main() -> None:
@@ -21,8 +21,8 @@ def main() -> None:
         f"{PAIRS} pairs"
     )
     for build in (mlp, cnn):
-        watched = [paired_ratio(build, EquilibriumMonitor) for _ in range(PAIRS)]
-        neither = [paired_ratio(build) for _ in range(PAIRS)]
+        watched = [pair(build, EquilibriumMonitor) for _ in range(PAIRS)]
+        neither = [pair(build) for _ in range(PAIRS)]
         print(f"{build.__name__}: {summary(watched)}; two without: {summary(neither)}")
 
 

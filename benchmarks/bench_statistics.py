@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from laws import STREAMS, magnitudes, median_seconds
 from scipy import optimize, special, stats
+from scipy_laws import gengamma_parameters, half_t
 
 from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES
@@ -50,16 +51,14 @@ Array = np.ndarray
 Law = Callable[..., tuple[Array, Array]]
 
 
-def half_t(edges: Array, scale: float, dof: float) -> tuple[Array, Array]:
-    """Distribution function and survival function of |t|, which scipy.stats does not have."""
-    square = (edges / scale) ** 2
-    lower = special.betainc(0.5, dof / 2, square / (dof + square))
-    return lower, special.betainc(dof / 2, 0.5, dof / (dof + square))
-
-
 def of_scipy(law: stats.rv_continuous, *shape: float, scale: float) -> Law:
     """Distribution function and survival function at the edges."""
     return law.cdf(shape[0], *shape[1:], scale=scale), law.sf(shape[0], *shape[1:], scale=scale)
+
+
+def of_gengamma(w: Array, a: float, c: float, scale: float) -> tuple[Array, Array]:
+    """The same of the generalized gamma."""
+    return of_scipy(stats.gengamma, w, a, c, scale=scale)
 
 
 SCIPY: dict[str, Law] = {
@@ -69,9 +68,7 @@ SCIPY: dict[str, Law] = {
     "half_student_t": half_t,
     "weibull": lambda w, shape, scale: of_scipy(stats.weibull_min, w, shape, scale=scale),
     "gamma": lambda w, shape, scale: of_scipy(stats.gamma, w, shape, scale=scale),
-    "generalized_gamma": lambda w, mu, sigma, q: of_scipy(
-        stats.gengamma, w, q**-2, q / sigma, scale=np.exp(mu + 2 * sigma / q * np.log(abs(q)))
-    ),
+    "generalized_gamma": lambda w, mu, sigma, q: of_gengamma(w, *gengamma_parameters(mu, sigma, q)),
 }
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -168,10 +169,20 @@ class Run(threading.Thread):
         return torch.cat([part.detach().flatten() for part in self.task.parameters()])
 
 
-def paired_ratio(
-    build: Callable[[], nn.Module], watcher: Callable[[], L.Callback] | None = None
-) -> float:
-    """Time of the watched run over that of the other, turn by turn."""
+class Pair(NamedTuple):
+    """Seconds of two runs that took turns."""
+
+    watched: float
+    alone: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the watched one to the other."""
+        return self.watched / self.alone
+
+
+def pair(build: Callable[[], nn.Module], watcher: Callable[[], L.Callback] | None = None) -> Pair:
+    """Train the same network twice, turn by turn, once with a watcher."""
     turns = Turns()
     callbacks = [watcher()] if watcher else []
     runs = [Run(build, Clock(turns, 0), callbacks), Run(build, Clock(turns, 1), [])]
@@ -183,10 +194,11 @@ def paired_ratio(
         raise RuntimeError("a run did not come to its end; its error stands above")
     if not torch.equal(*(run.weights() for run in runs)):
         raise AssertionError("the watched run ended with other weights than the unwatched one")
-    return runs[0].clock.seconds / runs[1].clock.seconds
+    return Pair(runs[0].clock.seconds, runs[1].clock.seconds)
 
 
-def summary(ratios: Sequence[float]) -> str:
-    """Median and half the interquartile range."""
+def summary(pairs: Sequence[Pair]) -> str:
+    """Median and half the interquartile range of their ratios."""
+    ratios = [pair.ratio for pair in pairs]
     quarter, _, three_quarters = statistics.quantiles(ratios, n=4)
     return f"{statistics.median(ratios):.3f} ± {(three_quarters - quarter) / 2:.3f}"

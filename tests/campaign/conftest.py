@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
 from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
+from tests.oracles import LAWS
 
 
 def bin_masses(law: Any) -> np.ndarray:
@@ -54,31 +54,4 @@ def expected() -> Callable[[Any], Tensor]:
 @pytest.fixture(scope="session")
 def laws() -> dict[str, Callable[..., Any]]:
     """Frozen scipy laws of magnitudes, by this package's parameters."""
-    return {
-        "lognormal": lambda mu, sigma: stats.lognorm(sigma, scale=np.exp(mu)),
-        "half_normal": lambda scale: stats.halfnorm(scale=scale),
-        "uniform": lambda limit: stats.uniform(0, limit),
-        "exponential": lambda scale: stats.expon(scale=scale),
-        "half_student_t": lambda scale, dof: HalfT(scale, dof),
-        "weibull": lambda shape, scale: stats.weibull_min(shape, scale=scale),
-        "gamma": lambda shape, scale: stats.gamma(shape, scale=scale),
-        "generalized_gamma": lambda mu, sigma, q: stats.gengamma(
-            q**-2, q / sigma, scale=np.exp(mu + 2 * sigma / q * np.log(abs(q)))
-        ),
-    }
-
-
-class HalfT:
-    """|Student t|, of which scipy has the two-sided law only."""
-
-    def __init__(self, scale: float, dof: float) -> None:
-        self.law = stats.t(dof, scale=scale)
-
-    def cdf(self, w: np.ndarray) -> np.ndarray:
-        return 1 - 2 * self.law.sf(w)
-
-    def sf(self, w: np.ndarray) -> np.ndarray:
-        return 2 * self.law.sf(w)
-
-    def logpdf(self, w: np.ndarray) -> np.ndarray:
-        return np.log(2) + self.law.logpdf(w)
+    return LAWS

@@ -28,51 +28,36 @@ from jaynes_callbacks.statistics import (
     occupied_bins,
 )
 from jaynes_callbacks.statistics.binned import Binned
+from tests.oracles import LAWS
 
 Draw = Callable[..., Tensor]
 
-
-class _HalfT(stats.rv_continuous):
-    """|Student t|, of which scipy has the two-sided law only."""
-
-    def _logpdf(self, x: np.ndarray, dof: np.ndarray) -> np.ndarray:
-        return math.log(2) + stats.t.logpdf(x, dof)
-
-    def _sf(self, x: np.ndarray, dof: np.ndarray) -> np.ndarray:
-        return 2 * stats.t.sf(x, dof)
-
-    def _cdf(self, x: np.ndarray, dof: np.ndarray) -> np.ndarray:
-        return 1 - self._sf(x, dof)
-
-
-HALF_T = _HalfT(a=0.0, shapes="dof")
 
 TRUTHS: dict[str, Any] = {
     "lognormal": stats.lognorm(0.5, scale=0.05),
     "half_normal": stats.halfnorm(scale=0.05),
     "uniform": stats.uniform(0, 2.0**-4),
     "exponential": stats.expon(scale=0.05),
-    "half_student_t": HALF_T(5.0, scale=0.05),
+    "half_student_t": LAWS["half_student_t"](0.05, 5.0),
     "weibull": stats.weibull_min(1.7, scale=0.05),
     "gamma": stats.gamma(3.0, scale=0.02),
+    "generalized_gamma": LAWS["generalized_gamma"](-3.0, 0.6, 0.5),
     "inverse_gamma": stats.invgamma(2.5, scale=0.1),
     "triangular": stats.beta(1, 2, scale=2.0**-4),
 }
 #: Log-density of w, by parameters on the real line.
 FITTED: dict[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
-    "lognormal": (lambda mu, s: stats.lognorm(math.exp(s), scale=math.exp(mu)), (-3.0, -0.5)),
-    "half_normal": (lambda s: stats.halfnorm(scale=math.exp(s)), (-3.0,)),
-    "exponential": (lambda b: stats.expon(scale=math.exp(b)), (-3.0,)),
-    "weibull": (
-        lambda c, b: stats.weibull_min(math.exp(c), scale=math.exp(b)),
-        (0.3, -3.0),
+    "lognormal": (lambda mu, s: LAWS["lognormal"](mu, math.exp(s)), (-3.0, -0.5)),
+    "half_normal": (lambda s: LAWS["half_normal"](math.exp(s)), (-3.0,)),
+    "exponential": (lambda b: LAWS["exponential"](math.exp(b)), (-3.0,)),
+    "weibull": (lambda c, b: LAWS["weibull"](math.exp(c), math.exp(b)), (0.3, -3.0)),
+    "gamma": (lambda k, b: LAWS["gamma"](math.exp(k), math.exp(b)), (0.5, -3.5)),
+    "half_student_t": (
+        lambda s, nu: LAWS["half_student_t"](math.exp(s), math.exp(nu)),
+        (-3.0, 1.5),
     ),
-    "gamma": (lambda k, b: stats.gamma(math.exp(k), scale=math.exp(b)), (0.5, -3.5)),
-    "half_student_t": (lambda s, nu: HALF_T(math.exp(nu), scale=math.exp(s)), (-3.0, 1.5)),
     "generalized_gamma": (
-        lambda mu, s, q: stats.gengamma(
-            q**-2, q / math.exp(s), scale=math.exp(mu + 2 * math.exp(s) / q * math.log(abs(q)))
-        ),
+        lambda mu, s, q: LAWS["generalized_gamma"](mu, math.exp(s), q),
         (-3.0, -0.5, 0.8),
     ),
 }

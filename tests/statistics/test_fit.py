@@ -1,12 +1,11 @@
 """The batched engine against scipy's optimisers and distributions, one stream at a time."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from scipy import optimize, special, stats
+from scipy import optimize, stats
 
 from jaynes_callbacks.counting import count_
 from jaynes_callbacks.grid import CODES, log_edges
@@ -20,19 +19,7 @@ from jaynes_callbacks.statistics import (
     log_moments,
     occupied_bins,
 )
-
-#: Frozen scipy laws of magnitudes, by our parameters.
-SCIPY: dict[str, Callable[..., stats.rv_continuous]] = {
-    "lognormal": lambda mu, sigma: stats.lognorm(sigma, scale=math.exp(mu)),
-    "half_normal": lambda scale: stats.halfnorm(scale=scale),
-    "exponential": lambda scale: stats.expon(scale=scale),
-    "weibull": lambda shape, scale: stats.weibull_min(shape, scale=scale),
-    "gamma": lambda shape, scale: stats.gamma(shape, scale=scale),
-    "half_student_t": lambda scale, dof: _HalfT(scale, dof),
-    "generalized_gamma": lambda mu, sigma, q: stats.gengamma(
-        q**-2, q / sigma, scale=math.exp(mu + 2 * sigma / q * math.log(abs(q)))
-    ),
-}
+from tests.oracles import LAWS
 
 TRUTHS = {
     "lognormal": stats.lognorm(0.7, scale=0.02),
@@ -44,19 +31,6 @@ TRUTHS = {
     "gamma": stats.gamma(0.4, scale=1.0),
     "loggamma": stats.invgamma(1.5, scale=1.0),
 }
-
-
-class _HalfT:
-    def __init__(self, scale: float, dof: float) -> None:
-        self.scale, self.dof = scale, dof
-
-    def cdf(self, w: np.ndarray) -> np.ndarray:
-        square = (w / self.scale) ** 2
-        return special.betainc(0.5, self.dof / 2, square / (self.dof + square))
-
-    def sf(self, w: np.ndarray) -> np.ndarray:
-        square = (w / self.scale) ** 2
-        return special.betainc(self.dof / 2, 0.5, self.dof / (self.dof + square))
 
 
 def counts_of(*samples: np.ndarray) -> torch.Tensor:
@@ -79,7 +53,7 @@ def fitted(family: Family, counts: torch.Tensor) -> Fit:
 
 def grouped_likelihood(name: str, counts: torch.Tensor, parameters: list[float]) -> float:
     """Mean log-likelihood of one row's counts, bin masses from the smaller tail by scipy."""
-    law = SCIPY[name](*parameters)
+    law = LAWS[name](*parameters)
     code = counts.nonzero().squeeze(-1)
     edge = log_edges().exp()
     low, high = edge[code].numpy(), edge[code + 1].numpy()
@@ -91,7 +65,8 @@ def grouped_likelihood(name: str, counts: torch.Tensor, parameters: list[float])
         return float((share * np.log(mass)).sum())
 
 
-FITTABLE = [family for family in FAMILIES if family.name in SCIPY]
+#: The uniform's limit is an edge, which no climb finds.
+FITTABLE = [family for family in FAMILIES if family.name != "uniform"]
 
 
 @pytest.mark.parametrize("family", FITTABLE, ids=lambda family: family.name)
