@@ -4,6 +4,7 @@ What this module makes is comparable, can be pickled, and prints alike in every 
 arguments name its state in a checkpoint.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +97,7 @@ def schedule_of(choice: int | Schedule | None, *, what: str) -> Schedule:
     if callable(choice) and not _takes_a_step(choice):
         raise ValueError(f"{what} must take one argument, the step, got {choice!r}")
     if callable(choice):
-        return choice
+        return choice if isinstance(choice, _Every | _LogSpaced | _At) else _Sparing(choice, what)
     if not _is_integer(choice) or choice < 1:
         raise ValueError(
             f"{what} must be a positive integer, a schedule such as log_spaced() "
@@ -120,6 +121,28 @@ def describe(choice: Any) -> str:
         if owner is choice or repr(choice) == object.__repr__(choice):
             return f"{owner.__module__}.{owner.__qualname__}"
     return str(choice)
+
+
+@dataclass
+class _Sparing:
+    """A schedule of a user's own, which may fail amid training: said once, and no step is due."""
+
+    schedule: Schedule
+    what: str
+    failed: bool = False
+
+    def __call__(self, step: int) -> bool:
+        try:
+            return bool(self.schedule(step))
+        except Exception as error:
+            if not self.failed:
+                warnings.warn(
+                    f"{self.what} failed at step {step}: {type(error).__name__}: {error}; "
+                    "no record is due there, and training goes on",
+                    stacklevel=2,
+                )
+            self.failed = True
+            return False
 
 
 @dataclass(frozen=True)

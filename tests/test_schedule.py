@@ -94,7 +94,7 @@ def test_what_an_argument_stands_for() -> None:
     assert schedule_of(3, what="x") == every(3)
     assert schedule_of(at([1]), what="x") == at([1])
     own = Own()
-    assert schedule_of(own, what="x") is own
+    assert steps(schedule_of(own, what="x"), 20) == steps(own, 20)
 
 
 @pytest.mark.parametrize("schedule", [every(3), log_spaced(5), at([2, 1]), partial(divides, 2)])
@@ -143,3 +143,12 @@ def test_a_monitor_takes_schedules() -> None:
     make = EquilibriumMonitor
     keys = {make(every_n_steps=each, sinks=[]).state_key for each in (None, 3, log_spaced(), Own())}
     assert len(keys) == 4
+
+
+def test_a_schedule_that_fails_amid_training_is_said_once() -> None:
+    schedule = schedule_of(lambda step: 1 // (step - 3) > 0, what="every_n_steps")
+    with pytest.warns(
+        UserWarning, match="every_n_steps failed at step 3: ZeroDivisionError"
+    ) as said:
+        assert [step for step in (3, 4, 3, 5) if schedule(step)] == [4]
+    assert len(said) == 1

@@ -3,10 +3,12 @@
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext
 from jaynes_callbacks.sources.delivery import Delivery, run_directory
 from jaynes_callbacks.sources.recorder import Recorder
@@ -97,8 +99,16 @@ class WatchedRun:
     def deliver(self) -> None:
         """Fit what has been counted, all at once, and hand the records on."""
         moments, self._counted = self._counted, []
-        if moments:
-            self._sparing("no equilibrium record", lambda: self._deliver(moments))
+        if not moments:
+            return
+        try:
+            finished = self.recorder.summarise(moments)
+        except Exception:
+            # One by one, so that what cannot be fitted costs no other record.
+            for moment in moments:
+                self._sparing("no equilibrium record", partial(self._deliver_alone, moment))
+        else:
+            self._deliver(finished)
 
     def record_once(self, trainer: Any, epoch: int, *, may_wait: bool = False) -> None:
         """One snapshot, unless there is one of this step, or none of the untouched network."""
@@ -145,8 +155,11 @@ class WatchedRun:
         streams = max((len(moment.streams) for moment in self._counted), default=1)
         return len(self._counted) >= max(1, min(_GROUP, _GROUP_STREAMS // max(1, streams)))
 
-    def _deliver(self, moments: list[Moment]) -> None:
-        for records in self.recorder.summarise(moments):
+    def _deliver_alone(self, moment: Moment) -> None:
+        self._deliver(self.recorder.summarise([moment]))
+
+    def _deliver(self, finished: list[Records]) -> None:
+        for records in finished:
             self._delivery.take(records)
             self.numbers |= aggregates(records)
         self._announced = False

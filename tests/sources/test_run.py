@@ -12,6 +12,8 @@ from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext
 from jaynes_callbacks.sources import run
+from jaynes_callbacks.sources.recorder import Recorder
+from jaynes_callbacks.summary import Moment
 
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
@@ -154,6 +156,26 @@ def test_whoever_looks_sees_all_that_was_recorded(
     assert asking.seen == seen
     # All that had been counted was handed on before it was answered.
     assert [step for step, now in noting.arrivals if now <= 4] == [0, 1, 2, 3, 4]
+
+
+def test_what_cannot_be_fitted_costs_no_other_record(
+    noting: Noting,
+    task: L.LightningModule,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summarise = Recorder.summarise
+
+    def failing(self: Recorder, moments: list[Moment]) -> list[Records]:
+        if any(moment.step == 3 for moment in moments):
+            raise ArithmeticError("no fit of step 3")
+        return summarise(self, moments)
+
+    monkeypatch.setattr(Recorder, "summarise", failing)
+    with pytest.warns(UserWarning, match="no equilibrium record: ArithmeticError: no fit of"):
+        _fit(noting, task, loader, lambda *callbacks: make_trainer(*callbacks, max_epochs=1))
+    assert [step for step, _ in noting.arrivals] == [0, 1, 2, 4, 5, 6]
 
 
 class Failing(L.Callback):
