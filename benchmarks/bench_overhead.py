@@ -9,7 +9,7 @@ from turns import BATCH, EPOCHS, STEPS_PER_EPOCH, cnn, mlp, pair, quiet, summary
 
 from jaynes_callbacks import EquilibriumMonitor
 
-PAIRS = 7
+PAIRS = 5
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ class Turns:
 
 
 class Clock(L.Callback):
-    """Seconds of a run's own turns, from its first batch to the end of its last epoch."""
+    """Seconds of a run's own turns, from its first batch to its last record."""
 
     def __init__(self, turns: Turns, own: int) -> None:
         self.seconds = 0.0
@@ -112,8 +112,8 @@ class Clock(L.Callback):
         self._turns.hand_over(self._own)
         self._since = time.perf_counter()
 
-    def on_train_end(self, *_: object) -> None:
-        """Stop; what follows is neither timed nor waited for."""
+    def on_fit_end(self, *_: object) -> None:
+        """Stop, after the last record; what others close and draw from here on is not timed."""
         self.end()
 
     def end(self) -> None:

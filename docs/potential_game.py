@@ -24,6 +24,7 @@ from jaynes_callbacks.statistics.equilibrium import (
     bin_appeal,
     effective_utility,
     equilibrium,
+    exponents,
     log_partition,
 )
 from jaynes_callbacks.statistics.game import play
@@ -31,7 +32,7 @@ from jaynes_callbacks.statistics.game import play
 AGENTS = 1_000_000
 MU = torch.tensor([-3.0], dtype=torch.float64)
 SIGMA = torch.tensor([0.5], dtype=torch.float64)
-ALPHA, BETA = MU / SIGMA**2 - 1, 1 / (2 * SIGMA**2)
+ALPHA, BETA = exponents(MU, SIGMA)
 ROUNDS = 60
 SHOWN = (0, 2, 5, 10, 60)
 EAGERNESS = 0.1

@@ -14,7 +14,14 @@ from torch import Tensor
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.statistics.binned import Binned
 
-__all__ = ["Equilibrium", "bin_appeal", "effective_utility", "equilibrium", "log_partition"]
+__all__ = [
+    "Equilibrium",
+    "bin_appeal",
+    "effective_utility",
+    "equilibrium",
+    "exponents",
+    "log_partition",
+]
 
 
 class Equilibrium(NamedTuple):
@@ -76,7 +83,7 @@ def equilibrium(
     binned: Binned, mu: Float64[Tensor, " streams"], sigma: Float64[Tensor, " streams"]
 ) -> Equilibrium:
     """Utility, potential, entropy and arbitrage gap of the bins under fitted μ, σ."""
-    alpha, beta = mu / sigma**2 - 1, 1 / (2 * sigma**2)
+    alpha, beta = exponents(mu, sigma)
     share = binned.share
     benefit = (share * binned.middle).sum(-1) * alpha
     cost = -(share * binned.middle**2).sum(-1) * beta
@@ -89,6 +96,11 @@ def equilibrium(
     return Equilibrium(
         alpha, beta, spread, potential, benefit, cost, entropy, highest, highest - potential
     )
+
+
+def exponents(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """α = μ/σ² − 1 and β = 1/(2σ²) of the theory's utility, by the lognormal's μ, σ (Eq. 13)."""
+    return mu / sigma**2 - 1, 1 / (2 * sigma**2)
 
 
 def network_totals(layers: Equilibrium) -> NetworkTotals:
