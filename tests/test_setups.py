@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from jaynes_callbacks import EquilibriumMonitor
@@ -80,6 +81,58 @@ class Images(Task):
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+class Sentences(Task):
+    """Fused in evaluation, when nothing is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
+        self.net = nn.Sequential(
+            nn.Unflatten(1, (2, 8)),
+            nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+            nn.Flatten(),
+            nn.Linear(16, 4),
+        )
+
+
+class Normed(Task):
+    """Weights that are computed, one of them by an iteration that goes on at every look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            parametrizations.spectral_norm(nn.Linear(16, 32)),
+            nn.SiLU(inplace=True),
+            parametrizations.weight_norm(nn.Linear(32, 4)),
+        )
+
+
+class LastState(nn.Module):
+    def forward(self, states: tuple[Tensor, Any]) -> Tensor:
+        return states[0][:, -1]
+
+
+class Recurrent(Task):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Unflatten(1, (4, 4)),
+            nn.LSTM(4, 16, batch_first=True),
+            LastState(),
+            nn.Tanh(),
+            nn.Linear(16, 4),
+        )
+
+
+class Compiled(Task):
+    """A part of it, before the monitor sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hidden = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Dropout(0.2))
+        self.net = nn.Sequential(torch.compile(hidden, backend="aot_eager"), nn.Linear(32, 4))
+
+
 class GAN(Task):
     """Manual optimization, two optimizers, one of them toggled at a time."""
 
@@ -144,9 +197,14 @@ SETUPS: dict[str, Setup] = {
     "deterministic": Setup(BY_STEP, {"deterministic": True}),
     "no inference mode": Setup(BY_STEP, {"inference_mode": False}, validation=_loader),
     "bf16-mixed": Setup(BY_STEP, {"precision": "bf16-mixed"}, validation=_loader),
+    "16-mixed": Setup(BY_STEP, {"precision": "16-mixed"}),
     "bf16-true": Setup(BY_STEP, {"precision": "bf16-true"}),
     "64-true": Setup(BY_STEP, {"precision": "64-true"}),
     "channels_last": Setup(BY_STEP, task=Images),
+    "transformer": Setup(BY_STEP, task=Sentences, validation=_loader),
+    "computed weights": Setup(BY_STEP, task=Normed, validation=_loader),
+    "recurrent": Setup(BY_STEP, task=Recurrent),
+    "compiled in part": Setup(BY_STEP, task=Compiled, validation=_loader),
     "anomalies": Setup(BY_STEP, {"detect_anomaly": True}),
     "mid-epoch validation": Setup(BY_STEP, {"val_check_interval": 0.5}, validation=_loader),
 }
