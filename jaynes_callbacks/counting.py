@@ -145,8 +145,10 @@ def linear_counts(values: Tensor, bins: int = 100) -> LinearCounts:
         The largest finite magnitude (0 if there is none) and the int64 counts.
     """
     parts = [part for part in _slices(values.detach()) if part.numel()]
-    zero = torch.zeros((), dtype=torch.float32, device=values.device)
-    maximum = torch.stack([zero, *(_finite_magnitudes(part).amax() for part in parts)]).amax()
+    maximum = torch.zeros((), dtype=torch.float32, device=values.device)
+    for part in parts:
+        # In place: results kept between buffers would hinder the reuse of their memory.
+        torch.maximum(maximum, _finite_magnitudes(part).amax(), out=maximum)
     counts = torch.zeros(bins + 1, dtype=torch.int64, device=values.device)
     for part in parts:
         magnitudes = _finite_magnitudes(part)

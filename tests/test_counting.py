@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,3 +160,21 @@ class TestLinearCounts:
     def test_subnormal_maximum(self) -> None:
         found = linear_counts(torch.tensor([1e-44, 5e-45]), bins=10)
         assert found.counts.sum() == 2
+
+
+PEAK = """
+import resource, torch
+from jaynes_callbacks.tally import tally_of_tensors
+torch.set_num_threads(1)
+tally_of_tensors([torch.randn(300, 300)])
+weights = torch.randn(4000, 8000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+tally_of_tensors([weights])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_tensor() -> None:
+    """Of 122 MiB of weights: what is needed is for slices, however many."""
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 48 * 1024
