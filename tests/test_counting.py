@@ -164,12 +164,14 @@ class TestLinearCounts:
 
 PEAK = """
 import resource, torch
-from jaynes_callbacks.tally import tally_of_tensors
+from jaynes_callbacks.counting import count_, linear_counts
 torch.set_num_threads(1)
-tally_of_tensors([torch.randn(300, 300)])
+counts = torch.zeros(1, 4096, dtype=torch.int64)
 weights = torch.randn(8192, 8192)
+count_(torch.randn(1000), counts, 0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-tally_of_tensors([weights])
+count_(weights, counts, 0)
+linear_counts(weights)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
