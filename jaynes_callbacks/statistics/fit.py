@@ -1,10 +1,7 @@
 """Batched grouped maximum likelihood: one engine for every family.
 
-Maximises the mean log-likelihood per value, f(θ) = Σ_k p̂_k ln P_k(θ), over the occupied bins, of
-all streams at once, in the parameters' coordinates.  The gradient is exact.  The Hessian is taken
-by differences of a gradient: of f's own where the law changes much within a bin, else of the
-density's at the middles of bins two by two, which misses f's by a share (2 width/σ)²/12.
-A law is sharp in this sense if it is narrow; one with a sharp edge shows it by not arriving.
+Each of `likelihood.Likelihood`'s streams climbs by Newton's method from a start of moments.  A law
+is sharp if it is narrow; one with a sharp edge shows it by not arriving.
 """
 
 from collections.abc import Iterator
@@ -17,15 +14,14 @@ from torch.nn.functional import pad
 
 from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.families import Family, SmoothFamily
+from jaynes_callbacks.statistics.likelihood import CoarseLikelihood, Likelihood
 from jaynes_callbacks.statistics.moments import LogMoments
-from jaynes_callbacks.statistics.newton import Box, Point, Summit, maximise
-from jaynes_callbacks.statistics.quadrature import FIT_NODES, REPORT_NODES, BinMass, bin_mass
+from jaynes_callbacks.statistics.newton import Box, Summit, maximise
+from jaynes_callbacks.statistics.quadrature import REPORT_NODES, BinMass
 from jaynes_callbacks.statistics.status import Status
 
 __all__ = ["Fit", "fit_family"]
 
-#: Difference of the coordinates by which the Hessian is taken.
-_DIFFERENCE = 1e-6
 #: Mean bin width over the standard deviation of ln w from which a law is narrow.
 _NARROW = 0.2
 #: Iterations until a Hessian that is taken at the bins' middles is doubted, and at the most.
@@ -76,7 +72,7 @@ def fit_family(family: Family, binned: Binned, moments: LogMoments) -> Fit:
     for rows, narrow in _batches(binned, moments, status):
         part = binned.take(rows)
         found = (
-            _fit_batch(_Likelihood.of(family, part, sharp=narrow), start[rows])
+            _fit_batch(Likelihood.of(family, part, sharp=narrow), start[rows])
             if isinstance(family, SmoothFamily)
             else _closed_form(family, part, start[rows])
         )
@@ -119,82 +115,7 @@ def _closed_form(family: Family, binned: Binned, parameters: Tensor) -> Fit:
     return Fit(family, parameters, unknown, log_mass, steps + Status.CONVERGED, steps)
 
 
-class _Likelihood(NamedTuple):
-    """f of streams that are fitted together."""
-
-    family: SmoothFamily
-    binned: Binned
-    share: Float64[Tensor, "streams bins"]
-    pairs: "_Pairs"
-    sharp: bool
-
-    @classmethod
-    def of(cls, family: SmoothFamily, binned: Binned, *, sharp: bool) -> "_Likelihood":
-        return cls(family, binned, binned.share, _Pairs.of(binned), sharp)
-
-    def take(self, rows: Tensor) -> "_Likelihood":
-        return self.of(self.family, self.binned.take(rows), sharp=self.sharp)
-
-    def at(self, theta: Float64[Tensor, "streams coordinates"]) -> Point:
-        # θ itself and a difference along each coordinate, side by side: one call for all of them.
-        around = torch.cat([theta[None], theta + _DIFFERENCE * self._directions(theta)])
-        if self.sharp:
-            mass = self.repeated(len(around)).mass(around.flatten(0, 1), REPORT_NODES)
-            gradients = slopes = _means(mass.score, self.share)
-        else:
-            mass = self.mass(theta, FIT_NODES)
-            gradients = _means(mass.score, self.share)
-            slopes = _means(self._middle_scores(around), self.pairs.share)
-        hessian = (slopes[1:] - slopes[0]).permute(1, 2, 0) / _DIFFERENCE
-        value = (self.share * mass.log_mass[: len(theta)]).sum(-1)
-        return Point(theta.clone(), value, gradients[0], (hessian + hessian.mT) / 2)
-
-    def mass(self, theta: Tensor, nodes: int) -> BinMass:
-        natural = self.family.natural(theta)
-        return bin_mass(
-            self.family.log_density, natural, self.binned.lower, self.binned.upper, nodes
-        )
-
-    def repeated(self, times: int) -> "_Likelihood":
-        """The same streams so many times over."""
-        return self._replace(binned=Binned(*(part.repeat(times, 1) for part in self.binned)))
-
-    def _middle_scores(self, around: Tensor) -> tuple[Tensor, ...]:
-        natural = self.family.natural(around.flatten(0, 1))
-        middle = self.pairs.middle.repeat(len(around), 1)
-        return self.family.log_density(natural, middle).score
-
-    @staticmethod
-    def _directions(theta: Tensor) -> Tensor:
-        return torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)[:, None]
-
-
-class _Pairs(NamedTuple):
-    """Neighbouring bins two by two: enough for a Hessian, at half the price."""
-
-    share: Float64[Tensor, "streams pairs"]
-    middle: Float64[Tensor, "streams pairs"]
-
-    @classmethod
-    def of(cls, binned: Binned) -> "_Pairs":
-        odd = binned.share.shape[1] % 2
-        share = pad(binned.share, (0, odd)).unflatten(1, (-1, 2))
-        middle = torch.cat([binned.middle, binned.middle[:, -odd:][:, :odd]], 1)
-        middle = middle.unflatten(1, (-1, 2))
-        total = share.sum(-1)
-        mean = (share * middle).sum(-1) / total
-        return cls(total, torch.where(total > 0, mean, middle[..., 0]))
-
-
-def _means(
-    score: "Tensor | tuple[Tensor, ...]", share: Float64[Tensor, "streams bins"]
-) -> Float64[Tensor, "times streams coordinates"]:
-    """Means over the values, of as many repetitions of the streams as there are."""
-    parts = [part.unflatten(0, (-1, len(share))) * share for part in score]
-    return torch.stack([part.sum(-1) for part in parts], -1)
-
-
-def _fit_batch(likelihood: _Likelihood, start: Float64[Tensor, "streams parameters"]) -> Fit:
+def _fit_batch(likelihood: Likelihood, start: Float64[Tensor, "streams parameters"]) -> Fit:
     """Climb from `start`; then masses and standard errors with the report's accuracy."""
     family = likelihood.family
     summit = _climb(likelihood, family.coordinates(start))
@@ -208,9 +129,12 @@ def _fit_batch(likelihood: _Likelihood, start: Float64[Tensor, "streams paramete
     return Fit(family, natural, errors, mass.log_mass, status, summit.iterations)
 
 
-def _climb(likelihood: _Likelihood, theta: Float64[Tensor, "streams coordinates"]) -> Summit:
+def _climb(likelihood: Likelihood, theta: Float64[Tensor, "streams coordinates"]) -> Summit:
     """To the summit; a law found to be sharp only on the way goes on with the exact Hessian."""
     box = Box(*likelihood.family.bounds(theta.device))
+    if likelihood.family.rough_start and not likelihood.sharp:
+        # A few steps on merged bins cost as much as one on all.
+        theta = maximise(CoarseLikelihood.of(likelihood), theta, box, _PATIENCE).theta
     summit = maximise(likelihood, theta, box, _PATIENCE)
     stuck = (~summit.arrived).nonzero().squeeze(-1)
     if not len(stuck):
@@ -220,7 +144,7 @@ def _climb(likelihood: _Likelihood, theta: Float64[Tensor, "streams coordinates"
 
 
 def _standard_errors(
-    likelihood: _Likelihood, mass: BinMass, summit: Summit
+    likelihood: Likelihood, mass: BinMass, summit: Summit
 ) -> Float64[Tensor, "streams coordinates"]:
     """√diag(H⁻¹ J H⁻¹/n), J the scores' mean square; of tilted counts n = (Σw)²/ΣV."""
     score = mass.score

@@ -123,10 +123,12 @@ def maximise(
         ahead = box.clamp(here.theta + step)
         arrived = promise < _TOLERANCE
         best.theta[active[arrived]] = ahead[arrived]
-        active, here, ahead = active[~arrived], here.take(~arrived), ahead[~arrived]
-        if not len(active):
-            break
-        trial = objective.take(active).at(ahead)
+        if arrived.any():
+            active, here, ahead = active[~arrived], here.take(~arrived), ahead[~arrived]
+            if not len(active):
+                break
+            objective = objective.take(~arrived)
+        trial = objective.at(ahead)
         better = (trial.value >= here.value) & trial.hessian.isfinite().all(-1).all(-1)
         for whole, part in zip(best, trial.where(better, here), strict=True):
             whole[active] = part

@@ -56,12 +56,15 @@ class Family(ABC):
         parameters: in order.
         contains_lognormal: whether the family is a generalisation of the lognormal, no rival.
         skew_limit: |skewness of ln w| that the family cannot reach.
+        rough_start: whether moments leave the start far from the estimate, so that the first steps
+            are better taken on fewer, wider bins.
     """
 
     name: ClassVar[str]
     parameters: ClassVar[tuple[Parameter, ...]]
     contains_lognormal: ClassVar[bool] = False
     skew_limit: ClassVar[float] = torch.inf
+    rough_start: ClassVar[bool] = False
 
     @abstractmethod
     def start(

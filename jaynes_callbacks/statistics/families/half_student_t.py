@@ -25,6 +25,7 @@ class HalfStudentT(SmoothFamily):
 
     name = "half_student_t"
     parameters = (Parameter("scale"), Parameter("dof", "reciprocal", _LIGHTEST, _HEAVIEST))
+    rough_start = True
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
         """From var ln|T| = ¼[ψ'(½) + ψ'(ν/2)] and E ln|T| = ½[ln ν + ψ(½) − ψ(ν/2)]."""

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from jaynes_callbacks.counting import count_
+from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.statistics import FAMILIES, Status, fit_family, gap, log_moments
+from jaynes_callbacks.statistics import likelihood as likelihoods
+from jaynes_callbacks.statistics.binned import occupied_bins
+from jaynes_callbacks.statistics.families import SmoothFamily
+from jaynes_callbacks.statistics.likelihood import CoarseLikelihood, Likelihood
+
+SMOOTH = [family for family in FAMILIES if isinstance(family, SmoothFamily)]
+
+
+@pytest.fixture(scope="module")
+def binned():
+    source = torch.Generator().manual_seed(3)
+    gaussian = torch.randn(3, 40_000, generator=source)
+    values = [gaussian[0], (0.6 * gaussian[1]).exp(), gaussian[2] * (0.5 * gaussian[1]).exp()]
+    counts = torch.zeros(len(values), CODES, dtype=torch.int64)
+    for row, each in enumerate(values):
+        count_(each, counts, row)
+    return occupied_bins(counts)
+
+
+def coordinates(family, binned):
+    return family.coordinates(family.start(binned, log_moments(binned))) + 0.1
+
+
+@pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
+def test_the_derivatives_are_those_of_the_value(family, binned):
+    function = Likelihood.of(family, binned, sharp=False)
+    theta, by = coordinates(family, binned), 1e-5
+    point = function.at(theta)
+    for place in range(theta.shape[1]):
+        step = torch.zeros_like(theta)
+        step[:, place] = by
+        ahead, behind = function.at(theta + step), function.at(theta - step)
+        slope = (ahead.value - behind.value) / (2 * by)
+        torch.testing.assert_close(point.gradient[:, place], slope, rtol=1e-6, atol=1e-7)
+        curvature = (ahead.gradient - behind.gradient) / (2 * by)
+        torch.testing.assert_close(point.hessian[:, place], curvature, rtol=0.05, atol=5e-3)
+
+
+@pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
+def test_a_sharp_hessian_is_exact(family, binned):
+    function = Likelihood.of(family, binned, sharp=True)
+    theta, by = coordinates(family, binned), 1e-5
+    step = torch.zeros_like(theta)
+    step[:, 0] = by
+    curvature = (function.at(theta + step).gradient - function.at(theta - step).gradient) / (2 * by)
+    torch.testing.assert_close(function.at(theta).hessian[:, 0], curvature, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
+def test_merged_bins_have_nearly_the_same_summit(family, binned):
+    fine = Likelihood.of(family, binned, sharp=False)
+    theta = coordinates(family, binned)
+    coarse = CoarseLikelihood.of(fine)
+    torch.testing.assert_close(
+        coarse.at(theta).gradient, fine.at(theta).gradient, rtol=0.02, atol=5e-3
+    )
+    torch.testing.assert_close(coarse.merged.share.sum(-1), fine.share.sum(-1))
+    means = [(part.share * part.middle).sum(-1) for part in (coarse.merged, fine.merged)]
+    torch.testing.assert_close(*means)
+
+
+@pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
+def test_two_nodes_are_enough_to_fit(family, binned, monkeypatch):
+    moments = log_moments(binned)
+    fit = fit_family(family, binned, moments)
+    monkeypatch.setattr(likelihoods, "FIT_NODES", 8)
+    exact = fit_family(family, binned, moments)
+    ok = fit.status == Status.CONVERGED
+    assert ok.any()
+    moved = (fit.parameters - exact.parameters).abs() / exact.standard_errors
+    assert moved[ok].max() < 1e-3
+    assert (gap(binned, fit) - gap(binned, exact))[ok].abs().max() < 1e-10
