@@ -44,6 +44,9 @@ class Monitor(MonitorHooks):
         iota_every_n_batches: activations are counted in every n-th batch of an epoch, and where a
             record is due by step.
         iota_values_per_call: most values counted of one activation call, at a constant stride.
+        iota_groups: groups of batches, such as 8, for the standard error (jackknife) of an iota's
+            gap; 32 KiB per stream and group.  0: its values count as independent, which makes the
+            error a lower bound.
         iota_from: whether ``train`` or ``validation`` forwards are counted.
         figures_every_n_epochs: draw figures at every n-th record by epoch; None for at the end.
         dirpath: where to write; by default the first logger's directory.
@@ -65,6 +68,7 @@ class Monitor(MonitorHooks):
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
+        iota_groups: int = 0,
         iota_from: IotaFrom = "train",
         figures_every_n_epochs: int | None = None,
         dirpath: str | Path | None = None,
@@ -79,6 +83,7 @@ class Monitor(MonitorHooks):
             every_n_steps=every_n_steps,
             iota_every_n_batches=iota_every_n_batches,
             iota_values_per_call=iota_values_per_call,
+            iota_groups=iota_groups,
             iota_from=iota_from,
             dirpath=dirpath,
             sinks=default_sinks(figures_every_n_epochs) if sinks is None else sinks,

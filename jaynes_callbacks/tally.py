@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from jaynes_callbacks.counting import count_, linear_counts
 from jaynes_callbacks.grid import CODES
-from jaynes_callbacks.statistics import clustered_standard_errors
+from jaynes_callbacks.statistics import clustered_standard_errors, jackknife_standard_error
 
 __all__ = [
     "PAPER_BINS",
@@ -18,6 +18,7 @@ __all__ = [
     "counts_of_tensors",
     "reason_not_to_count",
     "tally_of_counts",
+    "tally_of_groups",
     "tally_of_tensors",
 ]
 
@@ -92,3 +93,11 @@ def tally_of_counts(counts: Int64[Tensor, "streams 4096"]) -> Tally:
     """Streams of which nothing but the counts is known."""
     unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=counts.device)
     return Tally(counts, unknown, counts.new_zeros(len(counts), PAPER_BINS), unknown.clone())
+
+
+def tally_of_groups(groups: Int64[Tensor, "streams groups 4096"]) -> Tally:
+    """Streams that were counted in groups of samples, whose spread gives the error of the gap."""
+    if groups.shape[1] < 2:
+        return tally_of_counts(groups.sum(1))
+    errors = jackknife_standard_error(groups.transpose(0, 1))
+    return tally_of_counts(groups.sum(1))._replace(errors=errors)

@@ -69,14 +69,17 @@ class ActivationWatch:
         model: any module; names are those of its ``named_modules``.
         admits: which names to count.
         limit: most values counted of one call, picked at a constant stride.
+        groups: of samples, among which the counts are dealt.
 
     Attributes:
         ledger: the counts so far.
     """
 
-    def __init__(self, model: nn.Module, admits: Callable[[str], bool], limit: int) -> None:
+    def __init__(
+        self, model: nn.Module, admits: Callable[[str], bool], limit: int, groups: int = 1
+    ) -> None:
         self.model = model
-        self.ledger = Ledger(admits)
+        self.ledger = Ledger(admits, groups)
         self._limit = limit
         self._hooked: list[_Hooked] = []
         self._handles: list[RemovableHandle] = []

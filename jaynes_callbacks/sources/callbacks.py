@@ -49,6 +49,7 @@ class MonitorHooks:
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
+        iota_groups: int = 0,
         iota_from: IotaFrom = "train",
         dirpath: str | Path | None = None,
         sinks: Sequence[Sink] = (),
@@ -61,6 +62,7 @@ class MonitorHooks:
             "exclude": exclude,
             "min_size": min_size,
             "iota_values_per_call": iota_values_per_call,
+            "iota_groups": iota_groups,
         }
         self._cadence = Cadence.of(every_n_epochs, every_n_steps, iota_every_n_batches, iota_from)
         self._dirpath = Path(dirpath) if dirpath is not None else None

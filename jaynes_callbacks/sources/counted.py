@@ -12,25 +12,34 @@ __all__ = ["pack_counts", "restore_counts"]
 
 
 def pack_counts(ledger: Ledger) -> list[dict[str, Any]]:
-    """One entry per stream, its occupied codes and their counts: CPU tensors and builtins."""
-    counts = ledger.counts.cpu()
+    """One entry per stream: its occupied codes, group by group, with their counts.
+
+    CPU tensors and builtins.
+    """
+    counts = ledger.grouped.cpu()
     return [
         {
             "name": stream.name,
             "shape": stream.shape,
             "variable": stream.variable,
-            "codes": (codes := row.nonzero().squeeze(-1)),
-            "counts": row[codes],
+            "places": (places := row.flatten().nonzero().squeeze(-1)),
+            "counts": row.flatten()[places],
         }
         for stream, row in zip(ledger.streams, counts, strict=True)
     ]
 
 
-def restore_counts(ledger: Ledger, packed: list[dict[str, Any]]) -> None:
-    """Add what was packed to the counts of these streams; streams no longer watched are dropped."""
-    device = ledger.table.device
-    ledger.reserve(len(ledger.streams) + len(packed), device)
+def restore_counts(ledger: Ledger, packed: list[dict[str, Any]], group: int) -> None:
+    """Add what was packed to the counts of these streams; streams no longer watched are dropped.
+
+    Args:
+        ledger: to add to.
+        packed: by `pack_counts`.
+        group: that was counted in.
+    """
+    ledger.reserve(len(ledger.streams) + len(packed), ledger.table.device)
     for entry in packed:
         row = ledger.row(entry["name"], tuple(entry["shape"]), entry["variable"])
         if row != NO_ROW:
-            ledger.table[row].index_add_(0, entry["codes"].to(device), entry["counts"].to(device))
+            ledger.resume(row, entry["places"], entry["counts"])
+    ledger.group = group % ledger.grouped.shape[1]

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from jaynes_callbacks.grid import CODES
 from jaynes_callbacks.record import Stream
@@ -24,31 +25,35 @@ _HEADER_ROWS = 1
 
 
 class Counted(NamedTuple):
-    """Some streams and the counts of each."""
+    """Some streams and the counts of each, in one or more groups of samples."""
 
     streams: Sequence[Stream]
-    counts: Int64[Tensor, "streams 4096"]
+    counts: Int64[Tensor, "streams groups 4096"]
 
     @classmethod
-    def nothing(cls) -> Self:
+    def nothing(cls, groups: int) -> Self:
         """No streams."""
-        return cls((), torch.zeros(0, CODES, dtype=torch.int64))
+        return cls((), torch.zeros(0, groups, CODES, dtype=torch.int64))
 
     def joined(self, other: "Counted") -> "Counted":
-        """These streams, then the other's, on the other's device."""
+        """These streams, then the other's, on the other's device and in as many groups."""
         ours = self.counts.to(other.counts.device)
+        ours = pad(ours, (0, 0, 0, other.counts.shape[1] - ours.shape[1]))
         return Counted((*self.streams, *other.streams), torch.cat([ours, other.counts]))
 
     def seen(self) -> "Counted":
         """The streams of which anything was counted."""
-        rows = self.counts.sum(-1).nonzero().squeeze(-1)
+        rows = self.counts.sum((1, 2)).nonzero().squeeze(-1)
         return Counted([self.streams[row] for row in rows.tolist()], self.counts[rows])
 
-    def at(self, streams: Sequence[Stream], device: torch.device) -> Int64[Tensor, "places 4096"]:
+    def at(
+        self, streams: Sequence[Stream], device: torch.device
+    ) -> Int64[Tensor, "places groups 4096"]:
         """The counts of given streams; zeros for those that are not among these."""
         row = {stream.key: row for row, stream in enumerate(self.streams)}
         here = [place for place, stream in enumerate(streams) if stream.key in row]
-        table = torch.zeros(len(streams), CODES, dtype=torch.int64, device=device)
+        shape = len(streams), *self.counts.shape[1:]
+        table = torch.zeros(shape, dtype=torch.int64, device=device)
         table[here] = self.counts[[row[streams[place].key] for place in here]].to(device)
         return table
 
@@ -58,16 +63,21 @@ class RankSum:
 
     Every rank calls `sum` or `abstain` for every record, in the same order.
 
-    Collectives: one ``all_reduce`` of 32 KiB for each stream agreed on and for the header.  Only
+    Collectives: one ``all_reduce`` of 32 KiB for each stream agreed on and for the header (times
+    the groups of samples).  Only
     after a record in which some rank had new streams, their names are exchanged
     (``all_gather_object``) and their counts follow in a second ``all_reduce``.
+
+    Args:
+        groups: of samples in which is counted, the same number on every rank.
 
     Attributes:
         streams: those that all ranks have agreed on, in the same order on each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int = 1) -> None:
         self.streams: list[Stream] = []
+        self._groups = groups
 
     def sum(self, own: Counted, device: torch.device) -> Counted:
         """The streams that any rank has counted anything of, with the counts of all ranks.
@@ -103,19 +113,19 @@ class RankSum:
             device: as in `sum`.
         """
         if _is_distributed():
-            self._add(Counted.nothing(), device, abstains=True)
+            self._add(Counted.nothing(self._groups), device, abstains=True)
 
     def _add(
         self, own: Counted, device: torch.device, *, abstains: bool = False
-    ) -> tuple[Int64[Tensor, "agreed 4096"], int, int]:
+    ) -> tuple[Int64[Tensor, "agreed groups 4096"], int, int]:
         """Counts of the streams agreed on; how many ranks hold others, and how many abstain."""
         known = own.at(self.streams, _collective_device(device))
-        header = known.new_zeros(_HEADER_ROWS, CODES)
-        header[0, _HOLDS_OTHERS] = bool(self._not_agreed(own.streams))
-        header[0, _ABSTAINS] = abstains
+        header = known.new_zeros(_HEADER_ROWS, *known.shape[1:])
+        header[0, 0, _HOLDS_OTHERS] = bool(self._not_agreed(own.streams))
+        header[0, 0, _ABSTAINS] = abstains
         total = torch.cat([header, known])
         dist.all_reduce(total)
-        others, failed = total[0, [_HOLDS_OTHERS, _ABSTAINS]].tolist()
+        others, failed = total[0, 0, [_HOLDS_OTHERS, _ABSTAINS]].tolist()
         return total[_HEADER_ROWS:], others, failed
 
     def _not_agreed(self, streams: Sequence[Stream]) -> list[Stream]:

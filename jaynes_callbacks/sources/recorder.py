@@ -18,7 +18,7 @@ from jaynes_callbacks.sources.selection import MIN_SIZE, Coverage, Selection, sh
 from jaynes_callbacks.sources.state import pack, unpack
 from jaynes_callbacks.sources.weights import Weighed, WeightWatch
 from jaynes_callbacks.summary import Moment, summarise
-from jaynes_callbacks.tally import tally_of_counts
+from jaynes_callbacks.tally import tally_of_groups
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
@@ -39,11 +39,14 @@ class Recorder:
         exclude: glob patterns on stream names that are not watched.
         min_size: weights with fewer elements are skipped.
         iota_values_per_call: most values counted of one activation call.
+        iota_groups: groups of samples for the standard error of an iota's gap: what is counted
+            between one `open` and the next goes into the next group, and each group is left out
+            once (jackknife).  32 KiB per stream and group.  0: values count as independent.
         run: name of the run in the records.
 
     Raises:
-        ValueError: for an unknown kind or a negative size; at `attach` for a pattern that can
-            match nothing, or if no stream is left to watch.
+        ValueError: for an unknown kind, a negative size or a single group; at `attach` for a
+            pattern that can match nothing, or if no stream is left to watch.
 
     Example:
         >>> import torch
@@ -64,18 +67,24 @@ class Recorder:
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
+        iota_groups: int = 0,
         run: str = "",
     ) -> None:
         if not isinstance(iota_values_per_call, int) or iota_values_per_call < 1:
             raise ValueError(
                 f"iota_values_per_call must be a positive integer, got {iota_values_per_call!r}"
             )
+        if not isinstance(iota_groups, int) or iota_groups < 0 or iota_groups == 1:
+            raise ValueError(
+                f"iota_groups must be 0 or an integer from 2 on, got {iota_groups!r}; 8 is usual"
+            )
         self.model = model
         self.selection = Selection.of(kinds, include, exclude, min_size)
         self.run = run
         self.start = Records()
-        self._watch = ActivationWatch(model, self.selection.admits, iota_values_per_call)
-        self._ranks = RankSum()
+        groups = max(1, iota_groups)
+        self._watch = ActivationWatch(model, self.selection.admits, iota_values_per_call, groups)
+        self._ranks = RankSum(groups)
         self._weights = WeightWatch(model, self.selection)
         self._listened = False
         self._collected = False
@@ -110,12 +119,14 @@ class Recorder:
         self._watch.detach()
 
     def open(self, *, one_forward: bool = False) -> None:
-        """Count activations from here on.
+        """Count activations from here on, in the next group of samples if there are groups.
 
         Args:
             one_forward: take all until `close` as one forward, however many modules are called.
         """
         if "iota" in self.selection.kinds:
+            if self._listened:
+                self._watch.ledger.next_group()
             self._watch.open(one_forward=one_forward)
             self._listened = True
 
@@ -194,7 +205,7 @@ class Recorder:
         streams = [*weights.streams, *seen.streams]
         return Moment(
             streams,
-            weights.tally.joined(tally_of_counts(seen.counts)),
+            weights.tally.joined(tally_of_groups(seen.counts)),
             [weights.moved.get(stream.name, math.nan) for stream in streams],
             self.run,
             step,
@@ -248,6 +259,7 @@ class Recorder:
             "start": [pack(record) for record in self.start],
             "first": {name: values.cpu() for name, values in self._weights.first.items()},
             "counted": pack_counts(self._watch.ledger) if self._listened else [],
+            "group": self._watch.ledger.group,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -257,7 +269,7 @@ class Recorder:
         # A checkpoint holds what the first rank had counted: several ranks begin to count anew.
         if (counted := state.get("counted")) and is_alone():
             self._listened = True
-            restore_counts(self._watch.ledger, counted)
+            restore_counts(self._watch.ledger, counted, state["group"])
 
 
 def _device(model: nn.Module) -> torch.device:

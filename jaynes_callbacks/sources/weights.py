@@ -97,7 +97,9 @@ class WeightWatch:
         return Weighed(
             [weight.stream for weight in whole],
             tally_of_tensors(Values(whole)),
-            Counted([weight.stream for weight in sharded], counts_of_tensors(Values(sharded))),
+            Counted(
+                [weight.stream for weight in sharded], counts_of_tensors(Values(sharded))[:, None]
+            ),
             _moved(self._weights, self.first),
         )
 

@@ -126,14 +126,16 @@ def jackknife_standard_error(
 ) -> Float64[Tensor, " streams"]:
     """Standard error of each stream's gap from counts kept in G disjoint groups of samples.
 
-    SE² = (G − 1)/G Σ_g (gap_(g) − mean)², gap_(g) with group g left out (J. W. Tukey, Ann. Math.
-    Statist. 29 (1958) 614).
+    With h_g = n/n_g, θ the gap, θ_(g) that with group g left out and τ_g = h_g θ − (h_g − 1) θ_(g):
+    SE² = Σ_g (τ_g − τ̄)²/(h_g − 1)/G, the jackknife for groups of unlike size (F. M. T. A. Busing,
+    E. Meijer & R. van der Leeden, Stat. Comput. 9 (1999) 3); of like size it is Tukey's,
+    (G − 1)/G Σ_g (θ_(g) − mean)².
 
     Args:
-        groups: counts of each group, of like size.
+        groups: counts of each group; of a stream those without a count are left out of account.
 
     Returns:
-        In nats per value; nan where a fit is missing.
+        In nats per value; nan where a fit is missing, or fewer than two groups have counts.
 
     Raises:
         ValueError: for fewer than two groups.
@@ -141,9 +143,14 @@ def jackknife_standard_error(
     number, streams, _ = groups.shape
     if number < 2:
         raise ValueError(f"a jackknife needs at least 2 groups of samples, got {number}")
-    without = groups.sum(0) - groups
-    gaps = _gap_of(without.flatten(0, 1)).view(number, streams)
-    return ((number - 1) / number * ((gaps - gaps.mean(0)) ** 2).sum(0)).sqrt()
+    size = groups[..., FIRST_POSITIVE:FIRST_NONFINITE].sum(-1).double()
+    whole, here = groups.sum(0), size > 0
+    gaps = _gap_of(torch.cat([whole[None], whole - groups]).flatten(0, 1)).view(-1, streams)
+    inverse_share = size.sum(0) / size.where(here, torch.nan)
+    pseudo = inverse_share * gaps[0] - (inverse_share - 1) * gaps[1:]
+    spread = (pseudo - pseudo.nanmean(0)) ** 2 / (inverse_share - 1)
+    missing = (here & gaps[1:].isnan()).any(0) | (here.sum(0) < 2)
+    return spread.nanmean(0).sqrt().masked_fill(missing, torch.nan)
 
 
 def _rows_of(values: Tensor) -> Tensor:

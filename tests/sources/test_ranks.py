@@ -16,21 +16,21 @@ CPU = torch.device("cpu")
 
 
 def _counted(**values: int) -> Counted:
-    """So many values of each stream, all in code 7."""
-    counts = torch.zeros(len(values), CODES, dtype=torch.int64)
-    counts[:, 7] = torch.tensor(list(values.values()), dtype=torch.int64)
+    """So many values of each stream, all in code 7 of the second group of samples."""
+    counts = torch.zeros(len(values), 2, CODES, dtype=torch.int64)
+    counts[:, 1, 7] = torch.tensor(list(values.values()), dtype=torch.int64)
     return Counted([Stream("iota", name, (row,)) for row, name in enumerate(values)], counts)
 
 
 def _numbers(total: Counted) -> dict[str, int]:
     return {
         stream.name: n
-        for stream, n in zip(total.streams, total.counts.sum(-1).tolist(), strict=True)
+        for stream, n in zip(total.streams, total.counts.sum((1, 2)).tolist(), strict=True)
     }
 
 
 def test_alone_there_is_nothing_to_add() -> None:
-    alone = RankSum()
+    alone = RankSum(groups=2)
     assert _numbers(alone.sum(_counted(a=3, b=0, c=1), CPU)) == {"a": 3, "c": 1}
     alone.abstain(CPU)
     assert not alone.streams
@@ -47,11 +47,11 @@ RECORDS: list[tuple[dict[str, int], dict[str, int]]] = [
 
 
 def _add_all(records: Any) -> Any:
-    adding, found = RankSum(), []
+    adding, found = RankSum(groups=2), []
     for of_rank in records:
         with Collectives() as collectives:
             total = adding.sum(_counted(**of_rank[dist.get_rank()]), CPU)
-        assert (total.counts.sum(-1) == total.counts[:, 7]).all()
+        assert (total.counts.sum((1, 2)) == total.counts[:, 1, 7]).all()
         found.append((_numbers(total), dict(collectives.calls)))
     return found, [(stream.name, stream.shape) for stream in adding.streams]
 
@@ -76,7 +76,7 @@ def test_ranks_that_see_other_streams(ranks: Ranks) -> None:
 
 
 def _fail_on_one() -> tuple[list[str], dict[str, int]]:
-    adding, said = RankSum(), []
+    adding, said = RankSum(groups=2), []
     for failing in (1, 0, None):
         try:
             if dist.get_rank() == failing:

@@ -147,6 +147,7 @@ def test_state_goes_on_through_a_weights_only_file(model: nn.Sequential) -> None
         ({"include": "nothing.*"}, "matches no parameter and no module"),
         ({"min_size": 10**9}, "no weight is left to watch.*min_size=1000000000.*lower min_size"),
         ({"iota_values_per_call": 0}, "iota_values_per_call must be a positive integer, got 0"),
+        ({"iota_groups": 1}, "iota_groups must be 0 or an integer from 2 on, got 1"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_runs(

@@ -106,6 +106,40 @@ def test_the_jackknife_by_groups_of_samples(generator: torch.Generator) -> None:
     assert jackknife_standard_error(groups).item() == pytest.approx(clustered, rel=0.4)
 
 
+def test_the_jackknife_of_unlike_groups(generator: torch.Generator) -> None:
+    weights = layer(generator, 0.8, rows=600)
+    sizes = [10, 35, 20, 15, 40] * 5
+    groups = torch.stack([counts_of(part) for part in weights.split(sizes)])
+    by_hand = leave_out_by_hand(groups[:, 0])
+    assert jackknife_standard_error(groups).item() == pytest.approx(by_hand, rel=1e-9)
+    clustered = clustered_standard_error(weights).item()
+    assert by_hand == pytest.approx(clustered, rel=0.4)
+    padded = torch.cat([groups, torch.zeros_like(groups[:3])])
+    assert jackknife_standard_error(padded).item() == pytest.approx(by_hand, rel=1e-9)
+
+
+def leave_out_by_hand(groups: torch.Tensor) -> float:
+    """Pseudo-values one after the other, in plain numbers."""
+    whole, n = gap_of(groups.sum(0)), int(groups.sum())
+    shares = [n / int(group.sum()) for group in groups]
+    pseudo = [
+        h * whole - (h - 1) * gap_of(groups.sum(0) - group)
+        for h, group in zip(shares, groups, strict=True)
+    ]
+    mean = sum(pseudo) / len(pseudo)
+    terms = [(p - mean) ** 2 / (h - 1) for p, h in zip(pseudo, shares, strict=True)]
+    return math.sqrt(sum(terms) / len(terms))
+
+
+def gap_of(counts: torch.Tensor) -> float:
+    return gaps(counts[None])[0].item()
+
+
+def test_of_one_group_alone_there_is_no_jackknife(generator: torch.Generator) -> None:
+    alone = counts_of(layer(generator, 0.8, rows=60))
+    assert jackknife_standard_error(torch.stack([alone, 0 * alone])).isnan().all()
+
+
 @pytest.mark.parametrize(
     "weights",
     [
