@@ -88,13 +88,13 @@ def test_values_of_a_batch_belong_together() -> None:
 def test_a_resumed_record_goes_on_in_its_group(groups: int) -> None:
     parts = batches(12, seed=3)
     first = watched(GROUPS)
-    listen(first, parts[:6])
+    listen(first, parts[:8])
     buffer = io.BytesIO()
     torch.save(first.state_dict(), buffer)
     buffer.seek(0)
     resumed = watched(groups)
     resumed.load_state_dict(torch.load(buffer, weights_only=True))
-    listen(resumed, parts[6:])
+    listen(resumed, parts[8:])
     record = iota(resumed)
     assert record.n + record.zeros == 12 * 50 * 40
     if groups == GROUPS:
