@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from experiments.check import positive_int, share
+from experiments.check import flag, positive_int, share
 
 __all__ = ["ImageDataModule", "Split", "Splits"]
 
@@ -50,6 +50,13 @@ def hold_out(split: Split, portion: float, seed: int) -> tuple[Split, Split]:
     return split.take(order[held:]), split.take(order[:held])
 
 
+def _shuffled(split: Split, seed: int) -> Split:
+    """The same images and as many labels of each class, without any relation."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(split.labels), generator=generator)
+    return Split(split.images, split.labels[order])
+
+
 class ImageDataModule(L.LightningDataModule, ABC):
     """Reads all images once; batches are normalised by the train split's mean and deviation.
 
@@ -64,6 +71,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         split_seed: of that division; apart from the run's seed, so that every run of a study
             validates on the same images.
         num_workers: processes that load batches; 0 is fastest for data in memory.
+        shuffle_labels: whether the labels of the train split are permuted, by `split_seed`: then
+            nothing but the images themselves can be learnt, and by heart.  Validation and test
+            keep theirs.
 
     Raises:
         ValueError: for sizes that are not positive integers or a share outside (0, 1).
@@ -78,6 +88,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         validation_share: float = 0.1,
         split_seed: int = 0,
         num_workers: int = 0,
+        shuffle_labels: bool = False,
     ) -> None:
         super().__init__()
         self.shape = tuple(positive_int("shape", size) for size in shape)
@@ -86,6 +97,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.validation_share = share("validation_share", validation_share)
         self.split_seed = split_seed
         self.num_workers = num_workers
+        self.shuffle_labels = flag("shuffle_labels", shuffle_labels)
 
     @abstractmethod
     def read(self) -> Splits:
@@ -94,7 +106,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Read the images, unless an earlier stage has."""
         if not hasattr(self, "splits"):
-            self.splits = self.read()
+            splits = self.read()
+            if self.shuffle_labels:
+                splits = splits._replace(train=_shuffled(splits.train, self.split_seed + 2))
+            self.splits = splits
             self.mean, self.std = _channel_moments(self.splits.train.images)
 
     def train_dataloader(self) -> "DataLoader[Split]":
