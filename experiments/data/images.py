@@ -1,4 +1,4 @@
-"""What all data sets share: uint8 images in memory, normalised batch by batch."""
+"""What all data sets share: images in memory, normalised batch by batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,10 +15,14 @@ from experiments.check import flag, positive_int, share
 __all__ = ["ImageDataModule", "Split", "Splits"]
 
 
+#: Grey levels, or numbers where they were not photographed.
+Images = UInt8[Tensor, "n channels height width"] | Float[Tensor, "n channels height width"]
+
+
 class Split(NamedTuple):
     """Images with their labels."""
 
-    images: UInt8[Tensor, "n channels height width"]
+    images: Images
     labels: Int64[Tensor, " n"]
 
     def take(self, indices: Tensor) -> "Split":
@@ -60,7 +64,7 @@ def _shuffled(split: Split, seed: int) -> Split:
 class ImageDataModule(L.LightningDataModule, ABC):
     """Reads all images once; batches are normalised by the train split's mean and deviation.
 
-    The images stay uint8, a quarter of their size as floats.  A batch is one indexing operation,
+    Photographs stay uint8, a quarter of their size as floats.  A batch is one indexing operation,
     so worker processes would only add the cost of moving it.
 
     Args:
@@ -153,9 +157,10 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _channel_moments(
-    images: UInt8[Tensor, "n channels height width"],
+    images: Images,
 ) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
-    """Mean and standard deviation in grey levels; at least one level, where all images are flat."""
+    """Mean and standard deviation; 1 for that of flat images, which are nowhere else than there."""
     mean = torch.stack([channel.double().mean() for channel in images.unbind(1)])
-    std = torch.stack([channel.double().std() for channel in images.unbind(1)]).clamp_min(1)
+    std = torch.stack([channel.double().std() for channel in images.unbind(1)])
+    std = torch.where(std > 0, std, 1.0)
     return mean.float()[:, None, None], std.float()[:, None, None]
