@@ -20,12 +20,13 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from experiments.build import build
 from experiments.classifier import Classifier
 from experiments.data import ImageDataModule
-from experiments.models import CNN, MLP
+from experiments.models import CNN, MLP, ResNet, Transformer
 from jaynes_callbacks import EquilibriumMonitor
 
 CONF = Path(__file__).parents[2] / "conf"
 #: Groups whose options say how a run is made, beside those below that are made one by one.
 MADE_ELSEWHERE = {"paths", "hydra"}
+NETS = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "transformer": Transformer}
 HUB = ["data.name=owner/images", "data.shape=[3,16,16]"]
 
 Compose = Callable[..., DictConfig]
@@ -47,7 +48,7 @@ def test_model(compose: Compose, model: str, data: str) -> None:
     cfg = compose(f"model={model}", f"data={data}")
     made = instantiate(cfg.model, _convert_="all")
     assert isinstance(made, Classifier)
-    assert isinstance(made.net, {"mlp": MLP, "cnn": CNN}[model])
+    assert isinstance(made.net, NETS[model])
     assert made(torch.zeros(2, *cfg.data.shape)).shape == (2, 10)
     (optimizer,), (scheduler,) = made.configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
