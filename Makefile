@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# What `make experiments` runs, and where its data are; without MNIST they come from the hub.
+STUDIES ?= controls width iota emergence
+MNIST ?=
 # Worker processes of the test suite.
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tensorboard test test-slow lint format types bench constraints clean
+.PHONY: help setup demo tensorboard test test-slow lint format types bench experiments summaries constraints clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +43,20 @@ types: $(VENV)/.installed-dev  ## check the types, strictly
 
 bench: $(VENV)/.installed-bench  ## time what is promised, with the answers asserted
 	@for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+experiments: $(VENV)/.installed-demo  ## run the studies, an hour or two; goes on where it stopped
+	@mkdir -p outputs/experiments
+	@for study in $(STUDIES); do \
+	  echo "$$study: running, its log is outputs/experiments/$$study.log"; \
+	  $(BIN)/python -m experiments.train experiment=$$study $(if $(MNIST),data.path=$(MNIST)) \
+	    >> outputs/experiments/$$study.log 2>&1 || { tail -n 5 outputs/experiments/$$study.log; exit 1; }; \
+	done
+	@$(MAKE) --no-print-directory summaries
+
+summaries: $(VENV)/.installed-demo  ## tables and figures of the studies' finished runs
+	@for study in $(STUDIES); do echo; echo "$$study"; \
+	  $(BIN)/python -m experiments.summarise multirun/$$study --output outputs/experiments/$$study || exit 1; \
+	done
 
 constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new

@@ -3,7 +3,7 @@
 import math
 from typing import TypeGuard
 
-__all__ = ["number_above", "positive_int", "share"]
+__all__ = ["flag", "number_above", "positive_int", "share"]
 
 
 def positive_int(what: str, value: object) -> int:
@@ -22,6 +22,21 @@ def positive_int(what: str, value: object) -> int:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{what} must be a positive integer, got {value!r}")
+    return value
+
+
+def flag(what: str, value: object) -> bool:
+    """The value, if it is true or false.
+
+    Args:
+        what: the argument's name, for the message.
+        value: what the configuration holds.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} must be true or false, got {value!r}")
     return value
 
 

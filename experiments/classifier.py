@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.check import positive_int, share
@@ -24,6 +25,8 @@ class Classifier(L.LightningModule):
         net: images in, logits out.
         classes: number of classes.
         optimizer: makes an optimizer of parameters, as Hydra's ``_partial_: true`` gives it.
+        scheduler: makes a schedule of the optimizer's learning rate, stepped every epoch; None
+            leaves it as it is.
         label_smoothing: share of the target spread over all classes, in training only.
 
     Raises:
@@ -42,12 +45,14 @@ class Classifier(L.LightningModule):
         *,
         classes: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         positive_int("classes", classes)
         self.net = net
         self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
         self.label_smoothing = share("label_smoothing", label_smoothing)
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -82,14 +87,21 @@ class Classifier(L.LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=stage == "val", **per_epoch)
         return loss
 
-    def configure_optimizers(self) -> Optimizer:
-        """The optimizer over all parameters.
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """The optimizer over all parameters, and its schedule.
 
         Raises:
-            ValueError: if the optimizer does not accept its arguments.
+            ValueError: if either does not accept its arguments.
         """
-        try:
-            return self.make_optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            given = getattr(self.make_optimizer, "keywords", {})
-            raise ValueError(f"the optimizer cannot be built with {given}: {error}") from error
+        optimizer = _made("optimizer", self.make_optimizer, self.parameters())
+        if self.make_scheduler is None:
+            return [optimizer], []
+        return [optimizer], [_made("scheduler", self.make_scheduler, optimizer)]
+
+
+def _made(what: str, make: Callable[[Any], Any], of: Any) -> Any:
+    try:
+        return make(of)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        given = getattr(make, "keywords", {})
+        raise ValueError(f"the {what} cannot be built with {given}: {error}") from error

@@ -1,8 +1,10 @@
-"""One run: build the parts, fit, test, report."""
+"""One run: build the parts, fit, test, report, and keep what came out."""
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -10,12 +12,13 @@ from rich.console import Console
 from experiments.build import Parts, build
 from experiments.closing import report
 from experiments.errors import ConfigError, one_sentence
+from experiments.result import FILE, Result, choices, finished, identity, newest_dataset, versions
 
 __all__ = ["run"]
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Train, score, and print what the monitor saw.
+    """Train, score, and print what the monitor saw; or tell that this was done before.
 
     Args:
         cfg: composed from ``conf/train.yaml``.
@@ -26,6 +29,12 @@ def run(cfg: DictConfig) -> float | None:
     Raises:
         ConfigError: for a wrong configuration, in one sentence.
     """
+    folder = Path(cfg.paths.output_dir)
+    before = finished(cfg, folder)
+    if before is not None:
+        Console().print(f"finished before, skipped: {folder / FILE}", highlight=False, markup=False)
+        return _chosen(before.metrics, cfg.optimized_metric)
+    began = time.monotonic()
     parts = build(cfg)
     with _known_warnings():
         metrics = _fit(parts, cfg.ckpt_path)
@@ -33,6 +42,9 @@ def run(cfg: DictConfig) -> float | None:
             metrics |= _test(parts)
     if parts.trainer.is_global_zero:
         report(Console(), metrics, parts)
+        seconds = time.monotonic() - began
+        records = newest_dataset(folder)
+        Result(identity(cfg), choices(), metrics, records, seconds, versions()).write(folder)
     return _chosen(metrics, cfg.optimized_metric)
 
 

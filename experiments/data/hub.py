@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.check import positive_int
 from experiments.data.images import ImageDataModule, Split, Splits, hold_out
 
 __all__ = ["HubImages"]
@@ -26,6 +27,8 @@ class HubImages(ImageDataModule):
         path: a folder that holds ``train.parquet`` and ``test.parquet``, or the hub's own
             ``train-00000-of-00001.parquet`` …; then the network is not touched and nothing is
             cached.  None: load by name, into the cache that `datasets` keeps.
+        limit: so many of the first training images are read, validation's among them; None for
+            all.  The test split is always whole.
         **options: as for `ImageDataModule`.
 
     Raises:
@@ -39,12 +42,14 @@ class HubImages(ImageDataModule):
         image_column: str,
         label_column: str,
         path: str | None = None,
+        limit: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.name = name
         self.image_column = image_column
         self.label_column = label_column
+        self.limit = None if limit is None else positive_int("limit", limit)
         self.folder = None if path is None else Path(path).expanduser()
         if self.folder is not None:
             for split in ("train", "test"):
@@ -78,6 +83,9 @@ class HubImages(ImageDataModule):
         """Some rows at a time, their images still encoded."""
         rows = self._open(split)
         self._check_columns(rows.column_names, split)
+        if split == "train" and self.limit is not None:
+            # Only rows that are not streamed know their number, and only they insist on it.
+            rows = rows.take(min(self.limit, getattr(rows, "num_rows", self.limit)))
         encoded = rows.cast_column(self.image_column, _datasets().Image(decode=False))
         try:
             yield from encoded.iter(batch_size=_AT_ONCE)

@@ -1,4 +1,4 @@
-"""What all data sets share: uint8 images in memory, normalised batch by batch."""
+"""What all data sets share: images in memory, normalised batch by batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,15 +10,19 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from experiments.check import positive_int, share
+from experiments.check import flag, positive_int, share
 
 __all__ = ["ImageDataModule", "Split", "Splits"]
+
+
+#: Grey levels, or numbers where they were not photographed.
+Images = UInt8[Tensor, "n channels height width"] | Float[Tensor, "n channels height width"]
 
 
 class Split(NamedTuple):
     """Images with their labels."""
 
-    images: UInt8[Tensor, "n channels height width"]
+    images: Images
     labels: Int64[Tensor, " n"]
 
     def take(self, indices: Tensor) -> "Split":
@@ -50,10 +54,17 @@ def hold_out(split: Split, portion: float, seed: int) -> tuple[Split, Split]:
     return split.take(order[held:]), split.take(order[:held])
 
 
+def _shuffled(split: Split, seed: int) -> Split:
+    """The same images and as many labels of each class, without any relation."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(split.labels), generator=generator)
+    return Split(split.images, split.labels[order])
+
+
 class ImageDataModule(L.LightningDataModule, ABC):
     """Reads all images once; batches are normalised by the train split's mean and deviation.
 
-    The images stay uint8, a quarter of their size as floats.  A batch is one indexing operation,
+    Photographs stay uint8, a quarter of their size as floats.  A batch is one indexing operation,
     so worker processes would only add the cost of moving it.
 
     Args:
@@ -64,6 +75,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         split_seed: of that division; apart from the run's seed, so that every run of a study
             validates on the same images.
         num_workers: processes that load batches; 0 is fastest for data in memory.
+        shuffle_labels: whether the labels of the train split are permuted, by `split_seed`: then
+            nothing but the images themselves can be learnt, and by heart.  Validation and test
+            keep theirs.
 
     Raises:
         ValueError: for sizes that are not positive integers or a share outside (0, 1).
@@ -78,6 +92,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         validation_share: float = 0.1,
         split_seed: int = 0,
         num_workers: int = 0,
+        shuffle_labels: bool = False,
     ) -> None:
         super().__init__()
         self.shape = tuple(positive_int("shape", size) for size in shape)
@@ -86,6 +101,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.validation_share = share("validation_share", validation_share)
         self.split_seed = split_seed
         self.num_workers = num_workers
+        self.shuffle_labels = flag("shuffle_labels", shuffle_labels)
 
     @abstractmethod
     def read(self) -> Splits:
@@ -94,7 +110,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Read the images, unless an earlier stage has."""
         if not hasattr(self, "splits"):
-            self.splits = self.read()
+            splits = self.read()
+            if self.shuffle_labels:
+                splits = splits._replace(train=_shuffled(splits.train, self.split_seed + 2))
+            self.splits = splits
             self.mean, self.std = _channel_moments(self.splits.train.images)
 
     def train_dataloader(self) -> "DataLoader[Split]":
@@ -138,9 +157,10 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _channel_moments(
-    images: UInt8[Tensor, "n channels height width"],
+    images: Images,
 ) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
-    """Mean and standard deviation in grey levels; at least one level, where all images are flat."""
+    """Mean and standard deviation; 1 for that of flat images, which are nowhere else than there."""
     mean = torch.stack([channel.double().mean() for channel in images.unbind(1)])
-    std = torch.stack([channel.double().std() for channel in images.unbind(1)]).clamp_min(1)
+    std = torch.stack([channel.double().std() for channel in images.unbind(1)])
+    std = torch.where(std > 0, std, 1.0)
     return mean.float()[:, None, None], std.float()[:, None, None]

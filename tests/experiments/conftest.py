@@ -1,7 +1,8 @@
-"""Configurations composed in the test's own process, and tiny image data."""
+"""Configurations composed in the test's own process, tiny image data, and finished runs."""
 
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
+
+from experiments.result import Result
+from jaynes_callbacks import analyse
+from jaynes_callbacks.record import Record, Records
+from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.sinks.dataset import DatasetSink
 
 CONF = Path(__file__).parents[2] / "conf"
 
 Compose = Callable[..., DictConfig]
 WriteParquet = Callable[..., Path]
+MakeRun = Callable[..., Path]
 
 
 @pytest.fixture
@@ -68,6 +77,56 @@ def write_parquet(tmp_path: Path) -> WriteParquet:
                 "label": labels or [row % 10 for row in range(n)],
             }
             pq.write_table(pa.table(columns), folder / name)
+        return folder
+
+    return make
+
+
+@cache
+def counted() -> Record:
+    """A record with the counts of some values."""
+    (record,) = analyse(torch.linspace(0.01, 1.0, 2000))
+    return record
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Writes a run's folder: its result, and a dataset of two records per stream."""
+
+    def make(
+        name: str,
+        gaps: dict[str, tuple[float, float]],
+        *,
+        seed: int = 1,
+        accuracy: float | None = 0.9,
+        verdict: str = "approaching",
+        choices: dict[str, str] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> Path:
+        folder = tmp_path / "runs" / name
+        (folder / ".hydra").mkdir(parents=True)
+        sink = DatasetSink()
+        sink.open(RunContext(directory=folder))
+        for step in (0, 100):
+            rows = [
+                counted().replace(
+                    kind="iota" if "relu" in stream else "weight",
+                    variable="y" if "relu" in stream else "w",
+                    name=stream,
+                    step=step,
+                    gap=pair[step > 0],
+                    verdict=verdict if step else "not emerging",
+                    best_family="weibull" if step else "uniform",
+                    paper_r2=0.9 + 0.001 * step,
+                )
+                for stream, pair in gaps.items()
+            ]
+            sink.write(Records(rows), Records())
+        metrics = {} if accuracy is None else {"test/accuracy": accuracy}
+        Result(
+            {"seed": seed, "name": "test", **(config or {})},
+            choices or {}, metrics, "jaynes", 30.0, {"torch": "2"},
+        ).write(folder)  # fmt: skip
         return folder
 
     return make

@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.check import number_above, positive_int, share
+from experiments.check import flag, number_above, positive_int, share
 
 
 def test_right_values_pass() -> None:
@@ -8,6 +8,13 @@ def test_right_values_pass() -> None:
     assert number_above("dof", 3, 2) == 3.0
     assert share("dropout", 0) == 0.0
     assert share("dropout", 0.5) == 0.5
+    assert flag("batch_norm", True) is True
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None])
+def test_anything_but_a_flag_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=f"^batch_norm must be true or false, got {value!r}$"):
+        flag("batch_norm", value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, "3", None, True])

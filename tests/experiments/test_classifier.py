@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -5,7 +6,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.classifier import Classifier
 from experiments.models import MLP
@@ -75,9 +76,29 @@ def test_labels_are_smoothed_in_training_only(make_trainer: Any, batches: Any) -
 
 def test_the_optimizer_gets_every_parameter() -> None:
     model = classifier()
-    optimizer = model.configure_optimizers()
+    (optimizer,), schedulers = model.configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
     assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters()))
+    assert schedulers == []
+
+
+def test_the_scheduler_steps_every_epoch(make_trainer: Callable[..., L.Trainer]) -> None:
+    rates: list[float] = []
+
+    class Rates(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    model = classifier(scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5))
+    images = TensorDataset(torch.zeros(12, 1, 4, 4), torch.zeros(12).long())
+    make_trainer(Rates(), max_epochs=3).fit(model, DataLoader(images, 4))
+    assert rates == pytest.approx([rates[0], rates[0] / 2, rates[0] / 4])
+
+
+def test_what_a_scheduler_refuses_is_named() -> None:
+    scheduler = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gama=0.5)
+    with pytest.raises(ValueError, match=r"^the scheduler cannot be built with \{'step_size'"):
+        classifier(scheduler=scheduler).configure_optimizers()
 
 
 @pytest.mark.parametrize("wrong", [{"lr": -1.0}, {"lr": "abc"}, {"momentum": 0.9}])

@@ -3,23 +3,30 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import lightning as L
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, StepLR
 
 from experiments.build import build
 from experiments.classifier import Classifier
 from experiments.data import ImageDataModule
-from experiments.models import CNN, MLP
+from experiments.models import CNN, MLP, ResNet, Transformer
 from jaynes_callbacks import EquilibriumMonitor
 
 CONF = Path(__file__).parents[2] / "conf"
 #: Groups whose options say how a run is made, beside those below that are made one by one.
 MADE_ELSEWHERE = {"paths", "hydra"}
+NETS = {"mlp": MLP, "cnn": CNN, "resnet": ResNet, "transformer": Transformer}
 HUB = ["data.name=owner/images", "data.shape=[3,16,16]"]
 
 Compose = Callable[..., DictConfig]
@@ -30,8 +37,8 @@ def options(group: str) -> list[str]:
 
 
 def test_every_group_is_covered_here() -> None:
-    covered = {"callbacks", "data", "debug", "experiment", "init", "logger", "model"}
-    covered |= {"optimizer", "trainer"} | MADE_ELSEWHERE
+    covered = {"callbacks", "control", "data", "debug", "experiment", "init", "logger", "model"}
+    covered |= {"optimizer", "scheduler", "trainer"} | MADE_ELSEWHERE
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == covered
 
 
@@ -41,9 +48,11 @@ def test_model(compose: Compose, model: str, data: str) -> None:
     cfg = compose(f"model={model}", f"data={data}")
     made = instantiate(cfg.model, _convert_="all")
     assert isinstance(made, Classifier)
-    assert isinstance(made.net, {"mlp": MLP, "cnn": CNN}[model])
+    assert isinstance(made.net, NETS[model])
     assert made(torch.zeros(2, *cfg.data.shape)).shape == (2, 10)
-    assert isinstance(made.configure_optimizers(), torch.optim.AdamW)
+    (optimizer,), (scheduler,) = made.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert isinstance(scheduler, ConstantLR)
 
 
 @pytest.mark.parametrize("data", options("data"))
@@ -66,9 +75,43 @@ def test_init(compose: Compose, init: str) -> None:
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_optimizer(compose: Compose, optimizer: str) -> None:
     made = instantiate(compose(f"optimizer={optimizer}").optimizer)(nn.Linear(2, 2).parameters())
-    assert type(made).__name__.lower() == optimizer
+    classes = {"muon": "MuonWithAdamW", "madam_free": "Madam"}
+    expected = classes.get(optimizer, optimizer.replace("_", ""))
+    assert type(made).__name__.lower() == expected.lower()
     assert made.defaults["lr"] > 0
     assert "weight_decay" in made.defaults
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_a_learning_rate_of_zero_changes_no_weight(compose: Compose, optimizer: str) -> None:
+    layer = nn.Linear(4, 3)
+    before = [p.detach().clone() for p in layer.parameters()]
+    cfg = compose(f"optimizer={optimizer}", "optimizer.lr=0", "optimizer.weight_decay=0.1")
+    made = instantiate(cfg.optimizer)(layer.parameters())
+    layer(torch.ones(2, 4)).sum().backward()
+    made.step()
+    assert all(torch.equal(p, q) for p, q in zip(layer.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+def test_scheduler(compose: Compose, scheduler: str) -> None:
+    expected: dict[str, tuple[type[LRScheduler], list[float]]] = {
+        "none": (ConstantLR, [1.0, 1.0, 1.0, 1.0]),
+        "cosine": (CosineAnnealingLR, [1.0, 0.75, 0.25, 0.0]),
+        "step": (StepLR, [1.0, 1.0, 0.5, 0.5]),
+    }
+    steps = ["scheduler.step_size=2", "scheduler.gamma=0.5"] if scheduler == "step" else []
+    cfg = compose(f"scheduler={scheduler}", "trainer.max_epochs=3", "optimizer=sgd", *steps)
+    optimizer = instantiate(cfg.optimizer)(nn.Linear(2, 2).parameters(), lr=1.0)
+    made = instantiate(cfg.scheduler)(optimizer)
+    rates = []
+    for _ in range(4):
+        rates.append(made.get_last_lr()[0])
+        optimizer.step()
+        made.step()
+    kind, course = expected[scheduler]
+    assert isinstance(made, kind)
+    assert rates == pytest.approx(course, abs=1e-6)
 
 
 @pytest.mark.parametrize("trainer", options("trainer"))
@@ -87,6 +130,7 @@ def test_callbacks(compose: Compose, callbacks: str, tmp_path: Path) -> None:
     parts = build(compose(f"callbacks={callbacks}", "logger=none"))
     made = {type(callback).__name__ for callback in parts.trainer.callbacks}  # type: ignore[attr-defined]
     expected = {
+        "dataset_only": {"EquilibriumMonitor"},
         "default": {"EquilibriumMonitor", "ModelCheckpoint", "RunBar"},
         "early_stopping": {"EarlyStopping"},
         "equilibrium_monitor": {"EquilibriumMonitor"},
@@ -95,7 +139,7 @@ def test_callbacks(compose: Compose, callbacks: str, tmp_path: Path) -> None:
         "progress_bar": {"RunBar"},
     }
     assert made >= expected[callbacks]
-    assert bool(parts.monitors) == (callbacks in ("default", "equilibrium_monitor"))
+    assert bool(parts.monitors) == ("equilibrium_monitor" in callbacks or callbacks.startswith("d"))
 
 
 def test_the_monitors_file_holds_its_defaults(compose: Compose) -> None:
@@ -146,7 +190,59 @@ def test_debug(compose: Compose, debug: str) -> None:
     assert bool(parts.monitors) == (debug == "limit")
 
 
-@pytest.mark.parametrize("group", ["experiment", "debug"])
+CONTROLS = {
+    "none": ("kaiming_normal", "AdamW", 0.001, False),
+    "shuffled_labels": ("kaiming_normal", "AdamW", 0.001, True),
+    "frozen_gaussian": ("kaiming_normal", "AdamW", 0.0, False),
+    "frozen_lognormal": ("lognormal", "AdamW", 0.0, False),
+    "lognormal_start": ("lognormal", "AdamW", 0.001, False),
+    "multiplicative": ("kaiming_normal", "Madam", 0.06, False),
+}
+
+
+@pytest.mark.parametrize("control", options("control"))
+def test_control(compose: Compose, control: str) -> None:
+    """Each says what it is called, on top of the experiment that sweeps them all."""
+    cfg = compose("experiment=controls", f"control={control}", "seed=3")
+    init, optimizer, rate, shuffled = CONTROLS[control]
+    assert cfg.init == compose(f"init={init}").init
+    parts = build(cfg)
+    (made,), _ = parts.model.configure_optimizers()  # type: ignore[misc]
+    assert type(made).__name__ == optimizer
+    assert made.defaults["lr"] == rate
+    assert parts.data.shuffle_labels == shuffled  # type: ignore[attr-defined]
+
+
+STUDIES = sorted(set(options("experiment")) - {"demo"})
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_run_of_a_study_can_be_made(compose: Compose, study: str) -> None:
+    """Every combination is composed, and every value of every parameter made at least once."""
+    runs = sweep(study)
+    assert all("seed=1" in run or "seed=2" in run or "seed=3" in run for run in runs)
+    assert len(runs) == len(set(runs))
+    seen: set[str] = set()
+    for run in runs:
+        if not set(run) <= seen:
+            parts = build(compose(f"experiment={study}", *run))
+            assert parts.monitors
+            seen |= set(run)
+
+
+def sweep(study: str) -> list[tuple[str, ...]]:
+    """The overrides of each of a study's runs, as Hydra's own sweeper makes them."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", [f"experiment={study}"], return_hydra_config=True)
+    assert cfg.hydra.mode is RunMode.MULTIRUN
+    assert "${now" not in str(OmegaConf.to_container(cfg.hydra.sweep))
+    given = [f"{key}={value}" for key, value in cfg.hydra.sweeper.params.items()]
+    overrides = OverridesParser.create().parse_overrides(given)
+    (runs,) = BasicSweeper.split_arguments(overrides, None)
+    return [tuple(run) for run in runs]
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug", "control"])
 def test_each_opens_with_the_command_that_runs_it(group: str) -> None:
     for option in options(group):
         first, second, *_ = (CONF / group / f"{option}.yaml").read_text().splitlines()

@@ -20,6 +20,8 @@ LAWS = {
         stats.lognorm(0.65, scale=math.exp(-(0.65**2))),
     ),
     "orthogonal": (init.orthogonal, None),
+    # Its cut at 4.34 standard deviations is not seen in so few draws.
+    "paper": (init.paper_lognormal, stats.lognorm(0.65, scale=math.exp(-(0.65**2)))),
 }
 
 
@@ -47,6 +49,29 @@ def test_magnitudes_follow_the_law(law: str) -> None:
 def test_student_t_is_scaled_to_unit_variance() -> None:
     draws = init.student_t(torch.empty(100, 200), dof=5.0).flatten() / math.sqrt(3 / 5)
     assert stats.kstest(draws.numpy(), stats.t(5).cdf).pvalue > 0.01
+
+
+def test_the_papers_lognormal_ends_at_its_maximum() -> None:
+    """With μ' = −0.5 the cut is at 1.42 standard deviations, and its law known by quadrature."""
+    draws = init.paper_lognormal(torch.empty(300, 400), mu=-0.5, sigma=0.65).abs().double()
+    mean = -0.5 - 0.65**2
+    truth = stats.truncnorm(-math.inf, -mean / 0.65, loc=mean, scale=0.65)
+    rms = math.sqrt(truth.expect(lambda x: math.exp(2 * x)))
+    assert draws.max() <= 1 / rms
+    assert draws.max() > 0.999 / rms
+    # Near the cut values are dense: of 120,000 the scatter of a mean square is far below 0.01.
+    assert abs(draws.square().mean() - 1) < 0.01
+    assert stats.kstest((draws * rms).log().flatten()[:20_000].numpy(), truth.cdf).pvalue > 0.01
+
+
+def test_the_papers_figures_of_the_papers_start() -> None:
+    """A layer so begun shows the paper's σ'; its μ' as far as its largest weight is the law's."""
+    from jaynes_callbacks import analyse
+
+    (record,) = analyse(init.paper_lognormal(torch.empty(1000, 1000)))
+    assert record.paper_sigma == pytest.approx(0.65, abs=0.01)
+    assert record.paper_mu == pytest.approx(-2.4, abs=0.1)
+    assert record.gap < 0.001
 
 
 @pytest.mark.parametrize("shape", [(32, 128), (128, 32), (16, 8, 3, 3)])
@@ -100,6 +125,7 @@ def test_the_same_seed_draws_the_same_weights() -> None:
     ("law", "sentence"),
     [
         (partial(init.lognormal, sigma=0.0), "sigma must be a number above 0, got 0.0"),
+        (partial(init.paper_lognormal, mu=1.0), r"mu must be below sigma² = 0\.4225, got 1\.0"),
         (partial(init.student_t, dof=2.0), "dof must be a number above 2, got 2.0"),
     ],
 )

@@ -13,6 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from experiments.errors import ConfigError
+from experiments.result import FILE, Result, versions
 from experiments.run import run
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -139,6 +140,47 @@ def test_the_same_seed_ends_in_the_same_records(outcome: Outcome, tmp_path: Path
     pd.testing.assert_frame_equal(outcome.dataset()[columns], again.dataset()[columns])
     other = small_run(tmp_path / "other", "seed=2", DATASET_ONLY)
     assert not outcome.dataset()["gap"].equals(other.dataset()["gap"])
+
+
+def test_the_result_is_kept_with_its_configuration(outcome: Outcome) -> None:
+    result = Result.read(outcome.directory)
+    assert result.metrics["val/accuracy"] == outcome.metric
+    assert result.config["model"]["net"]["width"] == 32
+    assert "paths" not in result.config
+    assert result.dataset == "jaynes"
+    assert result.seconds > 0
+    assert result.versions == versions()
+
+
+def test_a_finished_run_is_not_run_again(outcome: Outcome) -> None:
+    before = {path: path.stat().st_mtime_ns for path in outcome.directory.rglob("*")}
+    again = small_run(outcome.directory, "logger=many")
+    assert again.metric == outcome.metric
+    assert again.printed == f"finished before, skipped: {outcome.directory / FILE}\n"
+    assert {path: path.stat().st_mtime_ns for path in outcome.directory.rglob("*")} == before
+    other = small_run(outcome.directory, "logger=many", "optimized_metric=test/accuracy")
+    assert other.metric == Result.read(outcome.directory).metrics["test/accuracy"]
+
+
+def test_an_interrupted_run_leaves_no_result_and_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.classifier import Classifier
+
+    def killed(self: Classifier, batch: object, batch_idx: int) -> None:
+        raise KeyboardInterrupt
+
+    whole = Classifier.validation_step
+    monkeypatch.setattr(Classifier, "validation_step", killed)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        small_run(tmp_path, DATASET_ONLY, "logger=none")
+    monkeypatch.setattr(Classifier, "validation_step", whole)
+    assert not (tmp_path / FILE).exists()
+    with pytest.warns(UserWarning, match="holds another run's records; this run's go to"):
+        small_run(tmp_path, DATASET_ONLY, "logger=none")
+    result = Result.read(tmp_path)
+    assert result.dataset == "jaynes-1"
+    assert sorted(pd.read_parquet(tmp_path / "jaynes-1")["step"].unique()) == [0, 18, 36]
 
 
 def test_any_logged_metric_can_be_returned(tmp_path: Path) -> None:

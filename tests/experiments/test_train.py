@@ -1,5 +1,6 @@
 """The command line itself, as a user meets it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,30 @@ def test_the_terminal_shows_the_bar_and_the_end_only(tmp_path: Path) -> None:
     assert "max_epochs=2` reached" in log
     config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
     assert config["trainer"]["max_epochs"] == 2
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    study = (
+        "experiment=controls", "data=digits", "~data.limit", "model.net.width=16",
+        "trainer.max_epochs=1", "control=none,shuffled_labels",
+    )  # fmt: skip
+    first = command(tmp_path, *study, "seed=1")
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "multirun" / "controls"
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert len(kept) == 2
+    assert all(
+        "control=shuffled_labels" in str(path) or "control=none" in str(path) for path in kept
+    )
+    second = command(tmp_path, *study, "seed=1,2")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("finished before, skipped") == 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(list(folder.glob("*/result.json"))) == 4
+    result = json.loads(next(folder.glob("*control=none*seed=2*/result.json")).read_text())
+    assert result["choices"]["control"] == "none"
+    assert result["choices"]["init"] == "kaiming_normal"
+    assert "hydra" not in str(list(result["choices"]))
 
 
 def test_multirun_runs_every_job_in_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -77,6 +77,37 @@ def test_the_hubs_own_file_names_and_shards(write_parquet: WriteParquet) -> None
     assert len(splits.train.labels) + len(splits.validation.labels) == 80
 
 
+@pytest.mark.parametrize("limit", [8, 400])
+def test_only_the_first_images_are_read(write_parquet: WriteParquet, limit: int) -> None:
+    folder = write_parquet((28, 28))
+    splits = read(folder, MNIST, validation_share=0.25, limit=limit)
+    truth = pixels_of(folder, "train.parquet", "image").reshape(40, -1)[:limit].tolist()
+    held = splits.validation.images.flatten(1).tolist() + splits.train.images.flatten(1).tolist()
+    assert sorted(held) == sorted(truth)
+    assert len(splits.test.labels) == 20
+
+
+@pytest.mark.parametrize("limit", [8, 400])
+def test_the_limit_holds_for_what_the_hub_sends(
+    write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int
+) -> None:
+    folder = write_parquet((28, 28))
+
+    def load(name: str, *, split: str) -> Any:
+        return datasets.Dataset.from_parquet(
+            str(folder / f"{split}.parquet"), cache_dir=str(tmp_path)
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    splits = HubImages(**MNIST, limit=limit).read()
+    assert len(splits.train.labels) + len(splits.validation.labels) == min(limit, 40)
+
+
+def test_a_wrong_limit_is_named() -> None:
+    with pytest.raises(ValueError, match="limit must be a positive integer, got 0"):
+        HubImages(**MNIST, limit=0)
+
+
 def test_jpeg_images(write_parquet: WriteParquet, encode: Encode) -> None:
     grey = encode(np.full((28, 28), 128, dtype=np.uint8), "JPEG")
     splits = read(write_parquet((28, 28), images=[grey] * 40, rows=(40, 40)), MNIST)

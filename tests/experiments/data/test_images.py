@@ -65,6 +65,29 @@ def test_training_is_shuffled_by_the_seed_and_the_rest_is_not(data: Blocks) -> N
     assert labels(data.test_dataloader()) == data.splits.test.labels.tolist()
 
 
+def test_labels_are_shuffled_of_the_train_split_only(data: Blocks) -> None:
+    shuffled = blocks(shuffle_labels=True)
+    shuffled.setup("fit")
+    before, after = data.splits, shuffled.splits
+    assert torch.equal(after.train.images, before.train.images)
+    assert after.train.labels.bincount().tolist() == before.train.labels.bincount().tolist()
+    # Of labels without any relation a fifth agrees by chance.
+    assert (after.train.labels == before.train.labels).float().mean() < 0.4
+    for part in ("validation", "test"):
+        assert torch.equal(getattr(after, part).labels, getattr(before, part).labels)
+
+
+def test_shuffled_labels_follow_the_splits_seed(data: Blocks) -> None:
+    def labels(split_seed: int) -> list[int]:
+        torch.manual_seed(split_seed + 17)  # the global generator must not matter
+        module = blocks(shuffle_labels=True, split_seed=split_seed)
+        module.setup("fit")
+        return module.splits.train.labels.tolist()
+
+    assert labels(1) == labels(1)
+    assert labels(1) != labels(2)
+
+
 def test_batches_have_the_chosen_size(data: Blocks) -> None:
     assert [len(labels) for _, labels in data.train_dataloader()] == [32, 32, 6]
 
@@ -87,6 +110,7 @@ def test_flat_images_do_not_divide_by_zero() -> None:
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
         ({"classes": "ten"}, "classes must be a positive integer, got 'ten'"),
         ({"shape": [1, 0, 8]}, "shape must be a positive integer, got 0"),
+        ({"shuffle_labels": "yes"}, "shuffle_labels must be true or false, got 'yes'"),
         ({"validation_share": 1.0}, "validation_share must be a number"),
     ],
 )

@@ -1,0 +1,82 @@
+"""``python -m experiments.game``: the positive control of the verdict, the theory's own dynamics.
+
+Agents start where PyTorch's default initialisation puts weights, uniformly, and play the potential
+game of `jaynes_callbacks.statistics.game` to its end.  If training worked as the theory says, this
+is what a monitor would see, and the verdict must be *emerged*.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+
+from experiments.table import stream_table
+from jaynes_callbacks.histogram import MagnitudeHistogram
+from jaynes_callbacks.record import Records, Stream
+from jaynes_callbacks.statistics.equilibrium import bin_appeal, exponents
+from jaynes_callbacks.statistics.game import play
+from jaynes_callbacks.summary import Moment, summarise
+from jaynes_callbacks.tally import tally_of_counts
+
+__all__ = ["main", "played"]
+
+_STREAM = Stream("weight", "potential_game")
+#: Far more than the game needs to end.
+_ROUNDS = 100
+
+
+def played(agents: int, *, mu: float = -3.0, sigma: float = 0.5) -> tuple[Records, Records]:
+    """The records of the start and of the end.
+
+    Args:
+        agents: their number.
+        mu: μ of the lognormal that the agents' utility makes the equilibrium, in ln w.
+        sigma: its σ.
+
+    Example:
+        >>> start, end = played(20_000)
+        >>> start[0].best_family, end[0].best_family, end[0].verdict
+        ('uniform', 'lognormal', 'emerged')
+    """
+    start = MagnitudeHistogram()
+    start.update(0.1 * torch.rand(agents, generator=torch.Generator().manual_seed(0)))
+    law = (torch.tensor([value], dtype=torch.float64) for value in (mu, sigma))
+    end = play(start.compute(), bin_appeal(*exponents(*law)), rounds=_ROUNDS)
+    before, after = summarise(
+        [
+            Moment([_STREAM], tally_of_counts(counts), step=step)
+            for step, counts in ((0, start.compute()), (_ROUNDS, end))
+        ]
+    )
+    return before, after
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play, and print the verdict.
+
+    Args:
+        arguments: of the command line; None takes the process's own.
+
+    Returns:
+        The exit status: 0 if the verdict is *emerged*.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.game",
+        description="Play the theory's own dynamics; the verdict must be: emerged.",
+    )
+    parser.add_argument("--agents", type=int, default=1_000_000, help="at least 2000")
+    options = parser.parse_args(arguments)
+    if options.agents < 2000:
+        parser.error(f"--agents must be at least 2000, got {options.agents}")
+    start, end = played(options.agents)
+    console = Console()
+    console.print(stream_table(start, end, width=console.width))
+    (last,) = end
+    print(f"\n{last.verdict}")  # noqa: T201
+    return 0 if last.verdict == "emerged" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Iota itself: the lognormal against the exponential, on Z.
+
+Constant benefit and linear cost give an exponential law of Z, the prediction of the Hopfield
+network and the Boltzmann machine (the paper's Eqs 32-37).  Of ReLU the outputs y are counted and
+Z = y², so that the edges of Z's bins are the squares of y's.  The lognormal's gap is the same for
+both; the exponential's is not: for y it would be a Rayleigh law.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from jaynes_callbacks.record import Record
+from jaynes_callbacks.statistics import (
+    FAMILIES,
+    LOGNORMAL,
+    fit_family,
+    gap,
+    log_moments,
+    occupied_bins,
+)
+from jaynes_callbacks.summary import counts_of
+
+__all__ = ["gaps_on_z"]
+
+_EXPONENTIAL = next(family for family in FAMILIES if family.name == "exponential")
+
+
+def gaps_on_z(records: Sequence[Record]) -> pd.DataFrame:
+    """Gaps of the law of Z in nats per neuron, one row per record; nan for weights.
+
+    Args:
+        records: with their counts.
+
+    Returns:
+        Columns ``z_lognormal`` and ``z_exponential``.
+    """
+    gaps = np.full((len(records), 2), np.nan)
+    rows = [number for number, record in enumerate(records) if record.kind == "iota" and record.n]
+    if rows:
+        chosen = [records[row] for row in rows]
+        binned = occupied_bins(counts_of(chosen))
+        power = torch.tensor([2.0 if record.variable == "y" else 1.0 for record in chosen])
+        power = power.to(binned.lower)[:, None]
+        z = binned._replace(lower=power * binned.lower, upper=power * binned.upper)
+        for column, family in enumerate((LOGNORMAL, _EXPONENTIAL)):
+            gaps[rows, column] = gap(z, fit_family(family, z, log_moments(z))).numpy()
+    return pd.DataFrame(gaps, columns=["z_lognormal", "z_exponential"])

@@ -1,0 +1,160 @@
+"""A study's tables as people read them: for a terminal of 100 columns, and in Markdown."""
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from experiments.summaries.tables import CAPTION, PAPERS_LOWEST, VERDICTS, Study, layers, relation
+from jaynes_callbacks.table import number_text
+
+__all__ = ["markdown", "terminal_table"]
+
+_KINDS = {"weight": "weights", "iota": "neurons (iota)"}
+
+
+def terminal_table(rows: pd.DataFrame) -> Table:
+    """A study's summary, at most 100 columns wide.
+
+    Args:
+        rows: of `tables.summary`.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("condition", overflow="fold", max_width=28)
+    for heading in ("runs", "gap: start\n→ end ± sd", "E/P/A/N"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("best\nfamily", no_wrap=True)
+    for heading in ("R²\n(Gaussian)", "test\naccuracy"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kind, heading in _KINDS.items():
+        of_kind = rows[rows["kind"] == kind]
+        if len(of_kind):
+            table.add_section()
+            table.add_row(Text(heading, style="italic"))
+        for row in of_kind.to_dict("records"):
+            table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    return (
+        str(row["condition"]),
+        str(row["runs"]),
+        f"{number_text(row['gap_start'], 3)} → {_with_sd(row, 'gap_end')}",
+        "/".join(f"{100 * row[verdict]:.0f}" for verdict in VERDICTS),
+        str(row["families"]).split(",")[0].rsplit(" ", 1)[0],
+        f"{number_text(row['r2'], 2)} ({number_text(row['r2_gaussian'], 2)})",
+        _with_sd(row, "accuracy", percent=True),
+    )
+
+
+def markdown(
+    made: Study, rows: pd.DataFrame, folders: Iterable[Path], figures: Sequence[Path]
+) -> str:
+    """The whole summary: where from, every table, what the paper's R² would say, figures.
+
+    Args:
+        made: the study.
+        rows: of `tables.summary`.
+        folders: the runs', as named on the command line.
+        figures: drawn of them, relative to the page.
+    """
+    command = shlex.join(["python", "-m", "experiments.summarise", *map(str, folders)])
+    seeds = ", ".join(map(str, sorted(made.runs["seed"].unique())))
+    head = (
+        f"`{command}`: {len(made.runs)} runs of {made.runs['condition'].nunique()} conditions, "
+        f"seeds {seeds}; {made.runs['seconds'].sum() / 60:.0f} minutes of training; "
+        f"{len(made.streams)} streams, {made.left_out} left out.\n"
+    )
+    parts = [head]
+    for kind, heading in _KINDS.items():
+        of_kind = rows[rows["kind"] == kind]
+        if len(of_kind):
+            parts += [f"## {heading}\n", _table(_summary_cells(of_kind)), ""]
+    parts += [*(f"{line}  " for line in CAPTION.splitlines()), ""]
+    parts += ["## By the paper's R² alone\n", _table(_paper_cells(rows)), ""]
+    parts += [_relation_lines(made), "", "## Layer by layer\n", _table(_layer_cells(made)), ""]
+    parts += [f"![{figure.stem.replace('_', ' ')}]({figure})\n" for figure in figures]
+    return "\n".join(parts)
+
+
+def _summary_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
+    cells = []
+    for row in rows.to_dict("records"):
+        one = {
+            "condition": row["condition"],
+            "runs": str(row["runs"]),
+            "streams": str(row["streams"]),
+            "gap at the start": _with_sd(row, "gap_start"),
+            "gap at the end": _with_sd(row, "gap_end"),
+            "E/P/A/N %": "/".join(f"{100 * row[verdict]:.0f}" for verdict in VERDICTS),
+            "best families": row["families"],
+            "R² (Gaussian)": f"{number_text(row['r2'], 3)} ({number_text(row['r2_gaussian'], 3)})",
+            "test accuracy %": _with_sd(row, "accuracy", percent=True),
+        }
+        if row["kind"] == "iota":
+            one["Z: lognormal, exponential"] = (
+                f"{number_text(row['z_lognormal'], 3)}, {number_text(row['z_exponential'], 3)}"
+            )
+        cells.append(one)
+    return cells
+
+
+def _paper_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """What one would have concluded from R², against what the verdicts say."""
+    passes = f"R² ≥ {PAPERS_LOWEST} at the"
+    return [
+        {
+            "kind": _KINDS[row["kind"]],
+            "condition": row["condition"],
+            f"{passes} start, %": f"{100 * row['r2_passes_start']:.0f}",
+            f"{passes} end, %": f"{100 * row['r2_passes_end']:.0f}",
+            "emerged or present, %": f"{100 * (row[VERDICTS[0]] + row[VERDICTS[1]]):.0f}",
+        }
+        for row in rows.to_dict("records")
+    ]
+
+
+def _layer_cells(made: Study) -> list[dict[str, str]]:
+    return [
+        {
+            "condition": row["condition"],
+            "stream": row["name"],
+            "n": f"{row['n']:.0f}",
+            "gap at the start": number_text(row["gap_start"], 3),
+            "gap at the end": _with_sd(row, "gap_end"),
+            "q": number_text(row["q"], 2),
+            "moved": number_text(row["moved"], 2),
+            "verdicts": row["verdicts"],
+            "best families": row["families"],
+        }
+        for row in layers(made).to_dict("records")
+    ]
+
+
+def _relation_lines(made: Study) -> str:
+    return "\n".join(
+        f"Spearman's ρ of test accuracy and median gap of {_KINDS[row['kind']]}, over "
+        f"{row['runs']} runs: {number_text(row['spearman'], 2)}."
+        for row in relation(made).to_dict("records")
+    )
+
+
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    if not rows:
+        return "none"
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _with_sd(row: Mapping[Any, Any], name: str, *, percent: bool = False) -> str:
+    factor, digits = (100, 1) if percent else (1, 3)
+    mean, deviation = (row[key] * factor for key in (name, f"{name}_sd"))
+    spread = f" ± {deviation:.{digits}f}" if math.isfinite(deviation) else ""
+    return f"{number_text(mean, digits)}{spread}"
