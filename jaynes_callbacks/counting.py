@@ -12,13 +12,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from jaynes_callbacks.passes import code_counts, largest_magnitude, position_counts
+from jaynes_callbacks.passes import code_counts, largest_magnitude, parts, position_counts
 
 __all__ = ["LinearCounts", "count_", "count_product_", "linear_counts", "memory_order", "subsample"]
-
-#: Values converted at once.  Bounds the temporaries of a count; on a CPU they stay in its caches.
-_CPU_SLICE = 1 << 18
-_ACCELERATOR_SLICE = 1 << 24
 
 
 @torch.library.custom_op("jaynes_callbacks::count_", mutates_args=("counts",))
@@ -92,8 +88,7 @@ def memory_order(values: Tensor) -> Tensor:
 
 
 def _slices(values: Tensor) -> tuple[Tensor, ...]:
-    size = _CPU_SLICE if values.is_cpu else _ACCELERATOR_SLICE
-    return torch.split(memory_order(values), size)
+    return parts(memory_order(values))
 
 
 def subsample(values: Tensor, limit: int) -> Tensor:
@@ -135,12 +130,12 @@ def linear_counts(values: Tensor, bins: int = 100) -> LinearCounts:
     Returns:
         The largest finite magnitude (0 if there is none) and the int64 counts.
     """
-    parts = [part for part in _slices(values.detach()) if part.numel()]
+    slices = _slices(values.detach())
     maximum = torch.zeros((), dtype=torch.float32, device=values.device)
-    for part in parts:
+    for part in slices:
         # In place: results kept between buffers would hinder the reuse of their memory.
         torch.maximum(maximum, largest_magnitude(part), out=maximum)
     counts = torch.zeros(bins, dtype=torch.int64, device=values.device)
-    for part in parts:
+    for part in slices:
         counts += position_counts(part, maximum, bins)
     return LinearCounts(maximum.to(torch.float64), counts)

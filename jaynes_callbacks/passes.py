@@ -26,10 +26,13 @@ __all__ = [
     "has_patterns",
     "largest_magnitude",
     "of_patterns",
+    "parts",
     "pattern_counts",
     "position_counts",
 ]
 
+#: Values converted at once.  Bounds the temporaries of a pass; on a CPU they stay in its caches.
+_CPU_PART, _ACCELERATOR_PART = 1 << 18, 1 << 24
 #: Of fewer values numba saves nothing, and its import costs what torch takes for 2**28.
 _WORTH_COMPILING = 1 << 16
 #: The integers whose bits are those of a float of so many bytes.
@@ -48,6 +51,13 @@ def _compiled_loops() -> ModuleType | None:
 def _loops_for(part: Tensor) -> ModuleType | None:
     large = part.is_cpu and part.numel() >= _WORTH_COMPILING
     return _compiled_loops() if large and part.is_contiguous() else None
+
+
+def parts(values: Tensor) -> tuple[Tensor, ...]:
+    """Contiguous values in parts of the size that a pass takes; none of no values."""
+    if not values.numel():
+        return ()
+    return torch.split(values, _CPU_PART if values.is_cpu else _ACCELERATOR_PART)
 
 
 class FirstPass(NamedTuple):
