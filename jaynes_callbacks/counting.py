@@ -12,15 +12,14 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from jaynes_callbacks.passes import code_counts, largest_magnitude, parts, position_counts
+from jaynes_callbacks.passes import code_counts, first_pass, parts, position_counts
 
 __all__ = ["LinearCounts", "count_", "count_product_", "linear_counts", "memory_order", "subsample"]
 
 
 @torch.library.custom_op("jaynes_callbacks::count_", mutates_args=("counts",))
 def _count_op(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
-    for part in _slices(subsample(values, limit)):
-        counts[row] += code_counts(part).to(counts.device)
+    counts[row] += code_counts(memory_order(subsample(values, limit))).to(counts.device)
 
 
 @_count_op.register_fake
@@ -32,7 +31,9 @@ def _(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
 def _count_product_op(left: Tensor, right: Tensor, counts: Tensor, row: int, limit: int) -> None:
     if left.stride() != right.stride():
         left = torch.empty_like(right, dtype=left.dtype).copy_(left)
-    pairs = zip(_slices(subsample(left, limit)), _slices(subsample(right, limit)), strict=True)
+    pairs = zip(
+        *(parts(memory_order(subsample(each, limit))) for each in (left, right)), strict=True
+    )
     for ours, theirs in pairs:
         product = ours.to(torch.float32) * theirs.to(torch.float32)
         counts[row] += code_counts(product).to(counts.device)
@@ -87,10 +88,6 @@ def memory_order(values: Tensor) -> Tensor:
     return values.reshape(-1)
 
 
-def _slices(values: Tensor) -> tuple[Tensor, ...]:
-    return parts(memory_order(values))
-
-
 def subsample(values: Tensor, limit: int) -> Tensor:
     """At most `limit` values at a constant stride that favours no row, channel or position.
 
@@ -130,12 +127,6 @@ def linear_counts(values: Tensor, bins: int = 100) -> LinearCounts:
     Returns:
         The largest finite magnitude (0 if there is none) and the int64 counts.
     """
-    slices = _slices(values.detach())
-    maximum = torch.zeros((), dtype=torch.float32, device=values.device)
-    for part in slices:
-        # In place: results kept between buffers would hinder the reuse of their memory.
-        torch.maximum(maximum, largest_magnitude(part), out=maximum)
-    counts = torch.zeros(bins, dtype=torch.int64, device=values.device)
-    for part in slices:
-        counts += position_counts(part, maximum, bins)
-    return LinearCounts(maximum.to(torch.float64), counts)
+    flat = memory_order(values.detach())
+    maximum = first_pass(flat).maximum
+    return LinearCounts(maximum.to(torch.float64), position_counts(flat, maximum, bins))

@@ -1,10 +1,10 @@
-"""The two passes over values that all counting is made of, on one part of a tensor at a time.
+"""The two passes over values that all counting is made of, in parts that bound the temporaries.
 
 The first finds the codes on the universal grid and the largest magnitude, the second, which needs
 that, the paper's equal bins.  Values of 16 bits or fewer take one pass: their bit patterns are
 counted, of which there are at most 65,536, and both follow from these exactly.
 
-Parts on the CPU are counted by numba where it is installed (`jaynes_callbacks.fast_counting`), else
+On the CPU they are counted by numba where it is installed (`jaynes_callbacks.fast_counting`), else
 by torch; the counts are the same.
 """
 
@@ -24,15 +24,14 @@ __all__ = [
     "code_counts",
     "first_pass",
     "has_patterns",
-    "largest_magnitude",
     "of_patterns",
     "parts",
     "pattern_counts",
     "position_counts",
 ]
 
-#: Values converted at once.  Bounds the temporaries of a pass; on a CPU they stay in its caches.
-_CPU_PART, _ACCELERATOR_PART = 1 << 18, 1 << 24
+#: Values converted at once.  Bounds the temporaries; on a CPU torch's stay in its caches.
+_CPU_PART, _COMPILED_PART, _ACCELERATOR_PART = 1 << 18, 1 << 22, 1 << 24
 #: Of fewer values numba saves nothing, and its import costs what torch takes for 2**28.
 _WORTH_COMPILING = 1 << 16
 #: The integers whose bits are those of a float of so many bytes.
@@ -48,16 +47,18 @@ def _compiled_loops() -> ModuleType | None:
         return None
 
 
-def _loops_for(part: Tensor) -> ModuleType | None:
-    large = part.is_cpu and part.numel() >= _WORTH_COMPILING
-    return _compiled_loops() if large and part.is_contiguous() else None
+def _loops_for(values: Tensor) -> ModuleType | None:
+    large = values.is_cpu and values.numel() >= _WORTH_COMPILING
+    return _compiled_loops() if large and values.is_contiguous() else None
 
 
 def parts(values: Tensor) -> tuple[Tensor, ...]:
-    """Contiguous values in parts of the size that a pass takes; none of no values."""
+    """Values in one dimension in parts of the size that a pass takes; none of no values."""
     if not values.numel():
         return ()
-    return torch.split(values, _CPU_PART if values.is_cpu else _ACCELERATOR_PART)
+    if not values.is_cpu:
+        return torch.split(values, _ACCELERATOR_PART)
+    return torch.split(values, _CPU_PART if _loops_for(values) is None else _COMPILED_PART)
 
 
 class FirstPass(NamedTuple):
@@ -72,34 +73,47 @@ class FirstPass(NamedTuple):
     maximum: Float32[Tensor, ""]
 
 
-def first_pass(part: Tensor) -> FirstPass:
-    """Codes and largest magnitude of a part, on its device.
+def first_pass(values: Tensor) -> FirstPass:
+    """Codes and largest magnitude, on the values' device.
 
     Args:
-        part: real floating-point values, one at least, and no more than may be converted to float32
-            at once.
+        values: real floating-point values in one dimension.
     """
-    loops = _loops_for(part)
-    if loops is None:
-        return FirstPass(_bincount(codes(part), CODES), largest_magnitude(part))
-    counts = torch.zeros(CODES, dtype=torch.int64)
-    return FirstPass(counts, loops.add_codes(_as_float32(part), counts))
+    loops = _loops_for(values)
+    counts = torch.zeros(CODES, dtype=torch.int64, device=values.device)
+    maximum = torch.zeros((), dtype=torch.float32, device=values.device)
+    for part in parts(values):
+        if loops is not None:
+            largest = loops.add_codes(_as_float32(part), counts)
+        else:
+            counts += _bincount(codes(part), CODES)
+            largest = _magnitudes(part).amax()
+        # In place: results kept between buffers would hinder the reuse of their memory.
+        torch.maximum(maximum, largest, out=maximum)
+    return FirstPass(counts, maximum)
 
 
-def code_counts(part: Tensor) -> Int64[Tensor, " 4096"]:
+def code_counts(values: Tensor) -> Int64[Tensor, " 4096"]:
     """The codes alone, which take half the time where numba is not installed."""
-    return _bincount(codes(part), CODES) if _loops_for(part) is None else first_pass(part).counts
+    if _loops_for(values) is not None:
+        return first_pass(values).counts
+    counts = torch.zeros(CODES, dtype=torch.int64, device=values.device)
+    for part in parts(values):
+        counts += _bincount(codes(part), CODES)
+    return counts
 
 
 def position_counts(
-    part: Tensor, maximum: Float32[Tensor, ""], bins: int
+    values: Tensor, maximum: Float32[Tensor, ""], bins: int
 ) -> Int64[Tensor, " {bins}"]:
-    """Counts of equal bins on [0, maximum] of a part's finite, non-zero magnitudes."""
-    loops = _loops_for(part)
-    if loops is None:
-        return _bincount(_positions(part, maximum, bins), bins + 1)[:bins]
-    counts = torch.zeros(bins + 1, dtype=torch.int64)
-    loops.add_positions(_as_float32(part), _factor(maximum, bins).item(), counts)
+    """Counts of equal bins on [0, maximum] of the finite, non-zero magnitudes."""
+    loops = _loops_for(values)
+    counts = torch.zeros(bins + 1, dtype=torch.int64, device=values.device)
+    for part in parts(values):
+        if loops is not None:
+            loops.add_positions(_as_float32(part), _factor(maximum, bins).item(), counts)
+        else:
+            counts += _bincount(_positions(part, maximum, bins), bins + 1)
     return counts[:bins]
 
 
@@ -108,16 +122,22 @@ def has_patterns(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize in _BITS
 
 
-def pattern_counts(part: Tensor) -> Int64[Tensor, " patterns"]:
-    """How often each bit pattern of 8 or 16 bits occurs, read as an unsigned integer."""
-    number = 1 << (8 * part.element_size())
-    loops = _loops_for(part)
+def pattern_counts(values: Tensor) -> Int64[Tensor, " patterns"]:
+    """How often each bit pattern of 8 or 16 bits occurs, read as an unsigned integer.
+
+    Args:
+        values: of such a dtype, in one dimension.
+    """
+    number = 1 << (8 * values.element_size())
+    counts = torch.zeros(number, dtype=torch.int64, device=values.device)
+    loops = _loops_for(values)
     if loops is not None:
-        counts = torch.zeros(number, dtype=torch.int64)
-        loops.add_patterns(part, counts)
+        loops.add_patterns(values, counts)
         return counts
-    bits = part.detach().contiguous().view(_BITS[part.element_size()])
-    return _bincount(bits.to(torch.int32) & (number - 1), number)
+    for part in parts(values):
+        bits = part.detach().view(_BITS[part.element_size()])
+        counts += _bincount(bits.to(torch.int32) & (number - 1), number)
+    return counts
 
 
 def of_patterns(
@@ -131,11 +151,6 @@ def of_patterns(
     counts.index_add_(0, codes(values).to(torch.int64), patterns)
     linear.index_add_(0, _positions(values, maximum, bins).to(torch.int64), patterns)
     return FirstPass(counts, maximum), linear[:bins]
-
-
-def largest_magnitude(part: Tensor) -> Float32[Tensor, ""]:
-    """Largest finite magnitude of a part that is not empty."""
-    return _magnitudes(part).amax()
 
 
 def _magnitudes(part: Tensor) -> Float32[Tensor, "..."]:

@@ -22,7 +22,6 @@ from jaynes_callbacks.passes import (
     first_pass,
     has_patterns,
     of_patterns,
-    parts,
     pattern_counts,
     position_counts,
 )
@@ -150,16 +149,13 @@ def _say_nothing(counted: float) -> None:
 
 
 def _first_pass_of(values: Tensor) -> FirstPass:
-    found = [first_pass(part) for part in parts(values)]
-    counts, maxima = zip(*found, strict=True)
-    return FirstPass(torch.stack(counts).sum(0).cpu(), torch.stack(maxima).amax().cpu())
+    counts, maximum = first_pass(values)
+    return FirstPass(counts.cpu(), maximum.cpu())
 
 
 def _positions_of(maximum: Float32[Tensor, ""], values: Tensor) -> Int64[Tensor, " bins"]:
-    known = maximum.to(values.device)
-    found = [position_counts(part, known, PAPER_BINS) for part in parts(values)]
-    return torch.stack(found).sum(0).cpu()
+    return position_counts(values, maximum.to(values.device), PAPER_BINS).cpu()
 
 
 def _patterns_of(values: Tensor) -> Int64[Tensor, " patterns"]:
-    return torch.stack([pattern_counts(part) for part in parts(values)]).sum(0).cpu()
+    return pattern_counts(values).cpu()

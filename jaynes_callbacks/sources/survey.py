@@ -1,6 +1,6 @@
 """The survey of one checkpoint: which of its tensors are measured, and their records."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from typing import NamedTuple
@@ -90,6 +90,7 @@ class Survey:
             for entry, tensor in self._loaded():
                 counted = counter.count(tensor, mapped=entry.mapped)
                 group.append(_Held(entry, tensor, counted))
+                _let_go(entry, tensor)
                 if _is_full(group):
                     yield self._finished(group, counter)
                     group = []
@@ -129,17 +130,13 @@ class Survey:
 
     def _finished(self, group: list[_Held], counter: SliceCounter) -> Records:
         """Fit a group, and give its memory back."""
-        tensors = [held.tensor for held in group]
         counts = torch.stack([held.counted.counts for held in group])
         tally = Tally(
             counts,
             torch.stack([held.counted.maximum for held in group]).to(torch.float64),
             torch.stack([held.counted.linear for held in group]),
-            clustered_standard_errors(tensors, counts, counter.pool.map),
+            self._errors(group, counts, counter),
         )
-        for held in group:
-            if held.entry.mapped:
-                forget(held.tensor)
         streams = [
             Stream("weight", entry.name, entry.shape, entry.aliases) for entry, _, _ in group
         ]
@@ -147,6 +144,24 @@ class Survey:
         (rows,) = summarise([Moment(streams, tally, (), run, at.step, at.epoch)])
         # A verdict compares two moments of a run; here is but one.
         return Records(row.replace(verdict="") for row in rows)
+
+    def _errors(self, group: list[_Held], counts: Tensor, counter: SliceCounter) -> Tensor:
+        """Standard errors of a group, several tensors at once, each given back at once."""
+
+        def apply(function: Callable[..., Tensor], *columns: Iterable[Tensor]) -> Iterable[Tensor]:
+            def work(held: _Held, *values: Tensor) -> Tensor:
+                error = function(*values)
+                _let_go(held.entry, held.tensor)
+                return error
+
+            return counter.pool.map(work, group, *columns)
+
+        return clustered_standard_errors([held.tensor for held in group], counts, apply)
+
+
+def _let_go(entry: Entry, tensor: Tensor) -> None:
+    if entry.mapped:
+        forget(tensor)
 
 
 def _load(entry: Entry) -> Tensor:

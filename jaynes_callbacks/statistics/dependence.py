@@ -30,8 +30,8 @@ _FEWEST_ROWS = 10
 #: Of a tensor with more values, evenly spread rows stand for all, but never fewer than so many:
 #: the error's own relative error is about 1/√(2 rows).
 _ENOUGH_VALUES, _ENOUGH_ROWS = 1 << 18, 256
-#: Values that are looked up at once.
-_SLICE = 1 << 20
+#: Values that are looked up at once: their temporaries stay in a CPU's cache.
+_SLICE = 1 << 17
 #: Resamples that are fitted at once, 32 KiB each.
 _RESAMPLES = 256
 
@@ -173,7 +173,8 @@ def _row_sums(part: Tensor, influence: Float64[Tensor, " 4096"]) -> Float64[Tens
     """Each row's sum of d, and the number of its values that take part."""
     code = codes(part).int()
     takes_part = (code >= FIRST_POSITIVE) & (code < FIRST_NONFINITE)
-    return torch.stack([influence[code].sum(-1), takes_part.double().sum(-1)])
+    by_value = influence.index_select(0, code.flatten()).view(code.shape)
+    return torch.stack([by_value.sum(-1), takes_part.sum(-1, dtype=torch.float64)])
 
 
 def _row_counts(flat: Tensor) -> tuple[Float64[Tensor, "rows bins"], Int64[Tensor, " bins"]]:
