@@ -71,6 +71,15 @@ class Survey:
         """What the chosen tensors take in the files."""
         return sum(entry.nbytes for entry in self.chosen)
 
+    def remarks(self) -> list[str]:
+        """One line for each reason for which tensors are skipped."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.skipped:
+            by_reason.setdefault(reason, []).append(name)
+        return [
+            f"not {len(names)}: {reason} ({shorten(names)})" for reason, names in by_reason.items()
+        ]
+
     def records(
         self,
         *,
