@@ -1,6 +1,7 @@
-"""The one-call entry for a notebook: tensors in, records out."""
+"""The one-call entry for a notebook: tensors or a checkpoint in, records out."""
 
 from collections.abc import Mapping
+from os import PathLike
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from jaynes_callbacks.tally import reason_not_to_count, tally_of_tensors
 __all__ = ["analyse"]
 
 
-def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
+def analyse(tensors: Tensor | Mapping[str, Tensor] | str | PathLike[str]) -> Records:
     """Measure how the magnitudes of tensors are distributed.
 
     A record's `gap_se` is cluster-robust, the rows (first dimension) being the clusters, where a
@@ -21,13 +22,16 @@ def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
     Args:
         tensors: one tensor of weights, or several by name, such as a model's ``state_dict()``.
             What has no magnitudes in a mapping (an integer or complex tensor, one on the meta
-            device) gets a record whose status says so.
+            device) gets a record whose status says so.  Or the path of a checkpoint, of any size:
+            of its tensors those are measured that a training run would watch (see
+            `jaynes_callbacks.checkpoint.measure_checkpoint`, which also takes patterns).
 
     Returns:
         One record per tensor, in order.
 
     Raises:
         TypeError: for anything else than tensors, and for a single tensor without magnitudes.
+        FileNotFoundError, CheckpointError: for a path at which there is nothing to measure.
 
     Example:
         >>> import torch
@@ -36,6 +40,10 @@ def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
         >>> record.best_family, round(record.gap, 1)
         ('half_normal', 0.2)
     """
+    if isinstance(tensors, str | PathLike):
+        from jaynes_callbacks.checkpoint import measure_checkpoint
+
+        return measure_checkpoint(tensors)
     named = {"tensor": tensors} if isinstance(tensors, Tensor) else tensors
     _check(named)
     refused = {
@@ -56,8 +64,8 @@ def analyse(tensors: Tensor | Mapping[str, Tensor]) -> Records:
 def _check(named: Mapping[str, Tensor]) -> None:
     if not isinstance(named, Mapping):
         raise TypeError(
-            f"expected a tensor or a mapping of names to tensors, got {type(named).__name__}; "
-            "for a module pass its state_dict()"
+            "expected a tensor, a mapping of names to tensors or the path of a checkpoint, got "
+            f"{type(named).__name__}; for a module pass its state_dict()"
         )
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):

@@ -1,4 +1,4 @@
-"""Counting: one pass over a tensor, integer work only, into int64 rows of 4096 codes.
+"""Counting whole tensors: integer work only, into int64 rows of 4096 codes.
 
 `count_` and `count_product_` are `torch.library` custom ops, so that compiled models call them
 without a graph break.
@@ -12,19 +12,14 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from jaynes_callbacks.grid import CODES, codes
+from jaynes_callbacks.passes import code_counts, first_pass, parts, position_counts
 
-__all__ = ["LinearCounts", "count_", "count_product_", "linear_counts", "subsample"]
-
-#: Values converted at once.  Bounds the temporaries of a count; on a CPU they stay in its caches.
-_CPU_SLICE = 1 << 18
-_ACCELERATOR_SLICE = 1 << 24
+__all__ = ["LinearCounts", "count_", "count_product_", "linear_counts", "memory_order", "subsample"]
 
 
 @torch.library.custom_op("jaynes_callbacks::count_", mutates_args=("counts",))
 def _count_op(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
-    for part in _slices(subsample(values, limit)):
-        counts[row] += _bincount(codes(part), CODES).to(counts.device)
+    counts[row] += code_counts(memory_order(subsample(values, limit))).to(counts.device)
 
 
 @_count_op.register_fake
@@ -36,10 +31,12 @@ def _(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
 def _count_product_op(left: Tensor, right: Tensor, counts: Tensor, row: int, limit: int) -> None:
     if left.stride() != right.stride():
         left = torch.empty_like(right, dtype=left.dtype).copy_(left)
-    pairs = zip(_slices(subsample(left, limit)), _slices(subsample(right, limit)), strict=True)
+    pairs = zip(
+        *(parts(memory_order(subsample(each, limit))) for each in (left, right)), strict=True
+    )
     for ours, theirs in pairs:
         product = ours.to(torch.float32) * theirs.to(torch.float32)
-        counts[row] += _bincount(codes(product), CODES).to(counts.device)
+        counts[row] += code_counts(product).to(counts.device)
 
 
 @_count_product_op.register_fake
@@ -83,26 +80,12 @@ def count_product_(
     _count_product_op(left.detach(), right.detach(), counts, row, limit)
 
 
-def _bincount(index: Tensor, size: int) -> Tensor:
-    """How often each integer of [0, size) occurs; nothing may lie outside."""
-    if index.is_cuda:
-        # bincount reads its maximum back to the host; histc with a given range does not, and on
-        # integers it is deterministic.
-        return torch.histc(index.to(torch.int32), bins=size, min=0, max=size)
-    return torch.bincount(index, minlength=size)
-
-
-def _memory_order(values: Tensor) -> Tensor:
+def memory_order(values: Tensor) -> Tensor:
     """Flatten without a copy where the tensor is dense in any order of its dimensions."""
     if not values.is_contiguous():
         order = sorted(range(values.dim()), key=values.stride, reverse=True)
         values = values.permute(order)
     return values.reshape(-1)
-
-
-def _slices(values: Tensor) -> tuple[Tensor, ...]:
-    size = _CPU_SLICE if values.is_cpu else _ACCELERATOR_SLICE
-    return torch.split(_memory_order(values), size)
 
 
 def subsample(values: Tensor, limit: int) -> Tensor:
@@ -121,7 +104,7 @@ def subsample(values: Tensor, limit: int) -> Tensor:
     stride = -(-total // limit)
     while math.gcd(stride, total) > 1:
         stride += 1
-    return _memory_order(values)[::stride]
+    return memory_order(values)[::stride]
 
 
 class LinearCounts(NamedTuple):
@@ -144,18 +127,6 @@ def linear_counts(values: Tensor, bins: int = 100) -> LinearCounts:
     Returns:
         The largest finite magnitude (0 if there is none) and the int64 counts.
     """
-    parts = [part for part in _slices(values.detach()) if part.numel()]
-    maximum = torch.zeros((), dtype=torch.float32, device=values.device)
-    for part in parts:
-        # In place: results kept between buffers would hinder the reuse of their memory.
-        torch.maximum(maximum, _finite_magnitudes(part).amax(), out=maximum)
-    counts = torch.zeros(bins + 1, dtype=torch.int64, device=values.device)
-    for part in parts:
-        magnitudes = _finite_magnitudes(part)
-        position = (magnitudes * (bins / maximum)).clamp_(max=bins - 1).to(torch.int32)
-        counts += _bincount(position.masked_fill_(magnitudes == 0, bins), bins + 1)
-    return LinearCounts(maximum.to(torch.float64), counts[:bins])
-
-
-def _finite_magnitudes(part: Tensor) -> Tensor:
-    return part.to(torch.float32).abs().nan_to_num_(nan=0.0, posinf=0.0)
+    flat = memory_order(values.detach())
+    maximum = first_pass(flat).maximum
+    return LinearCounts(maximum.to(torch.float64), position_counts(flat, maximum, bins))

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEFT_OUT",
+    "align",
     "count_text",
     "html_table",
     "number_text",
     "paper_text",
+    "remarks",
+    "shortened",
     "text_table",
     "tilt_text",
 ]
@@ -49,13 +52,14 @@ def text_table(records: Sequence["Record"]) -> str:
     others = sum(_width(column) + 2 for column in columns if column[0] != _NAME)
     room = max(_SHORTEST_NAME, _WIDTH - others)
     columns = [
-        [_shortened(cell, room) for cell in column] if column[0] == _NAME else column
+        [shortened(cell, room) for cell in column] if column[0] == _NAME else column
         for column in columns
     ]
-    lines = ["  ".join(row).rstrip() for row in zip(*map(_aligned, columns), strict=True)]
+    left = [number for number, column in enumerate(columns) if column[0] in _LEFT]
+    lines = align(list(zip(*columns, strict=True)), left=left)
     if len(records) > _ROWS:
         lines.insert(1 + _ROWS // 2, f"… {len(records) - _ROWS} more …")
-    return "\n".join([*lines, *_reasons(records)])
+    return "\n".join([*lines, *remarks(records)])
 
 
 def html_table(records: Sequence["Record"]) -> str:
@@ -64,7 +68,7 @@ def html_table(records: Sequence["Record"]) -> str:
     rows = "".join(_html_row(row, "td") for row in body)
     left_out = len(records) - len(body)
     notes = [f"{left_out} more rows are not shown"] if left_out else []
-    foot = "".join(f"<p>{html.escape(note)}</p>" for note in [*notes, *_reasons(records)])
+    foot = "".join(f"<p>{html.escape(note)}</p>" for note in [*notes, *remarks(records)])
     return f"<table><thead>{_html_row(head, 'th')}</thead><tbody>{rows}</tbody></table>{foot}"
 
 
@@ -137,7 +141,12 @@ def count_text(n: int) -> str:
     return str(n)
 
 
-def _shortened(name: str, room: int) -> str:
+def shortened(name: str, room: int) -> str:
+    """A text of at most `room` characters; what does not fit is left out in its middle.
+
+    >>> shortened("encoder.layer.weight", 10)
+    'encod…ight'
+    """
     if len(name) <= room:
         return name
     end = (room - 1) // 2
@@ -148,18 +157,31 @@ def _width(column: Sequence[str]) -> int:
     return max(map(len, column))
 
 
-def _aligned(column: Sequence[str]) -> list[str]:
-    width = _width(column)
-    if column[0] in _LEFT:
-        return [cell.ljust(width) for cell in column]
-    return [cell.rjust(width) for cell in column]
+def align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Lines of columns of equal width, two blanks between them.
+
+    Args:
+        rows: cells, the headings first.
+        left: numbers of the columns that begin at their left; the others end at their right.
+
+    >>> align([("name", "n"), ("fc", "640")], left=[0])
+    ['name    n', 'fc    640']
+    """
+    widths = [_width(column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
-def _reasons(records: Sequence["Record"]) -> list[str]:
+def remarks(records: Sequence["Record"]) -> list[str]:
     """What a star means; each reason of missing figures once, with how many rows it concerns."""
     numbers = Counter(record.status for record in records if record.status != "ok")
     reasons = [
-        _shortened(f"{number} of {len(records)}: {reason}", _WIDTH)
+        shortened(f"{number} of {len(records)}: {reason}", _WIDTH)
         for reason, number in numbers.items()
     ]
     starred = any(paper_text(record).endswith("*") for record in records)

@@ -168,7 +168,7 @@ from jaynes_callbacks.counting import count_, linear_counts
 torch.set_num_threads(1)
 counts = torch.zeros(1, 4096, dtype=torch.int64)
 weights = torch.randn(8192, 8192)
-count_(torch.randn(1000), counts, 0)
+linear_counts(torch.randn(1 << 18))  # What is compiled is compiled here.
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count_(weights, counts, 0)
 linear_counts(weights)

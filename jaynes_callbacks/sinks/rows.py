@@ -21,8 +21,9 @@ from jaynes_callbacks.record import Record
 from jaynes_callbacks.sinks.place import RUN_ID
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL
 
-__all__ = ["COLUMNS", "read_rows", "write_rows"]
+__all__ = ["COLUMNS", "RowWriter", "column_names", "read_rows", "write_rows"]
 
+_COMPRESSION = "zstd"
 _VERSION = b"jaynes_callbacks.version"
 _SCALARS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 _LISTS = {
@@ -40,13 +41,37 @@ COLUMNS = frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes"
 
 def write_rows(records: Sequence[Record], path: Path, run_id: str) -> None:
     """Write records to one Parquet file."""
-    rows = [record.to_dict() for record in records]
-    schema = _schema(records, run_id)
-    columns = [
-        pa.array([row.get(name) for row in rows], schema.field(name).type, from_pandas=False)
-        for name in schema.names
-    ]
-    pq.write_table(pa.table(columns, schema=schema), path, compression="zstd")
+    table = _table(records, _schema(records, run_id))
+    pq.write_table(table, path, compression=_COMPRESSION)
+
+
+class RowWriter:
+    """Writes records to one Parquet file as they come, of the families that the package knows.
+
+    Args:
+        path: of the file, which can be read once the writer is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._schema = _schema((), "")
+        self._file = pq.ParquetWriter(path, self._schema, compression=_COMPRESSION)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Add some rows."""
+        self._file.write_table(_table(records, self._schema))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+def column_names(*, counts: bool = True) -> list[str]:
+    """The dataset's columns in their order.
+
+    Args:
+        counts: whether to name the array columns too.
+    """
+    return [name for name in _schema((), "").names if counts or name not in _ARRAYS]
 
 
 def read_rows(path: Path, *, counts: bool = True) -> Iterator[Record]:
@@ -74,6 +99,15 @@ def read_rows(path: Path, *, counts: bool = True) -> Iterator[Record]:
     columns = {name: _values(table.column(name)) for name in table.column_names}
     for row in zip(*columns.values(), strict=True):
         yield _record(dict(zip(columns, row, strict=True)))
+
+
+def _table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
+    rows = [record.to_dict() for record in records]
+    columns = [
+        pa.array([row.get(name) for row in rows], schema.field(name).type, from_pandas=False)
+        for name in schema.names
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _schema(records: Sequence[Record], run_id: str) -> pa.Schema:

@@ -1,0 +1,101 @@
+"""What the commands on checkpoints have in common: open, measure with a bar, say what failed."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaynes_callbacks.cli.progress import byte_progress
+from jaynes_callbacks.cli.status import UsageError
+
+if TYPE_CHECKING:
+    from jaynes_callbacks.record import Records
+    from jaynes_callbacks.sources.selection import Selection
+    from jaynes_callbacks.sources.survey import Survey
+
+__all__ = ["find", "measured", "one_thread_each", "opened", "say"]
+
+
+def say(reason: object) -> None:
+    """One sentence on standard error."""
+    sys.stderr.write(f"jaynes: {reason}\n")
+
+
+def find(argument: str) -> list[Path]:
+    """The checkpoints at a path; none, which is said, where it holds none.
+
+    Raises:
+        UsageError: if there is no such path.
+    """
+    from jaynes_callbacks.sources.checkpoints import CheckpointError, find_checkpoints
+
+    if argument == "-":
+        raise UsageError(
+            "'-' is not supported: a checkpoint is read in any order, so it must be a file; save "
+            "it to one"
+        )
+    try:
+        return find_checkpoints(argument)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
+    except CheckpointError as error:
+        say(error)
+        return []
+
+
+def opened(path: Path, selection: "Selection") -> "Survey | None":
+    """The survey of a checkpoint; nothing, which is said, where it cannot be read.
+
+    Raises:
+        UsageError: for a pattern that matches nothing.
+    """
+    from jaynes_callbacks.sources.checkpoints import CheckpointError, open_checkpoint
+    from jaynes_callbacks.sources.survey import Survey
+
+    try:
+        return Survey(open_checkpoint(path), selection)
+    except CheckpointError as error:
+        say(error)
+        return None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def measured(
+    survey: "Survey", device: str, threads: int, each: "Callable[[Records], object]"
+) -> "Records":
+    """Measure with a bar; the records without their counts, which only `each` is given.
+
+    What could not be measured is said.
+    """
+    from jaynes_callbacks.checkpoint import reason_for_nothing
+    from jaynes_callbacks.record import Records
+
+    records = Records()
+    with byte_progress(survey.checkpoint.path.name, survey.nbytes) as progress:
+        for group in survey.records(device=device, threads=threads, progress=progress):
+            each(group)
+            records += group.without_counts()
+    if not records:
+        say(reason_for_nothing(survey))
+    else:
+        for problem in survey.problems:
+            say(problem.reason)
+    return records
+
+
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """Let torch work with one thread, for several of them count; how many.
+
+    Fits of small arrays are slower in several threads.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)

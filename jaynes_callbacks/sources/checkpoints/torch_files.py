@@ -1,0 +1,147 @@
+"""Files of `torch.save`, Lightning's checkpoints among them: mapped, and nothing in them is run."""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from torch import Tensor
+
+from jaynes_callbacks.sources.checkpoints.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.tally import reason_not_to_count
+
+__all__ = ["open_torch"]
+
+#: Under one of these a training script keeps the weights, beside all else that it saves.
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module")
+#: What begins like this at the top is no weight: moments of an optimizer have the weights' shapes.
+_NOT_WEIGHTS = ("optim", "lr_scheduler", "scheduler", "callbacks", "loops", "scaler", "rng")
+_LIGHTNING = "pytorch-lightning_version"
+_ZIP = b"PK"
+_Key = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+def open_torch(path: Path) -> Checkpoint:
+    """The tensors of a file of `torch.save`: a state dict, nested, or a Lightning checkpoint.
+
+    A file of PyTorch before 1.6 cannot be mapped and is read whole.
+
+    Raises:
+        CheckpointError: if it is truncated, is no such file, or needs code to be unpickled.
+    """
+    content, mapped = _loaded(path)
+    if isinstance(content, Tensor):
+        content = {"tensor": content}
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not tensors by name; save a model's "
+            "state_dict() and measure that"
+        )
+    entries = tuple(_entries(_named(_weights(content)), mapped=mapped))
+    return Checkpoint(path, entries, (), _number(content, "global_step"), _number(content, "epoch"))
+
+
+def _loaded(path: Path) -> tuple[Any, bool]:
+    """What the file holds, and whether it is mapped."""
+    mapped = is_zipfile(path)
+    try:
+        _check_whole(path, mapped=mapped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_of_unpickling(path, error)) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is no whole file of torch.save ({_first_line(error)}); it may be truncated or "
+            "of another format: copy or download it again"
+        ) from error
+
+
+def _check_whole(path: Path, *, mapped: bool) -> None:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        raise EOFError("it is empty")
+    if start == _ZIP and not mapped:
+        raise EOFError("its end is missing")
+
+
+def _of_unpickling(path: Path, error: Exception) -> str:
+    """The sentence for what torch refuses to unpickle: code, or no pickle at all."""
+    found = re.search(r"(?:GLOBAL|type|class|Unsupported operand)\s+([\w.]+)", str(error))
+    if "GLOBAL" not in str(error) and "class" not in str(error):
+        return (
+            f"{path} is no file of torch.save ({_first_line(error)}); expected a state dict or a "
+            "Lightning checkpoint"
+        )
+    what = found.group(1) if found else "an object of a class"
+    return (
+        f"{path} holds {what}, which only running its code could unpickle, and no file is let run "
+        "code here; if you trust it, load it with weights_only=False and save its state_dict()"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+
+
+def _weights(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The part of a training script's file that is the model."""
+    for key in _WEIGHTS:
+        part = content.get(key)
+        if isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values()):
+            return part
+    if _LIGHTNING in content:
+        return {}
+    return {key: part for key, part in content.items() if not str(key).startswith(_NOT_WEIGHTS)}
+
+
+def _named(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested mappings and lists, its keys joined by dots."""
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield from _named(dict(enumerate(value)), f"{prefix}{key}.")
+
+
+def _entries(named: Iterator[tuple[str, Tensor]], *, mapped: bool) -> Iterator[Entry]:
+    """One entry for all names of the same values."""
+    names: dict[_Key, list[str]] = {}
+    tensors: dict[_Key, Tensor] = {}
+    for name, tensor in named:
+        key = _identity(name, tensor)
+        names.setdefault(key, []).append(name)
+        tensors.setdefault(key, tensor.detach())
+    for key, (name, *aliases) in names.items():
+        tensor = tensors[key]
+        yield Entry(
+            name,
+            tuple(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            tensor.numel() * tensor.element_size(),
+            partial(_itself, tensor),
+            mapped,
+            tuple(aliases),
+            reason_not_to_count(tensor),
+        )
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _identity(name: str, tensor: Tensor) -> Any:
+    if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_meta:
+        return name
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _number(content: Mapping[Any, Any], key: str) -> int:
+    value = content.get(key, 0) if _LIGHTNING in content else 0
+    return value if isinstance(value, int) else 0

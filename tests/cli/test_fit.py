@@ -1,0 +1,169 @@
+"""`jaynes fit`: tables, rows, statuses, and what it says when it cannot."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from jaynes_callbacks import Records, analyse
+from jaynes_callbacks.sinks.dataset import read_records
+from jaynes_callbacks.sinks.rows import write_rows
+from jaynes_callbacks.sources.survey import Survey
+from jaynes_callbacks.summary import recompute
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_tables(jaynes: Run, model: Path) -> None:
+    status, out, err = jaynes("fit", model)
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    assert re.search(r"net.mlp.up_proj.weight +mlp +50k +0\.00\d +lognormal", out)
+    assert re.search(r"net.attn.q_proj.weight +attention +40k +0\.1\d\d +half_normal", out)
+    assert re.search(r"net.conv.weight +convolution +4.61k .*\*", out)
+    assert re.search(r"^convolution +0/1 +–", out, re.MULTILINE)
+    assert re.search(r"^total +2/3 +\.9\d±\.\d\d .*, ", out, re.MULTILINE)
+    assert "not 1: fewer than 2 dimensions (net.conv.bias)" in out
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_rows_have_the_columns_of_a_training_run(
+    form: str, jaynes: Run, model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / f"rows.{form}"
+    status, out, _ = jaynes("fit", model, "--output", output)
+    assert status == 0
+    assert "total" in out
+    write_rows(analyse(model), tmp_path / "run.parquet", "")
+    expected = pd.read_parquet(tmp_path / "run.parquet")
+    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
+    found = read(output)
+    arrays = ["codes", "counts", "paper_counts"] if form == "csv" else []
+    assert list(found.columns) == [name for name in expected.columns if name not in arrays]
+    assert found.name.tolist() == expected.name.tolist()
+    assert found.gap.tolist() == pytest.approx(expected.gap.tolist(), rel=1e-9)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_parquet_can_be_computed_again(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    jaynes("fit", model, "--output", tmp_path / "rows.parquet")
+    rows = read_records(tmp_path / "rows.parquet")
+    assert [row.gap for row in recompute(rows)] == pytest.approx([row.gap for row in rows])
+
+
+def test_rows_on_standard_output(jaynes: Run, model: Path) -> None:
+    status, out, _ = jaynes("fit", model, "--format", "json", "--include", "*conv*")
+    assert status == 0
+    (row,) = json.loads(out)
+    assert row["name"] == "net.conv.weight"
+    assert row["moved"] is None
+    status, out, _ = jaynes("fit", model, "--format", "csv")
+    assert len(out.splitlines()) == 4
+
+
+def test_selection(jaynes: Run, model: Path) -> None:
+    _, out, _ = jaynes("fit", model, "--exclude", "*attn*", "--min-size", 10_000, "--format", "csv")
+    assert [line.split(",")[4] for line in out.splitlines()[1:]] == ["net.mlp.up_proj.weight"]
+
+
+def test_several_paths_and_directories(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("a.pt", "b.pt"):
+        torch.save({"w": torch.randn(30, 30)}, tmp_path / "more" / name)
+    status, out, _ = jaynes("fit", model, tmp_path / "more", model, "--format", "csv")
+    assert status == 0
+    assert len(out.splitlines()) == 1 + 3 + 2
+
+
+def test_a_broken_file_leaves_the_others(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(model.read_bytes()[:-1000])
+    status, out, err = jaynes("fit", broken, model, "--output", tmp_path / "rows.csv")
+    assert status == 1
+    assert err.startswith(f"jaynes: {broken} is no whole safetensors file")
+    assert err.count("\n") == 1
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == 3
+    assert "net.conv.weight" in out
+
+
+def test_a_directory_with_one_broken_shard(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    place = {"net.conv.weight": "model.safetensors", "lost": "lost.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    status, out, err = jaynes("fit", tmp_path)
+    assert status == 1
+    assert "net.conv.weight" in out
+    assert err == f"jaynes: {tmp_path / 'lost.safetensors'} is missing; download it again\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["-"], 2, "'-' is not supported"),
+        (["nothing.pt"], 2, "there is no nothing.pt"),
+        (["MODEL", "--include", "nit*"], 2, r"include pattern 'nit\*' matches no tensor"),
+        (["MODEL", "--min-size", "-3"], 2, "--min-size must be a number of elements >= 0, got -3"),
+        (["MODEL", "--min-size", "1e9"], 2, "invalid int value"),
+        (["MODEL", "--min-size", "1000000"], 1, "holds no weight to measure: all 4 tensors"),
+        (["MODEL", "--device", "quantum"], 2, "--device quantum cannot be used here"),
+        (["MODEL", "--format", "parquet"], 2, "--format parquet needs a file"),
+        (["MODEL", "--output", "rows.xlsx"], 2, "--output rows.xlsx ends in none of .csv"),
+        (["MODEL", "--output", "no/such/rows.csv"], 2, "lies in no directory that exists"),
+        (["/"], 1, "holds no checkpoint"),
+        ([], 2, "the following arguments are required: CHECKPOINT"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], status: int, sentence: str, jaynes: Run, model: Path
+) -> None:
+    found, out, err = jaynes("fit", *[str(model) if a == "MODEL" else a for a in arguments])
+    assert found == status
+    assert re.search(sentence, err)
+    assert "Traceback" not in err
+    assert not out
+
+
+def test_an_interrupt_leaves_what_was_measured(
+    jaynes: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Survey.records
+
+    def interrupted(self: Survey, **options: object) -> Iterator[Records]:
+        groups = list(whole(self, **options))  # type: ignore[arg-type]
+        yield Records([groups[0][0]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Survey, "records", interrupted)
+    for form, read in (("csv", pd.read_csv), ("json", pd.read_json), ("parquet", pd.read_parquet)):
+        output = tmp_path / f"rows.{form}"
+        status, _, err = jaynes("fit", model, "--output", output)
+        assert status == 130
+        assert err == "jaynes: interrupted; what was measured before is kept\n"
+        assert len(read(output)) == 1
+
+
+def test_it_runs_as_a_module_without_a_terminal(model: Path) -> None:
+    """No bar, no colour, nothing from the progress on a pipe; help without loading torch."""
+    command = [sys.executable, "-m", "jaynes_callbacks"]
+    done = subprocess.run([*command, "fit", model], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    light = "import sys, jaynes_callbacks.cli\nassert not {'torch', 'numpy'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", light]).returncode == 0
+    assert subprocess.run(command, capture_output=True).returncode == 2
+
+
+def test_many_weights_are_shortened(jaynes: Run, tmp_path: Path) -> None:
+    name = "a_very_long_prefix_of_a_name." * 4
+    state = {f"{name}{number}.weight": torch.randn(10, 10) for number in range(70)}
+    save_file(state, tmp_path / "a.safetensors")
+    status, out, _ = jaynes("fit", tmp_path / "a.safetensors")
+    assert status == 0
+    assert "… 10 more …" in out
+    assert max(map(len, out.splitlines())) <= 100 or str(tmp_path) in out
