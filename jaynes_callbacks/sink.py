@@ -1,7 +1,7 @@
 """What a source hands its records to: the protocol that loggers, datasets and figures follow."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -26,6 +26,8 @@ class RunContext:
         resumed_step: the optimizer step a resumed run goes on from, None for a fresh run.
         resumed_directory: the ``directory`` of the run that is continued, if it is known.
         run_id: tells this run from every other, and is the same when it is resumed.
+        describe: says what else is known of the run, for readers of its files: builtins
+            by name.
     """
 
     run: str = ""
@@ -34,6 +36,7 @@ class RunContext:
     resumed_step: int | None = None
     resumed_directory: Path | None = None
     run_id: str = field(default_factory=lambda: uuid4().hex)
+    describe: Callable[[], Mapping[str, Any]] = dict
 
 
 @runtime_checkable

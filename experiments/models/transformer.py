@@ -89,7 +89,9 @@ class Block(nn.Module):
     def forward(self, places: Float[Tensor, "batch places width"]) -> Tensor:
         """One block; the shape stays."""
         places = places + self.dropout(self._attended(self.norm1(places)))
-        return places + self.dropout(self.back(self.activation(self.hidden(self.norm2(places)))))
+        after: Tensor = self.back(self.activation(self.hidden(self.norm2(places))))
+        changed: Tensor = places + self.dropout(after)
+        return changed
 
     def _attended(self, places: Tensor) -> Tensor:
         apart = self.query_key_value(places).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)

@@ -1,25 +1,28 @@
 """The dataset on disk: the directory ``jaynes/``, one Parquet part per snapshot.
 
 Each part is written to a hidden temporary name and renamed, so that a killed run leaves only whole
-parts, and ``pandas.read_parquet(directory)`` reads them all at any moment.  Nothing that another
-run has left is touched (see `jaynes_callbacks.sinks.place`); a resumed run goes on where its
-checkpoint was, so that its dataset equals an uninterrupted run's.
+parts, and ``pandas.read_parquet(directory)`` reads them all at any moment; ``_run.json`` beside
+them says what was run and watched.  Nothing that another run has left is touched (see
+`jaynes_callbacks.sinks.place`); a resumed run goes on where its checkpoint was, so that its dataset
+equals an uninterrupted run's.
 """
 
-import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # pyarrow loads it at the first conversion: better now than amid training.
 import pandas  # noqa: F401
 
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.sinks.description import write_description
 from jaynes_callbacks.sinks.place import DIRECTORY, dataset_of, part_name, parts, place
 from jaynes_callbacks.sinks.rows import read_rows, write_rows
+from jaynes_callbacks.sinks.whole import put
 
 __all__ = ["DatasetSink", "read_records"]
 
@@ -47,6 +50,8 @@ class DatasetSink:
         self.directory: Path | None = None
         self._run_id = ""
         self._resumed_step: int | None = None
+        self._describe: Callable[[], Mapping[str, Any]] = dict
+        self._is_described = False
 
     def open(self, context: RunContext) -> None:
         """Choose and make the directory; bring what a resumed run had recorded elsewhere.
@@ -56,6 +61,7 @@ class DatasetSink:
         """
         self._run_id, self._resumed_step = context.run_id, context.resumed_step
         self.directory = place(context)
+        self._describe, self._is_described = context.describe, False
         if self.directory is None:
             return
         _make(self.directory)
@@ -87,9 +93,23 @@ class DatasetSink:
         self._drop_what_comes_again()
         part = self.directory / part_name(records[0].step)
         _put(part, lambda temporary: write_rows(records, temporary, self._run_id))
+        if not self._is_described:
+            self._write_description()
 
     def close(self, start: Records, end: Records, history: Records) -> None:
-        """Nothing is left to do: every part is whole."""
+        """Say once more what was watched: streams may have appeared since the first record."""
+        if self._is_described:
+            self._write_description()
+        self._describe = dict
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no hold on the run that this one writes for."""
+        return {**self.__dict__, "_describe": dict}
+
+    def _write_description(self) -> None:
+        if self.directory is not None and (description := self._describe()):
+            write_description(self.directory, description)
+            self._is_described = True
 
     def _drop_what_comes_again(self) -> None:
         """Once a resumed run records anew, what lay beyond its checkpoint is void."""
@@ -162,13 +182,9 @@ def _carry_over(before: Path | None, directory: Path, until: int) -> None:
 
 
 def _put(part: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a hidden name, then give it its own: it is there whole or not at all."""
-    temporary = part.with_name(f".{part.name}.tmp")
     try:
-        write(temporary)
-        os.replace(temporary, part)  # noqa: PTH105
+        put(part, write)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(
             f"cannot write {part} ({error.strerror or error}); earlier parts are whole"
         ) from error

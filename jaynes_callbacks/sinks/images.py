@@ -1,6 +1,5 @@
 """Figures as images: into files, and into loggers by what they can do, not by what they are."""
 
-import os
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+
+from jaynes_callbacks.sinks.whole import put
 
 __all__ = ["Pixels", "file_name", "rendered", "save", "send_image", "shows_images"]
 
@@ -30,9 +31,7 @@ def rendered(figure: Figure) -> Pixels:
 def save(pixels: Pixels, path: Path) -> None:
     """Write a PNG file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    imsave(temporary, pixels, format="png")
-    os.replace(temporary, path)  # noqa: PTH105
+    put(path, lambda temporary: imsave(temporary, pixels, format="png"))
 
 
 def file_name(tag: str) -> str:

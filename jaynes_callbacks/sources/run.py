@@ -11,6 +11,7 @@ from uuid import uuid4
 from jaynes_callbacks.record import Records
 from jaynes_callbacks.sink import RunContext
 from jaynes_callbacks.sources.delivery import Delivery, run_directory
+from jaynes_callbacks.sources.description import describe
 from jaynes_callbacks.sources.recorder import Recorder
 from jaynes_callbacks.summary import Moment, aggregates
 
@@ -74,6 +75,7 @@ class WatchedRun:
             resumed_step=resumed,
             resumed_directory=Path(earlier) if earlier else None,
             run_id=self._id,
+            describe=partial(describe, trainer, self.recorder),
         )
         self._delivery.open(context)
 

@@ -1,0 +1,51 @@
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from jaynes_callbacks import EquilibriumMonitor, __version__
+from jaynes_callbacks.record import Record, Records
+from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.sinks.dataset import DatasetSink
+from jaynes_callbacks.sinks.description import FILE, read_description, write_description
+
+
+def test_a_run_says_what_it_was(make_trainer: Any, task: Any, loader: Any, tmp_path: Path) -> None:
+    monitor = EquilibriumMonitor(dirpath=tmp_path)
+    make_trainer(monitor, max_epochs=1).fit(task, loader)
+    description = read_description(tmp_path / "jaynes")
+    assert description["versions"]["jaynes_callbacks"] == __version__
+    assert description["versions"]["torch"] == torch.__version__
+    watched = {(stream["kind"], stream["name"]) for stream in description["watched"]}
+    assert watched == {record.key for record in monitor.end}
+    assert [reason for _, reason in description["skipped"]] == [
+        skipped.reason for skipped in monitor.coverage.skipped
+    ]
+    assert description["trainer"]["max_epochs"] == 1
+    assert len(pd.read_parquet(tmp_path / "jaynes")) == len(monitor.history)
+
+
+def test_streams_that_appear_later_are_told_at_the_end(tmp_path: Path) -> None:
+    names = ["first"]
+    sink = DatasetSink()
+    sink.open(RunContext(directory=tmp_path, describe=lambda: {"watched": list(names)}))
+    sink.write(Records([Record(name="first")]), Records())
+    assert read_description(tmp_path / "jaynes") == {"watched": ["first"]}
+    names.append("second")
+    sink.close(Records(), Records(), Records())
+    assert read_description(tmp_path / "jaynes") == {"watched": ["first", "second"]}
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1, 2]"])
+def test_what_cannot_be_read_is_empty(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / FILE).write_text(text)
+    assert read_description(tmp_path) == {}
+
+
+def test_anything_can_be_described(tmp_path: Path) -> None:
+    write_description(tmp_path, {"path": tmp_path, "name": "λ <b>", "class": Record})
+    assert read_description(tmp_path)["name"] == "λ <b>"
+    assert read_description(tmp_path)["path"] == str(tmp_path)
