@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.cli import compare, fit
+from jaynes_callbacks.cli import compare, fit, report
 from jaynes_callbacks.cli.status import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
 
 __all__ = ["COMMANDS", "main"]
 
 #: Each adds its parser to the subparsers, and sets `run` as what the parsed arguments go to.
-COMMANDS = (fit, compare)
+COMMANDS = (fit, compare, report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

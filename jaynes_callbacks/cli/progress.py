@@ -2,10 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["byte_progress"]
+__all__ = ["byte_progress", "each_with_progress"]
+
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -45,3 +48,23 @@ def byte_progress(title: str, total: int) -> Iterator[Callable[[float], None]]:
 
 def _ignore(done: float) -> None:
     """For terminals that show no bar."""
+
+
+def each_with_progress(title: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items one after the other, with a bar of how many are done.
+
+    Args:
+        title: what is done with them.
+        items: of one alone nothing is shown.
+    """
+    if len(items) < 2 or not sys.stderr.isatty():
+        yield from items
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ImportError:
+        yield from items
+        return
+    console = Console(stderr=True, no_color="NO_COLOR" in os.environ)
+    yield from track(items, title, console=console, transient=True)

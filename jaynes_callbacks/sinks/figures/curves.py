@@ -103,8 +103,13 @@ class SizeWeighted(NamedTuple):
     end: float
 
 
-def log_histogram(record: Record) -> LogHistogram | None:
-    """The bulk of ln w, in bins as fine as the number of values allows; None without counts."""
+def log_histogram(record: Record, most_bins: int | None = None) -> LogHistogram | None:
+    """The bulk of ln w, in bins as fine as the number of values allows; None without counts.
+
+    Args:
+        record: with its counts.
+        most_bins: if given, bins are made wider until there are no more of them.
+    """
     counts = counts_of([record])[0, FIRST_POSITIVE:FIRST_NONFINITE].numpy()
     total = counts.sum()
     if not total:
@@ -114,6 +119,8 @@ def log_histogram(record: Record) -> LogHistogram | None:
     width = _grouping(total / bulk)
     low = max(int(np.searchsorted(below, _LOWEST)) - _MARGIN, 0)
     high = min(int(np.searchsorted(below, _HIGHEST)) + _MARGIN, counts.size)
+    while most_bins is not None and high - low > most_bins * width:
+        width *= 2
     starts = np.arange(low, max(high, low + 1), width)
     ends = np.minimum([*starts[1:], starts[-1] + width], counts.size)
     codes = np.append(starts, ends[-1]) + FIRST_POSITIVE
