@@ -121,8 +121,14 @@ class Survey:
         try:
             return reason_not_to_count(entry.load())
         except CheckpointError as error:
-            self.problems.append(Problem(self.checkpoint.path, str(error)))
+            self._note(error)
             return "cannot be read"
+
+    def _note(self, error: CheckpointError) -> None:
+        """Keep what could not be read: once, however many tensors it concerns."""
+        problem = Problem(self.checkpoint.path, str(error))
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def _loaded(self) -> Iterator[tuple[Entry, Tensor]]:
         """Every chosen tensor; the next one is read meanwhile, but not two large ones at once."""
@@ -135,7 +141,7 @@ class Survey:
                 try:
                     yield entry, future.result()
                 except CheckpointError as error:
-                    self.problems.append(Problem(self.checkpoint.path, str(error)))
+                    self._note(error)
 
     def _finished(self, group: list[_Held], counter: SliceCounter) -> Records:
         """Fit a group, and give its memory back."""

@@ -5,6 +5,7 @@ import zipfile
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from jaynes_callbacks.sources.checkpoints.entry import Checkpoint, CheckpointError, Entry
 
-__all__ = ["open_npz"]
+__all__ = ["member_start", "open_npz"]
 
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
@@ -42,7 +43,9 @@ def _entry(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry
         shape, fortran, dtype = read(member)
         header = member.tell()
     stored = info.compress_type == zipfile.ZIP_STORED and dtype.isnative and not fortran
-    load = partial(_mapped, path, _start(path, info) + header, shape, dtype)
+    with path.open("rb") as file:
+        start = member_start(file, info) + header
+    load = partial(_mapped, path, start, shape, dtype)
     if not stored:
         load = partial(_read, path, info.filename)
     return Entry(
@@ -63,11 +66,10 @@ def _reason(dtype: np.dtype) -> str:
     return "" if known else f"of dtype {dtype.name}, not real floating-point"
 
 
-def _start(path: Path, info: zipfile.ZipInfo) -> int:
+def member_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
     """Where a stored member's bytes begin: behind its own header, whose length it states."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    file.seek(info.header_offset)
+    name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     return int(info.header_offset + _LOCAL_HEADER.size + name + extra)
 
 

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jaynes_callbacks.sources.checkpoints.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.sources.checkpoints.scales import with_scales
 
 __all__ = ["open_safetensors"]
 
@@ -29,7 +30,7 @@ def open_safetensors(path: Path) -> Checkpoint:
             f"{path} is no whole safetensors file ({error}); it may be truncated or still being "
             "written: copy or download it again"
         ) from error
-    return Checkpoint(path, tuple(_entries(file, path)))
+    return Checkpoint(path, tuple(with_scales(list(_entries(file, path)), path.parent)))
 
 
 def _entries(file: Any, path: Path) -> Iterator[Entry]:

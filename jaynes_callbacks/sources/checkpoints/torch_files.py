@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.sources.checkpoints.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.sources.checkpoints.model_part import model_part
 from jaynes_callbacks.tally import reason_not_to_count
 
 __all__ = ["open_torch"]
 
-#: Under one of these a training script keeps the weights, beside all else that it saves.
-_WEIGHTS = ("state_dict", "model_state_dict", "model", "module")
-#: What begins like this at the top is no weight: moments of an optimizer have the weights' shapes.
-_NOT_WEIGHTS = ("optim", "lr_scheduler", "scheduler", "callbacks", "loops", "scaler", "rng")
 _LIGHTNING = "pytorch-lightning_version"
 _ZIP = b"PK"
+_Place = tuple[object, ...]
 _Key = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
@@ -41,7 +39,7 @@ def open_torch(path: Path) -> Checkpoint:
             f"{path} holds a {type(content).__name__}, not tensors by name; save a model's "
             "state_dict() and measure that"
         )
-    entries = tuple(_entries(_named(_weights(content)), mapped=mapped))
+    entries = tuple(_entries(_of_model(content), mapped=mapped))
     return Checkpoint(path, entries, (), _number(content, "global_step"), _number(content, "epoch"))
 
 
@@ -88,26 +86,22 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
 
 
-def _weights(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The part of a training script's file that is the model."""
-    for key in _WEIGHTS:
-        part = content.get(key)
-        if isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values()):
-            return part
-    if _LIGHTNING in content:
-        return {}
-    return {key: part for key, part in content.items() if not str(key).startswith(_NOT_WEIGHTS)}
+def _of_model(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+    found = list(_tensors(content))
+    places = {number: place for number, (place, _) in enumerate(found)}
+    for name, number in model_part(places).items():
+        yield name, found[number][1]
 
 
-def _named(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested mappings and lists, its keys joined by dots."""
+def _tensors(content: Mapping[Any, Any], *above: object) -> Iterator[tuple[_Place, Tensor]]:
+    """Every tensor in nested mappings and lists, and the keys under which it is."""
     for key, value in content.items():
         if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
+            yield (*above, key), value
         elif isinstance(value, Mapping):
-            yield from _named(value, f"{prefix}{key}.")
+            yield from _tensors(value, *above, key)
         elif isinstance(value, list | tuple):
-            yield from _named(dict(enumerate(value)), f"{prefix}{key}.")
+            yield from _tensors(dict(enumerate(value)), *above, key)
 
 
 def _entries(named: Iterator[tuple[str, Tensor]], *, mapped: bool) -> Iterator[Entry]:

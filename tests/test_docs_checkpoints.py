@@ -1,0 +1,36 @@
+"""The blocks of docs/checkpoints.md: Python run as it stands, commands parsed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from jaynes_callbacks.cli import _parser
+
+PAGE = Path(__file__).parents[1] / "docs" / "checkpoints.md"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"h.0.mlp.weight": torch.randn(200, 200)}, "model.safetensors")
+    (block,) = _blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(block, "docs/checkpoints.md", "exec"), names)
+    assert len(names["records"]) == 1  # type: ignore[arg-type]
+
+
+def test_the_commands_exist() -> None:
+    (block,) = _blocks("")
+    lines = [line.split("#")[0].split(">")[0] for line in block.splitlines()]
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "jaynes"
+        _parser().parse_args(arguments)
+    assert len(lines) == 4
