@@ -1,5 +1,6 @@
 """Every file of conf/ is composed, and what it names is made; nothing is trained or downloaded."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def options(group: str) -> list[str]:
 
 
 def test_every_group_is_covered_here() -> None:
-    covered = {"callbacks", "control", "data", "debug", "experiment", "init", "logger", "model"}
-    covered |= {"optimizer", "scheduler", "trainer"} | MADE_ELSEWHERE
+    covered = {"callbacks", "control", "data", "debug", "experiment", "init", "launcher"}
+    covered |= {"logger", "model", "optimizer", "scheduler", "sweeper", "trainer"} | MADE_ELSEWHERE
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == covered
 
 
@@ -240,6 +241,31 @@ def sweep(study: str) -> list[tuple[str, ...]]:
     overrides = OverridesParser.create().parse_overrides(given)
     (runs,) = BasicSweeper.split_arguments(overrides, None)
     return [tuple(run) for run in runs]
+
+
+#: The plugin that each needs, and what it must then say of it.
+PLUGINS = {
+    "joblib": ("hydra_joblib_launcher", "launcher", {"n_jobs": -1}),
+    "slurm": ("hydra_submitit_launcher", "launcher", {"timeout_min": 60, "cpus_per_task": 2}),
+    "ray": ("hydra_ray_launcher", "launcher", {}),
+    "optuna": ("hydra_optuna_sweeper", "sweeper", {"n_trials": 20}),
+}
+
+
+@pytest.mark.parametrize("option", [*options("launcher"), *options("sweeper")])
+def test_how_a_sweep_is_run(option: str) -> None:
+    plugin, group, values = PLUGINS[option]
+    if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+        pytest.skip(f"{plugin} is not installed")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose(
+            "train", ["experiment=controls", f"{group}={option}"], return_hydra_config=True
+        )
+    made = cfg.hydra[group]
+    assert plugin in made._target_
+    assert {key: made[key] for key in values} == values
+    # Neither how nor where a run is done is a condition.
+    assert group in {*cfg.hydra.job.config.override_dirname.exclude_keys, "sweeper"}
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug", "control"])
