@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-# What `make experiments` runs, and where its data are; without MNIST they come from the hub.
+# What `make experiments` runs, and the folder of its data; without one they come from the hub.
 STUDIES ?= controls width iota emergence
-MNIST ?=
+DATA ?=
 # Worker processes of the test suite.
 JOBS ?= 2
 
@@ -48,7 +48,7 @@ experiments: $(VENV)/.installed-demo  ## run the studies, an hour or two; goes o
 	@mkdir -p outputs/experiments
 	@for study in $(STUDIES); do \
 	  echo "$$study: running, its log is outputs/experiments/$$study.log"; \
-	  $(BIN)/python -m experiments.train experiment=$$study $(if $(MNIST),data.path=$(MNIST)) \
+	  $(BIN)/python -m experiments.train experiment=$$study $(if $(DATA),data.path=$(DATA)) \
 	    >> outputs/experiments/$$study.log 2>&1 || { tail -n 5 outputs/experiments/$$study.log; exit 1; }; \
 	done
 	@$(MAKE) --no-print-directory summaries

@@ -33,6 +33,8 @@ FILE = "result.json"
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "hydra-core", "jaynes-callbacks")
 #: Where things lie, which changes nothing that comes out; so does what is chosen for a sweeper.
 _PLACES = ("paths", "data.path", "ckpt_path", "optimized_metric")
+#: Groups that choose nothing of what is computed.
+_HOW_IT_IS_RUN = ("hydra", "launcher", "sweeper")
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,11 @@ def choices() -> dict[str, str]:
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
-    own = {group: option for group, option in chosen.items() if not group.startswith("hydra")}
-    return {str(group): str(option) for group, option in own.items() if option is not None}
+    return {
+        str(group): str(option)
+        for group, option in chosen.items()
+        if option is not None and not str(group).startswith(_HOW_IT_IS_RUN)
+    }
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``python -m experiments.summarise RUNS``: what finished runs say together.
 
-Prints one table; with ``--output`` also writes ``summary.md`` with all tables, their numbers as
-CSV files, and figures.
+Prints one table; with ``--output`` also writes ``summary.md`` with all tables of conditions,
+``layers.md`` with every layer, their numbers as CSV files, and figures.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def _summarise(folders: Sequence[Path], output: Path | None) -> None:
     # torch and pandas take seconds to import: --help and typing errors need not wait for them.
     from experiments.summaries.runs import found
     from experiments.summaries.tables import CAPTION, Study, relation, summary
-    from experiments.summaries.text import markdown, terminal_table
+    from experiments.summaries.text import layers_markdown, markdown, terminal_table
 
     runs, unfinished = found(folders)
     made = Study(runs)
@@ -65,7 +65,8 @@ def _summarise(folders: Sequence[Path], output: Path | None) -> None:
         line = f"Spearman's ρ of accuracy and gap, {row['kind']}: {row['spearman']:.2f}"
         console.print(f"{line} ({row['runs']} runs)", highlight=False)
     if unfinished:
-        console.print(f"{len(unfinished)} runs are not finished, the first: {unfinished[0]}")
+        text = f"{len(unfinished)} runs are not finished, the first: {unfinished[0]}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     if output is None:
         return
     from experiments.summaries.figures import draw
@@ -73,9 +74,12 @@ def _summarise(folders: Sequence[Path], output: Path | None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     figures = draw(made, rows, output)
     (output / "summary.md").write_text(markdown(made, rows, folders, figures))
+    (output / "layers.md").write_text(layers_markdown(made))
     rows.to_csv(output / "conditions.csv", index=False)
     made.streams.to_csv(output / "streams.csv", index=False)
-    console.print(f"written: {output / 'summary.md'}", highlight=False, markup=False)
+    console.print(
+        f"written: {output / 'summary.md'}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

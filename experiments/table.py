@@ -9,7 +9,7 @@ from rich.text import Text
 from jaynes_callbacks import Record, Records
 from jaynes_callbacks.table import LEFT_OUT, count_text, number_text, paper_text, tilt_text
 
-__all__ = ["CAPTION", "stream_table"]
+__all__ = ["CAPTION", "short_family", "stream_table"]
 
 CAPTION = (
     "gap: nats to the best lognormal; 0 is arbitrage equilibrium, Gaussian weights have 0.163.\n"
@@ -72,8 +72,17 @@ def _cells(start: Record, end: Record, tilt: float, arrow: str) -> tuple[str | T
         Text(end.name, overflow="fold"),
         count_text(end.n),
         f"{number_text(start.gap, 3)}{arrow}{number_text(end.gap, 3)}",
-        _SHORT.get(end.best_family, end.best_family.replace("_", "-")),
+        short_family(end.best_family),
         tilt_text(tilt),
         paper_text(end),
         Text(end.verdict, style=_STYLES.get(end.verdict, "")),
     )
+
+
+def short_family(name: str) -> str:
+    """A family's name as it fits a narrow column.
+
+    >>> short_family("half_student_t"), short_family("half_normal")
+    ('Student t', 'half-normal')
+    """
+    return _SHORT.get(name, name.replace("_", "-"))

@@ -17,8 +17,8 @@ class Transformer(nn.Module):
 
     Images [batch, channels, height, width] in, logits [batch, classes] out.
 
-    Initialisation: torch's own for `nn.Linear`, uniform on ±1/√fan_in; positions normal with
-    standard deviation 0.02.  `experiments.init` replaces that of the linear layers on request.
+    Initialisation: torch's own for `nn.Linear`, uniform on ±1/√fan_in, which `experiments.init`
+    replaces on request; positions normal with standard deviation 0.02.
 
     Args:
         shape: of one image, (channels, height, width).
@@ -52,10 +52,9 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, side = shape
-        patch, width = positive_int("patch", patch), positive_int("width", width)
-        if height % patch or side % patch:
+        if height % positive_int("patch", patch) or side % patch:
             raise ValueError(f"patch must divide images of {height}×{side}, got {patch}")
-        if width % positive_int("heads", heads):
+        if positive_int("width", width) % positive_int("heads", heads):
             raise ValueError(f"heads must divide the width {width}, got {heads}")
         self.patches = nn.Unfold(kernel_size=patch, stride=patch)
         self.embedding = nn.Linear(channels * patch**2, width)
@@ -89,9 +88,8 @@ class Block(nn.Module):
     def forward(self, places: Float[Tensor, "batch places width"]) -> Tensor:
         """One block; the shape stays."""
         places = places + self.dropout(self._attended(self.norm1(places)))
-        after: Tensor = self.back(self.activation(self.hidden(self.norm2(places))))
-        changed: Tensor = places + self.dropout(after)
-        return changed
+        hidden = self.activation(self.hidden(self.norm2(places)))
+        return torch.add(places, self.dropout(self.back(hidden)))
 
     def _attended(self, places: Tensor) -> Tensor:
         apart = self.query_key_value(places).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)

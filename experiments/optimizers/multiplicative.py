@@ -4,7 +4,7 @@
 
 Signs never change, and an exact zero stays zero: biases that start at zero never move.  Steps that
 add up in ln|w| are what makes magnitudes lognormal (Pogodin et al., ICLR 2024, arXiv 2305.19394),
-so these optimizers are the study's positive control.
+as far as they are many and alike: with steps drawn by chance (`Gibrat`) for certain.
 """
 
 import math

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.summaries.tables import Study
 from jaynes_callbacks.sinks.figures.look import LIGHT, canvas, legend, printable
@@ -65,6 +67,7 @@ def _gaps(rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(names)), [printable(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     axes.axvline(NEAR, color=LIGHT.muted, linestyle="--", linewidth=1)
     axes.set_xlabel("gap in nats, median over layers: ○ start, ● end; dashed: near lognormal")
     handles, labels = axes.get_legend_handles_labels()
@@ -81,6 +84,7 @@ def _accuracy(made: Study) -> Figure:
         accuracy = runs["accuracy"].first()
         axes.scatter(gap, accuracy, s=18, color=color, alpha=0.7, label=_NAMES[kind])
     axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     axes.axvline(NEAR, color=LIGHT.muted, linestyle="--", linewidth=1)
     axes.set(xlabel="gap at the end in nats, median over layers", ylabel="test accuracy")
     handles, labels = axes.get_legend_handles_labels()
@@ -101,6 +105,7 @@ def _along(made: Study, name: str) -> Figure:
         axes.set_xscale("log")
     axes.axhline(NEAR, color=LIGHT.muted, linestyle="--", linewidth=1)
     axes.set(xlabel=name.rsplit(".", 1)[-1], ylabel="gap at the end in nats", yscale="log")
+    _plain_numbers(axes.yaxis)
     handles, labels = axes.get_legend_handles_labels()
     legend(figure, LIGHT, list(zip(handles, labels, strict=True)))
     return figure
@@ -112,3 +117,10 @@ def _line(axes: Axes, gaps: pd.DataFrame, color: str, marker: str, text: str) ->
         x, gaps["mean"].clip(lower=_FLOOR), yerr=gaps["std"].fillna(0.0), color=color,
         marker=marker, markersize=4, linewidth=1, label=text,
     )  # fmt: skip
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """1, 2 and 5 of each decade, written out, on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

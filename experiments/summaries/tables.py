@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from experiments.summaries.conditions import conditions, label
 from experiments.summaries.runs import Run, streams
+from experiments.table import short_family
 from jaynes_callbacks.verdict import FEWEST_VALUES
 
 __all__ = ["CAPTION", "PAPERS_LOWEST", "VERDICTS", "Study", "layers", "relation", "summary"]
@@ -108,7 +109,7 @@ def counted(families: "pd.Series[str]") -> str:
     'weibull 2, lognormal 1'
     """
     numbers = Counter(families.replace("", "none")).most_common()
-    return ", ".join(f"{name.replace('_', '-')} {number}" for name, number in numbers)
+    return ", ".join(f"{short_family(name)} {number}" for name, number in numbers)
 
 
 def layers(made: Study) -> pd.DataFrame:

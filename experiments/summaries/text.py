@@ -14,7 +14,7 @@ from rich.text import Text
 from experiments.summaries.tables import CAPTION, PAPERS_LOWEST, VERDICTS, Study, layers, relation
 from jaynes_callbacks.table import number_text
 
-__all__ = ["markdown", "terminal_table"]
+__all__ = ["layers_markdown", "markdown", "terminal_table"]
 
 _KINDS = {"weight": "weights", "iota": "neurons (iota)"}
 
@@ -26,7 +26,7 @@ def terminal_table(rows: pd.DataFrame) -> Table:
         rows: of `tables.summary`.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("condition", overflow="fold", max_width=28)
+    table.add_column("condition", overflow="fold", max_width=36)
     for heading in ("runs", "gap: start\n→ end ± sd", "E/P/A/N"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("best\nfamily", no_wrap=True)
@@ -46,11 +46,11 @@ def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
     return (
         str(row["condition"]),
         str(row["runs"]),
-        f"{number_text(row['gap_start'], 3)} → {_with_sd(row, 'gap_end')}",
+        f"{number_text(row['gap_start'], 3)} → {_with_sd(row, 'gap_end')}".replace(" ± ", "±"),
         "/".join(f"{100 * row[verdict]:.0f}" for verdict in VERDICTS),
         str(row["families"]).split(",")[0].rsplit(" ", 1)[0],
         f"{number_text(row['r2'], 2)} ({number_text(row['r2_gaussian'], 2)})",
-        _with_sd(row, "accuracy", percent=True),
+        _with_sd(row, "accuracy", percent=True).replace(" ± ", "±"),
     )
 
 
@@ -79,9 +79,18 @@ def markdown(
             parts += [f"## {heading}\n", _table(_summary_cells(of_kind)), ""]
     parts += [*(f"{line}  " for line in CAPTION.splitlines()), ""]
     parts += ["## By the paper's R² alone\n", _table(_paper_cells(rows)), ""]
-    parts += [_relation_lines(made), "", "## Layer by layer\n", _table(_layer_cells(made)), ""]
+    parts += [_relation_lines(made), ""]
     parts += [f"![{figure.stem.replace('_', ' ')}]({figure})\n" for figure in figures]
     return "\n".join(parts)
+
+
+def layers_markdown(made: Study) -> str:
+    """Every layer of every condition, for a page of its own.
+
+    Args:
+        made: the study.
+    """
+    return f"# Layer by layer\n\n{_table(_layer_cells(made))}\n"
 
 
 def _summary_cells(rows: pd.DataFrame) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """Every file of conf/ is composed, and what it names is made; nothing is trained or downloaded."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from experiments.build import build
 from experiments.classifier import Classifier
 from experiments.data import ImageDataModule
+from experiments.errors import ConfigError
 from experiments.models import CNN, MLP, ResNet, Transformer
 from jaynes_callbacks import EquilibriumMonitor
 
@@ -37,13 +39,13 @@ def options(group: str) -> list[str]:
 
 
 def test_every_group_is_covered_here() -> None:
-    covered = {"callbacks", "control", "data", "debug", "experiment", "init", "logger", "model"}
-    covered |= {"optimizer", "scheduler", "trainer"} | MADE_ELSEWHERE
+    covered = {"callbacks", "control", "data", "debug", "experiment", "init", "launcher"}
+    covered |= {"logger", "model", "optimizer", "scheduler", "sweeper", "trainer"} | MADE_ELSEWHERE
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == covered
 
 
 @pytest.mark.parametrize("data", ["digits", "mnist", "cifar10"])
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", sorted(NETS))
 def test_model(compose: Compose, model: str, data: str) -> None:
     cfg = compose(f"model={model}", f"data={data}")
     made = instantiate(cfg.model, _convert_="all")
@@ -55,7 +57,30 @@ def test_model(compose: Compose, model: str, data: str) -> None:
     assert isinstance(scheduler, ConstantLR)
 
 
-@pytest.mark.parametrize("data", options("data"))
+def test_an_own_model(compose: Compose) -> None:
+    """Any class, here torch's and this package's own; see also test_own_model.py."""
+    assert set(options("model")) == {*NETS, "own", "own_net"}
+    cfg = compose("model=own", "model._target_=torch.nn.Linear", "+model.in_features=3",
+                  "+model.out_features=2")  # fmt: skip
+    assert isinstance(instantiate(cfg.model), nn.Linear)
+    cfg = compose(
+        "model=own_net", "model.net._target_=experiments.models.MLP", "+model.net.depth=1"
+    )
+    made = instantiate(cfg.model, _convert_="all")
+    assert isinstance(made, Classifier)
+    assert made(torch.zeros(2, *cfg.data.shape)).shape == (2, 10)
+    cfg = compose("data=own", "data._target_=experiments.data.Digits", "+data.shape=[1,8,8]",
+                  "+data.classes=10")  # fmt: skip
+    assert isinstance(instantiate(cfg.data, _convert_="all"), ImageDataModule)
+
+
+@pytest.mark.parametrize("part", ["model", "data"])
+def test_an_own_part_without_its_name_is_one_sentence(compose: Compose, part: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{part}: Missing mandatory value: {part}\._target_"):
+        build(compose(f"{part}=own"))
+
+
+@pytest.mark.parametrize("data", sorted(set(options("data")) - {"own"}))
 def test_data(compose: Compose, data: str) -> None:
     cfg = compose(f"data={data}", *(HUB if data == "hub" else []))
     assert isinstance(instantiate(cfg.data, _convert_="all"), ImageDataModule)
@@ -196,6 +221,7 @@ CONTROLS = {
     "frozen_gaussian": ("kaiming_normal", "AdamW", 0.0, False),
     "frozen_lognormal": ("lognormal", "AdamW", 0.0, False),
     "lognormal_start": ("lognormal", "AdamW", 0.001, False),
+    "gibrat": ("kaiming_normal", "Gibrat", 0.06, False),
     "multiplicative": ("kaiming_normal", "Madam", 0.06, False),
 }
 
@@ -240,6 +266,31 @@ def sweep(study: str) -> list[tuple[str, ...]]:
     overrides = OverridesParser.create().parse_overrides(given)
     (runs,) = BasicSweeper.split_arguments(overrides, None)
     return [tuple(run) for run in runs]
+
+
+#: The plugin that each needs, and what it must then say of it.
+PLUGINS = {
+    "joblib": ("hydra_joblib_launcher", "launcher", {"n_jobs": -1}),
+    "slurm": ("hydra_submitit_launcher", "launcher", {"timeout_min": 60, "cpus_per_task": 2}),
+    "ray": ("hydra_ray_launcher", "launcher", {}),
+    "optuna": ("hydra_optuna_sweeper", "sweeper", {"n_trials": 20}),
+}
+
+
+@pytest.mark.parametrize("option", [*options("launcher"), *options("sweeper")])
+def test_how_a_sweep_is_run(option: str) -> None:
+    plugin, group, values = PLUGINS[option]
+    if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+        pytest.skip(f"{plugin} is not installed")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose(
+            "train", ["experiment=controls", f"{group}={option}"], return_hydra_config=True
+        )
+    made = cfg.hydra[group]
+    assert plugin in made._target_
+    assert {key: made[key] for key in values} == values
+    # Neither how nor where a run is done is a condition.
+    assert group in {*cfg.hydra.job.config.override_dirname.exclude_keys, "sweeper"}
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug", "control"])

@@ -30,8 +30,8 @@ def test_the_table_fits_a_hundred_columns(sweep: Path, capsys: pytest.CaptureFix
     assert main([str(sweep)]) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 100
-    assert "0.400 → 0.200 ± 0.100" in printed
-    assert "92.0 ± 1.0" in printed
+    assert "0.400 → 0.200±0.100" in printed
+    assert "92.0±1.0" in printed
     assert "0/0/100/0" in printed
     assert "Spearman's ρ of accuracy and gap, weight: 1.00 (9 runs)" in printed
     assert not list(sweep.glob("*.md"))
@@ -43,13 +43,15 @@ def test_tables_and_figures_are_written(
     (sweep / "laplace,1" / "result.json").unlink()
     output = tmp_path / "deep" / "output"
     assert main([str(sweep), "--output", str(output)]) == 0
-    assert "1 runs are not finished, the first:" in capsys.readouterr().out
+    assert f"1 runs are not finished, the first: {sweep}/laplace,1\n" in capsys.readouterr().out
     page = (output / "summary.md").read_text()
     assert f"`python -m experiments.summarise {sweep}`: 8 runs of 3 conditions" in page
     assert "| of_default | 3 | 3 | 0.400 ± 0.000 | 0.200 ± 0.100 | 0/0/100/0 | weibull 3 |" in page
     for figure in ("gaps.png", "accuracy_and_gap.png"):
         assert f"]({figure})" in page
         assert (output / figure).stat().st_size > 5000
+    layers = (output / "layers.md").read_text()
+    assert "| of_default | net.hidden.weight | 2000 | 0.400 | 0.200 ± 0.100 |" in layers
     assert len(pd.read_csv(output / "conditions.csv")) == 6
     assert len(pd.read_csv(output / "streams.csv")) == 16
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 def command(folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     """Runs ``python -m experiments.train`` in a folder of its own, without colour."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.run(
         [sys.executable, "-m", "experiments.train", *overrides],
@@ -106,3 +107,40 @@ def test_multirun_runs_every_job_in_a_folder_of_its_own(tmp_path: Path) -> None:
     gaps = [pd.read_parquet(sweep / job / "jaynes")["gap"] for job in ("0", "1")]
     assert not gaps[0].equals(gaps[1])
     assert done.stdout.count("Verdict on 5 streams") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["launcher=joblib", "hydra/launcher=submitit_local"])
+def test_runs_side_by_side_give_what_one_after_the_other_gives(
+    tmp_path: Path, launcher: str
+) -> None:
+    study = (
+        "experiment=controls", "data=digits", "~data.limit", "model.net.width=16",
+        "trainer.max_epochs=1", "control=none,frozen_lognormal", "seed=1,2",
+    )  # fmt: skip
+    for folder, how in (("alone", ()), ("together", (launcher,))):
+        done = command(tmp_path, *study, *how, f"hydra.sweep.dir={folder}")
+        assert done.returncode == 0, done.stderr
+    results = sorted((tmp_path / "alone").glob("*/result.json"))
+    assert len(results) == 4
+    for file in results:
+        other = tmp_path / "together" / file.parent.name / "result.json"
+        one, same = (json.loads(path.read_text()) for path in (file, other))
+        assert one["metrics"] == same["metrics"]
+        assert one["choices"] == same["choices"]
+        frames = [pd.read_parquet(path.parent / "jaynes")["gap"] for path in (file, other)]
+        assert frames[0].equals(frames[1])
+
+
+@pytest.mark.slow
+def test_a_search_returns_the_metric_to_the_sweeper(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    done = command(
+        tmp_path, "-m", "sweeper=optuna", "hydra.sweeper.n_trials=2", "model.net.width=16",
+        "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks=dataset_only",
+        "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "hydra.sweep.dir=search",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in (tmp_path / "search").glob("*/result.json")]
+    best = min(one["metrics"]["equilibrium/weight/gap_median"] for one in found)
+    assert f"Best value: {best}" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Madam and exponentiated gradient against their formulas, written out once more in numpy."""
+"""Multiplicative optimizers against their formulas, written out once more in numpy."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.optimizers import ExponentiatedGradient, Madam
+from experiments.optimizers import ExponentiatedGradient, Gibrat, Madam
 
 BOTH: list[Callable[..., torch.optim.Optimizer]] = [Madam, ExponentiatedGradient]
 
@@ -93,8 +93,17 @@ def test_weight_decay_shrinks_all_magnitudes_alike(
     np.testing.assert_allclose(end, np.array([0.5, -2.0]) * math.exp(-0.03), rtol=1e-12)
 
 
+def test_gibrats_process_is_a_random_walk_of_the_logarithm() -> None:
+    torch.manual_seed(4)
+    end = stepped(Gibrat, [0.5] * 5000 + [-2.0] * 5000, [[3.0] * 10_000] * 50, lr=0.1)
+    walked = np.log(end / np.array([0.5] * 5000 + [-2.0] * 5000))
+    assert abs(walked.mean()) < 0.03
+    assert walked.std() == pytest.approx(0.1 * math.sqrt(50), rel=0.03)
+    assert abs(np.corrcoef(walked[:5000], walked[5000:])[0, 1]) < 0.05
+
+
 def test_random_gradients_make_magnitudes_lognormal() -> None:
-    """The positive control itself: steps add up in ln|w|."""
+    """Steps add up in ln|w|."""
     generator = torch.Generator().manual_seed(2)
     weight = nn.Parameter(torch.ones(20_000))
     optimizer = Madam([weight], lr=0.05, ceiling=None)
