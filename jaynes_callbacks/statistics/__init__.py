@@ -7,6 +7,7 @@
 `fit`              batched grouped maximum likelihood
 `goodness`         the gap and other distances to a fit
 `dependence`       standard errors where values depend on each other
+`landmarks`        where known laws lie in the microstructure map
 `equilibrium`      utility, potential, entropy, arbitrage gap
 `paper`            the paper's own protocol
 `curve`            its least squares
@@ -47,6 +48,12 @@ from jaynes_callbacks.statistics.goodness import (
     gap_standard_error,
     vuong_z,
 )
+from jaynes_callbacks.statistics.landmarks import (
+    LogShape,
+    generalized_gamma_shape,
+    half_student_t_shape,
+    landmarks,
+)
 from jaynes_callbacks.statistics.moments import LogMoments, Totals, log_moments, totals
 from jaynes_callbacks.statistics.paper import (
     FEWEST_WEIGHTS,
@@ -70,6 +77,7 @@ __all__ = [
     "Family",
     "Fit",
     "LogMoments",
+    "LogShape",
     "NetworkTotals",
     "PaperFit",
     "SmoothFamily",
@@ -86,7 +94,10 @@ __all__ = [
     "gap",
     "gap_standard_error",
     "gaussian_masses",
+    "generalized_gamma_shape",
+    "half_student_t_shape",
     "jackknife_standard_error",
+    "landmarks",
     "linear_from_counts",
     "log_moments",
     "log_partition",

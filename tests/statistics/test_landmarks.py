@@ -1,7 +1,9 @@
-"""The landmark table of THEORY §3, on 1e6 draws of each law."""
+"""The landmark table of THEORY §3: on 1e6 draws of each law, and by the cumulants' formulas."""
 
 import math
+from collections.abc import Callable
 
+import mpmath
 import pytest
 import torch
 from scipy import stats
@@ -13,6 +15,9 @@ from jaynes_callbacks.statistics import (
     fit_family,
     gap,
     gap_standard_error,
+    generalized_gamma_shape,
+    half_student_t_shape,
+    landmarks,
     log_moments,
     occupied_bins,
 )
@@ -72,3 +77,63 @@ def test_independent_draws_agree_within_their_stated_error(counts: torch.Tensor)
     exact = torch.tensor([landmark[-1] for landmark in LANDMARKS.values()], dtype=torch.float64)
     # 0.0006: the table's last digit.
     assert ((gap(binned, fit) - exact).abs() < 4 * gap_standard_error(binned, fit) + 0.0006).all()
+
+
+# Formulas ----------------------------------------------------------------------------------------
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_the_formulas_give_the_table() -> None:
+    names = {"lognormal": "lognormal", "Laplace": "laplace", "Gaussian": "gaussian"}
+    names |= {"uniform": "uniform", "Cauchy": "cauchy"}
+    assert landmarks().keys() == names.keys()
+    for name, place in landmarks().items():
+        assert place == pytest.approx(LANDMARKS[names[name]][2:4], abs=5e-4), name
+    shapes = half_student_t_shape(column(10, 5, 3))
+    for row, name in enumerate(("t10", "t5", "t3")):
+        assert shapes.skew[row].item() == pytest.approx(LANDMARKS[name][2], abs=5e-4), name
+        assert shapes.kurtosis[row].item() == pytest.approx(LANDMARKS[name][3], abs=5e-3), name
+
+
+def shape_by_quadrature(log_density: Callable[[mpmath.mpf], mpmath.mpf]) -> tuple[float, float]:
+    """Skewness and excess kurtosis of x from the logarithm of its unnormalised density."""
+
+    def moment(power: int, centre: mpmath.mpf) -> mpmath.mpf:
+        return mpmath.quad(
+            lambda x: (x - centre) ** power * mpmath.exp(log_density(x)),
+            [-400, -60, -20, -8, -4, -1, 0, 1, 3, 8, 20, 60, 400],
+        )
+
+    mass = moment(0, mpmath.mpf(0))
+    mean = moment(1, mpmath.mpf(0)) / mass
+    second, third, fourth = (moment(power, mean) / mass for power in (2, 3, 4))
+    return float(third / second**1.5), float(fourth / second**2 - 3)
+
+
+@pytest.mark.parametrize("q", [-1.7, -0.3, 0.2, 0.7, 1.0, math.sqrt(2), 3.0])
+def test_the_generalized_gamma_s_place_is_that_of_its_density(q: float) -> None:
+    expected = shape_by_quadrature(lambda x: (q * x - mpmath.exp(q * x)) / q**2)
+    shape = generalized_gamma_shape(column(q))
+    assert (shape.skew.item(), shape.kurtosis.item()) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("dof", [0.7, 1.0, 3.0, 10.0, 200.0])
+def test_student_s_place_is_that_of_its_density(dof: float) -> None:
+    expected = shape_by_quadrature(
+        lambda x: x - (dof + 1) / 2 * mpmath.log1p(mpmath.exp(2 * x) / dof)
+    )
+    shape = half_student_t_shape(column(dof))
+    assert (shape.skew.item(), shape.kurtosis.item()) == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_curves_end_in_their_limits() -> None:
+    shape = generalized_gamma_shape(column(-math.inf, -1e9, 0.0, 1e-9, 1e9, math.inf))
+    torch.testing.assert_close(shape.skew, column(2, 2, 0, 0, -2, -2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(shape.kurtosis, column(6, 6, 0, 0, 6, 6), atol=1e-5, rtol=0)
+    light = half_student_t_shape(column(1e9))
+    assert (light.skew.item(), light.kurtosis.item()) == pytest.approx(
+        landmarks()["Gaussian"], abs=1e-6
+    )

@@ -9,6 +9,7 @@ from torch.special import digamma, polygamma
 
 from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.families.base import Parameter, SmoothFamily
+from jaynes_callbacks.statistics.landmarks import generalized_gamma_shape
 from jaynes_callbacks.statistics.moments import LogMoments
 from jaynes_callbacks.statistics.quadrature import LogDensity
 
@@ -47,7 +48,7 @@ class GeneralizedGamma(SmoothFamily):
         grid = torch.linspace(0.0, _LARGEST_Q, 501, dtype=torch.float64, device=moments.skew.device)
         shape = grid[1:] ** -2
         spread = polygamma(1, shape)
-        skewness = torch.cat([grid[:1], -polygamma(2, shape) / spread**1.5])
+        skewness = -generalized_gamma_shape(grid).skew
         place = torch.searchsorted(skewness, moments.skew.abs().nan_to_num(0.0))
         place = place.clamp(1, len(shape))
         size, shape = grid[place], shape[place - 1]
