@@ -1,6 +1,7 @@
 """Figures to records: finished rows on the host, judged; and again, from what was saved."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import islice
@@ -17,7 +18,7 @@ from jaynes_callbacks.measured import GAUSSIAN, PAPER, measure
 from jaynes_callbacks.record import Kind, Record, Records, Stream
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, Status
 from jaynes_callbacks.tally import Tally, tally_of_counts
-from jaynes_callbacks.verdict import NEAR, rival_gaps, verdict
+from jaynes_callbacks.verdict import BANDS, band, rival_gaps, verdict
 
 __all__ = ["Moment", "aggregates", "counts_of", "recompute", "summarise"]
 
@@ -151,19 +152,29 @@ def aggregates(records: Iterable[Record]) -> dict[str, float]:
     """The few numbers of a snapshot that loggers, early stopping and sweeps want.
 
     Returns:
-        For each kind with a finite gap: ``equilibrium/<kind>/gap_median``, ``…/gap_worst`` and
-        ``…/share_lognormal_like``, the share of streams with a gap below 0.02.
+        For each kind with a finite gap: ``equilibrium/<kind>/gap_median``, ``…/gap_worst``, and
+        the share of its streams in each band of `verdict.BANDS`: ``…/share_lognormal_like`` (a gap
+        below 0.003 nats), ``…/share_near`` (to 0.02), ``…/share_far`` (to 0.08), ``…/share_no``;
+        they add up to one.
+
+    Example:
+        >>> from jaynes_callbacks.record import Record
+        >>> numbers = aggregates([Record(gap=0.001), Record(gap=0.163)])
+        >>> numbers["equilibrium/weight/gap_worst"], numbers["equilibrium/weight/share_no"]
+        (0.163, 0.5)
     """
     gaps: dict[Kind, list[float]] = {}
     for record in records:
-        if not math.isnan(record.gap):
+        if math.isfinite(record.gap):
             gaps.setdefault(record.kind, []).append(record.gap)
     numbers = {}
     for kind, values in gaps.items():
         numbers[f"equilibrium/{kind}/gap_median"] = median(values)
         numbers[f"equilibrium/{kind}/gap_worst"] = max(values)
-        near = sum(value < NEAR for value in values)
-        numbers[f"equilibrium/{kind}/share_lognormal_like"] = near / len(values)
+        found = Counter(map(band, values))
+        for name in BANDS:
+            tag = f"equilibrium/{kind}/share_{name.replace('-', '_')}"
+            numbers[tag] = found[name] / len(values)
     return numbers
 
 

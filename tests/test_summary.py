@@ -108,15 +108,21 @@ def test_moments_may_hold_different_streams(samples: dict[str, torch.Tensor]) ->
 
 
 def test_aggregates_of_each_kind() -> None:
-    gaps = {"weight": [0.01, 0.3, 0.05], "iota": [0.019, math.nan]}
+    gaps = {"weight": [0.001, 0.3, 0.05, 0.01, 0.02], "iota": [0.019, math.nan, math.inf]}
     rows = [Record(kind=kind, gap=gap) for kind, values in gaps.items() for gap in values]  # type: ignore[arg-type]
     assert aggregates(rows) == {
-        "equilibrium/weight/gap_median": 0.05,
+        "equilibrium/weight/gap_median": 0.02,
         "equilibrium/weight/gap_worst": 0.3,
-        "equilibrium/weight/share_lognormal_like": pytest.approx(1 / 3),
+        "equilibrium/weight/share_lognormal_like": 0.2,
+        "equilibrium/weight/share_near": 0.2,
+        "equilibrium/weight/share_far": 0.4,
+        "equilibrium/weight/share_no": 0.2,
         "equilibrium/iota/gap_median": 0.019,
         "equilibrium/iota/gap_worst": 0.019,
-        "equilibrium/iota/share_lognormal_like": 1.0,
+        "equilibrium/iota/share_lognormal_like": 0.0,
+        "equilibrium/iota/share_near": 1.0,
+        "equilibrium/iota/share_far": 0.0,
+        "equilibrium/iota/share_no": 0.0,
     }
     assert aggregates([Record(gap=math.nan)]) == {}
 

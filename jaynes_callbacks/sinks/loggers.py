@@ -23,10 +23,10 @@ from jaynes_callbacks.sink import RunContext, sparing
 from jaynes_callbacks.summary import aggregates
 from jaynes_callbacks.verdict import rival_gaps
 
-__all__ = ["MAX_STREAM_TAGS", "LoggerSink"]
+__all__ = ["CURVES", "MAX_STREAM_TAGS", "LoggerSink", "evenly"]
 
-#: Most tags of single streams; with overview and figures, fewer than 300 come from us.
-MAX_STREAM_TAGS = 240
+#: Most tags of single streams; with overview, histograms and figures, at most 300 come from us.
+MAX_STREAM_TAGS = 210
 
 _log = logging.getLogger("jaynes_callbacks")
 
@@ -36,7 +36,7 @@ def _best_rival(record: Record) -> float:
 
 
 #: Group of tags of a stream and what it shows, the one that is kept longest first.
-_CURVES: Mapping[str, Callable[[Record], float]] = {
+CURVES: Mapping[str, Callable[[Record], float]] = {
     "gap_{kind}": lambda record: record.gap,
     "gap_{kind}_best_rival": _best_rival,
     "q_{kind}": lambda record: record.q,
@@ -89,16 +89,16 @@ class LoggerSink:
 
     def _stream(self, record: Record) -> dict[str, float]:
         return {
-            f"{curve.format(kind=record.kind)}/{record.name}": _CURVES[curve](record)
+            f"{curve.format(kind=record.kind)}/{record.name}": CURVES[curve](record)
             for curve in self._curves
         }
 
     def _choose(self, records: Records) -> None:
         """Decide at the first snapshot; streams that appear later get what room is left."""
         if not self._curves and records:
-            all_fit = len(records) * len(_CURVES) <= self._max_stream_tags
-            self._curves = tuple(_CURVES)[: None if all_fit else 1]
-            self._chosen = {record.key for record in _evenly(records, self._room())}
+            all_fit = len(records) * len(CURVES) <= self._max_stream_tags
+            self._curves = tuple(CURVES)[: None if all_fit else 1]
+            self._chosen = {record.key for record in evenly(records, self._room())}
             if len(self._chosen) < len(records):
                 _log.info(
                     "%d of %d streams, at even distances, get curves of their own; the overview "
@@ -115,7 +115,7 @@ class LoggerSink:
         return self._max_stream_tags // max(1, len(self._curves))
 
 
-def _evenly(records: Sequence[Record], number: int) -> list[Record]:
+def evenly(records: Sequence[Record], number: int) -> list[Record]:
     """At most `number` records at even distances, both ends among them."""
     if number >= len(records):
         return list(records)
