@@ -103,6 +103,9 @@ def _along(made: Study, name: str) -> Figure:
             _line(axes, gaps, color, _MARKERS[number % len(_MARKERS)], printable(str(stream)))
     if (values > 0).all():
         axes.set_xscale("log")
+    ticks = sorted(values.unique())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axhline(NEAR, color=LIGHT.muted, linestyle="--", linewidth=1)
     axes.set(xlabel=name.rsplit(".", 1)[-1], ylabel="gap at the end in nats", yscale="log")
     _plain_numbers(axes.yaxis)
