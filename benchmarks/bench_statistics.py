@@ -33,7 +33,7 @@ from jaynes_callbacks.statistics import (
     LogMoments,
     Status,
     distances,
-    fit_family,
+    fit_families,
     gap,
     log_moments,
     occupied_bins,
@@ -93,7 +93,7 @@ def batched(counts: torch.Tensor) -> Answer:
     """Every family's gap and Vuong's z, and the lognormal's distances, for all streams at once."""
     binned = occupied_bins(counts)
     moments = log_moments(binned)
-    fits = {family.name: fit_family(family, binned, moments) for family in FAMILIES}
+    fits = fit_families(binned, moments, torch.get_num_threads())
     lognormal = fits[LOGNORMAL.name]
     return Answer(
         fits,

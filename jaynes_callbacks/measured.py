@@ -11,7 +11,6 @@ from jaynes_callbacks import statistics
 from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.record import Stream, Variable
 from jaynes_callbacks.statistics import (
-    FAMILIES,
     GENERALIZED_GAMMA,
     LOGNORMAL,
     RIVALS,
@@ -21,6 +20,7 @@ from jaynes_callbacks.statistics import (
     PaperFit,
 )
 from jaynes_callbacks.tally import PAPER_BINS, Tally
+from jaynes_callbacks.threads import one_thread
 
 __all__ = ["GAUSSIAN", "PAPER", "PAPER_IOTA_BINS", "Measured", "gaussian_power", "measure"]
 
@@ -49,16 +49,21 @@ class Measured(NamedTuple):
 
 
 def measure(tally: Tally, streams: Sequence[Stream]) -> Measured:
-    """All statistics of the counts.
+    """All statistics of the counts; on the CPU in threads that never wait for each other.
 
     Args:
         tally: the counts.
         streams: of its rows; they differ in where the paper's bins come from, and in what Gaussian
             values they are compared with.
     """
+    with one_thread() as threads:
+        return _measure(tally, streams, threads)
+
+
+def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
     binned = statistics.occupied_bins(tally.counts)
     moments = statistics.log_moments(binned)
-    fits = {family.name: statistics.fit_family(family, binned, moments) for family in FAMILIES}
+    fits = statistics.fit_families(binned, moments, threads)
     lognormal = fits[LOGNORMAL.name]
     maximum = _maximum(tally)
     paper = _paper(tally, streams, maximum, moments.rms)

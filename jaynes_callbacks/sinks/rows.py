@@ -6,7 +6,7 @@ them.  Of a column that holds one family's figure, null means that the record ha
 nan that it is undefined.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -97,8 +97,10 @@ def read_rows(path: Path, *, counts: bool = True) -> Iterator[Record]:
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no readable Parquet file: {error}") from error
     columns = {name: _values(table.column(name)) for name in table.column_names}
+    families = _families_of(columns)
+    plain = [column.name for column in fields(Record) if column.name in columns]
     for row in zip(*columns.values(), strict=True):
-        yield _record(dict(zip(columns, row, strict=True)))
+        yield _record(dict(zip(columns, row, strict=True)), plain, families)
 
 
 def _table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
@@ -138,17 +140,22 @@ def _values(column: pa.ChunkedArray) -> Sequence[Any]:
     return [flat[start:end] for start, end in pairwise(ends)]
 
 
-def _record(row: Mapping[str, Any]) -> Record:
-    values: dict[str, Any] = {}
+def _families_of(present: Iterable[str]) -> dict[str, dict[str, str]]:
+    """For each of the record's columns that has many families: their columns and their names."""
     plain = {column.name for column in fields(Record)}
-    for column in fields(Record):
-        prefix = column.metadata.get("prefix")
-        if prefix is not None:
-            values[column.name] = {
-                name.removeprefix(prefix): value
-                for name, value in row.items()
-                if name.startswith(prefix) and name not in plain and value is not None
-            }
-        elif column.name in row:
-            values[column.name] = row[column.name]
+    more = [name for name in present if name not in plain]
+    return {
+        column.name: {name: name.removeprefix(prefix) for name in more if name.startswith(prefix)}
+        for column in fields(Record)
+        if (prefix := column.metadata.get("prefix")) is not None
+    }
+
+
+def _record(
+    row: Mapping[str, Any], plain: Sequence[str], families: Mapping[str, Mapping[str, str]]
+) -> Record:
+    values = {name: row[name] for name in plain}
+    for column, names in families.items():
+        found = ((family, row[name]) for name, family in names.items())
+        values[column] = {family: value for family, value in found if value is not None}
     return Record(**{**values, "shape": tuple(map(int, row.get("shape", ())))})

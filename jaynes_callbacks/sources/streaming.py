@@ -27,6 +27,7 @@ from jaynes_callbacks.passes import (
 )
 from jaynes_callbacks.sources.checkpoints.mapping import expect, forget
 from jaynes_callbacks.tally import PAPER_BINS
+from jaynes_callbacks.threads import one_thread
 
 __all__ = ["RESIDENT", "Counted", "SliceCounter", "slice_counter"]
 
@@ -134,14 +135,10 @@ def slice_counter(
         threads: how many; by default as many as torch works with.
         progress: told how many bytes were counted, a slice at a time.
     """
-    before = torch.get_num_threads()
-    number = threads or before
-    torch.set_num_threads(1)
-    try:
+    with one_thread() as before:
+        number = threads or before
         with ThreadPoolExecutor(number, "jaynes-count") as pool:
             yield SliceCounter(pool, number, torch.device(device), progress or _say_nothing)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _say_nothing(counted: float) -> None:

@@ -39,7 +39,7 @@ from jaynes_callbacks.statistics.families import (
     Family,
     SmoothFamily,
 )
-from jaynes_callbacks.statistics.fit import Fit, fit_family
+from jaynes_callbacks.statistics.fit import Fit, fit_families, fit_family
 from jaynes_callbacks.statistics.goodness import (
     Distances,
     deviance,
@@ -90,6 +90,7 @@ __all__ = [
     "distances",
     "effective_utility",
     "equilibrium",
+    "fit_families",
     "fit_family",
     "gap",
     "gap_standard_error",

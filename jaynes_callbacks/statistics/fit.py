@@ -13,19 +13,22 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from jaynes_callbacks.statistics.binned import Binned
-from jaynes_callbacks.statistics.families import Family, SmoothFamily
+from jaynes_callbacks.statistics.families import FAMILIES, Family, SmoothFamily
 from jaynes_callbacks.statistics.likelihood import CoarseLikelihood, Likelihood
 from jaynes_callbacks.statistics.moments import LogMoments
 from jaynes_callbacks.statistics.newton import Box, Summit, maximise
 from jaynes_callbacks.statistics.quadrature import REPORT_NODES, BinMass
 from jaynes_callbacks.statistics.status import Status
+from jaynes_callbacks.threads import side_by_side
 
-__all__ = ["Fit", "fit_family"]
+__all__ = ["Fit", "fit_families", "fit_family"]
 
 #: Mean bin width over the standard deviation of ln w from which a law is narrow.
 _NARROW = 0.2
 #: Iterations until a Hessian that is taken at the bins' middles is doubted, and at the most.
 _PATIENCE, _MAX_ITERATIONS = 15, 100
+#: Threads that gain anything: what Python does between the operations they do one by one.
+_MOST_THREADS = 2
 #: Bins of a batch that fit a CPU core's cache; an accelerator takes all streams at once.
 _CPU_BATCH, _ACCELERATOR_BATCH = 1 << 16, 1 << 24
 
@@ -50,6 +53,27 @@ class Fit(NamedTuple):
     log_mass: Float64[Tensor, "streams bins"]
     status: Int64[Tensor, " streams"]
     iterations: Int64[Tensor, " streams"]
+
+
+def fit_families(binned: Binned, moments: LogMoments, threads: int = 1) -> dict[str, Fit]:
+    """Fit every family to all streams.
+
+    Args:
+        binned: the occupied bins.
+        moments: of the same bins, for the starts.
+        threads: at most so many on the CPU, where there are streams enough for them to gain.
+
+    Returns:
+        By the family's name, in the order of `families.FAMILIES`.
+    """
+    many = binned.weights.device.type == "cpu" and binned.weights.numel() > _CPU_BATCH
+    # The dearest family stands last: begun first, it leaves the small ones to fill the gaps.
+    fits = side_by_side(
+        lambda family: fit_family(family, binned, moments),
+        FAMILIES[::-1],
+        min(threads, _MOST_THREADS) if many else 1,
+    )
+    return {family.name: fit for family, fit in zip(FAMILIES, fits[::-1], strict=True)}
 
 
 def fit_family(family: Family, binned: Binned, moments: LogMoments) -> Fit:

@@ -15,6 +15,7 @@ from jaynes_callbacks.statistics import (
     Family,
     Fit,
     Status,
+    fit_families,
     fit_family,
     log_moments,
     occupied_bins,
@@ -112,3 +113,19 @@ def test_sharp_edges_of_uniform_weights_are_climbed(seed: int) -> None:
     allowed = {int(Status.CONVERGED), int(Status.AT_BOUND), int(Status.SKEW_OUT_OF_RANGE)}
     assert set(fit.status.tolist()) <= allowed
     assert fit.iterations.max() < 40
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_all_families_in_several_threads_are_those_one_by_one(
+    counts: torch.Tensor, mode: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaynes_callbacks.statistics.fit._CPU_BATCH", 1000)
+    with mode():
+        binned = occupied_bins(counts)
+        moments = log_moments(binned)
+        together = fit_families(binned, moments, threads=2)
+        assert list(together) == [family.name for family in FAMILIES]
+        for family in FAMILIES:
+            alone = fit_family(family, binned, moments)
+            for got, expected in zip(together[family.name][1:], alone[1:], strict=True):
+                torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)

@@ -22,6 +22,7 @@ from jaynes_callbacks.statistics import (
     occupied_bins,
 )
 from jaynes_callbacks.summary import counts_of
+from jaynes_callbacks.threads import one_thread
 from jaynes_callbacks.verdict import rival_gaps
 
 __all__ = ["densities"]
@@ -34,6 +35,7 @@ _BATCH = 256
 Density = dict[str, Any]
 
 
+@one_thread()
 def densities(
     end: Sequence[Record], start: Mapping[tuple[str, str], Record]
 ) -> dict[tuple[str, str], Density]:
