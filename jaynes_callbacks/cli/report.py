@@ -98,12 +98,15 @@ def _watch(paths: Sequence[str], output: Path, seconds: int) -> None:
     """Until interrupted; a run that has no record yet is waited for."""
     from jaynes_callbacks.sinks.report import find_datasets, newest_part
 
-    seen: list[tuple[Path, tuple[int, int]]] = []
+    seen: list[tuple[Path, tuple[int, int]]] | None = None
     while True:
         try:
             now = [(dataset, newest_part(dataset)) for dataset in find_datasets(paths)]
         except (FileNotFoundError, IndexError):
             now = []
-        if now and now != seen and _write(paths, output, refresh=seconds):
-            seen = now
+        if now and now != seen:
+            _write(paths, output, refresh=seconds)
+        elif now != seen:
+            sys.stderr.write(f"jaynes: waiting for the first record below {', '.join(paths)}\n")
+        seen = now
         time.sleep(seconds)

@@ -1,0 +1,30 @@
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from jaynes_callbacks.sinks.report import Run
+from jaynes_callbacks.sinks.report.charts import charts
+
+
+def pixels(uri: str) -> np.ndarray:
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+
+
+def test_each_chart_is_drawn_for_light_and_for_dark_paper(run: Run) -> None:
+    found = charts(run)
+    assert found
+    for chart in found:
+        light, dark = pixels(chart.light), pixels(chart.dark)
+        assert light.shape == dark.shape == (chart.height, chart.width)
+        assert np.median(light) > 200
+        assert np.median(dark) < 60
+        # Lines and letters stand out from the paper.
+        assert light.min() < 120
+        assert dark.max() > 150
+
+
+def test_a_single_look_has_no_course(run: Run) -> None:
+    assert charts(Run.measured_once("once", run.end)) == []
