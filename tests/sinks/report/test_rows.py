@@ -26,7 +26,7 @@ def test_the_sparkline_is_the_gap_over_the_steps(run: Run) -> None:
 
 
 def test_a_long_history_is_thinned_and_ends_at_the_end(invented: Callable[..., Record]) -> None:
-    rows = Records(invented(1, step) for step in range(1000))
+    rows = Records(invented(1, step).replace(gap=0.4 - step / 2800) for step in range(1000))
     run = Run("long", rows, rows[:1], rows[-1:])
     points = stream_rows(run)[0].spark.split()
     assert 30 <= len(points) <= 60
