@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from experiments.summaries.conditions import conditions, label
 from experiments.summaries.runs import Run, streams
 from experiments.table import short_family
-from jaynes_callbacks.verdict import FEWEST_VALUES
+from jaynes_callbacks.verdict import FEWEST_VALUES, NEAR
 
 __all__ = ["CAPTION", "PAPERS_LOWEST", "VERDICTS", "Study", "layers", "relation", "summary"]
 
@@ -68,7 +68,8 @@ def summary(made: Study) -> pd.DataFrame:
         Columns ``kind``, ``condition``, ``runs``, ``streams``, ``gap_start``, ``gap_start_sd``,
         ``gap_end``, ``gap_end_sd``, a share for each verdict, ``families`` (best ones at the end,
         with their numbers), ``r2``, ``r2_gaussian``, ``r2_passes_start``, ``r2_passes_end`` (shares
-        with at least the paper's lowest R²), ``accuracy``, ``accuracy_sd``; of neurons
+        with at least the paper's lowest R²), ``near_start``, ``near_end`` (shares with a gap below
+        `verdict.NEAR`), ``accuracy``, ``accuracy_sd``; of neurons
         ``z_lognormal`` and ``z_exponential``.
     """
     kinds = [kind for kind in ("weight", "iota") if (made.streams["kind"] == kind).any()]
@@ -99,6 +100,7 @@ def _row(kind: str, condition: str, group: pd.DataFrame) -> dict[str, Any]:
     }
     for moment in ("start", "end"):
         row[f"r2_passes_{moment}"] = (group[f"paper_r2_{moment}"] >= PAPERS_LOWEST).mean()
+        row[f"near_{moment}"] = (group[f"gap_{moment}"] < NEAR).mean()
     return row | {name: group[name].median() for name in ("z_lognormal", "z_exponential")}
 
 
@@ -154,7 +156,8 @@ def relation(made: Study) -> pd.DataFrame:
 #: Said below every table.
 CAPTION = (
     "gap: nats to the best lognormal, median over a run's streams, mean ± sd over runs.\n"
-    "E/P/A/N: % of streams emerged / present from the start / approaching / not emerging.\n"
+    "E/P/A/N: % of streams emerged / present from the start / approaching / not emerging; what\n"
+    "was present from the start may have been lost since: the gap at the end says so.\n"
     "R²: by the paper's protocol, mean; in brackets what as many Gaussian weights score.\n"
     f"Streams of fewer than {FEWEST_VALUES} values are left out: no verdict is passed on them."
 )

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from experiments.summaries.tables import CAPTION, PAPERS_LOWEST, VERDICTS, Study, layers, relation
 from jaynes_callbacks.table import number_text
+from jaynes_callbacks.verdict import NEAR
 
 __all__ = ["layers_markdown", "markdown", "terminal_table"]
 
@@ -116,15 +117,17 @@ def _summary_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _paper_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """What one would have concluded from R², against what the verdicts say."""
-    passes = f"R² ≥ {PAPERS_LOWEST} at the"
+    """What one would have concluded from R², against what the gap and the verdicts say."""
+    passes, near = f"R² ≥ {PAPERS_LOWEST} at the", f"gap < {NEAR} at the"
     return [
         {
             "kind": _KINDS[row["kind"]],
             "condition": row["condition"],
             f"{passes} start, %": f"{100 * row['r2_passes_start']:.0f}",
             f"{passes} end, %": f"{100 * row['r2_passes_end']:.0f}",
-            "emerged or present, %": f"{100 * (row[VERDICTS[0]] + row[VERDICTS[1]]):.0f}",
+            f"{near} start, %": f"{100 * row['near_start']:.0f}",
+            f"{near} end, %": f"{100 * row['near_end']:.0f}",
+            "emerged, %": f"{100 * row['emerged']:.0f}",
         }
         for row in rows.to_dict("records")
     ]

@@ -92,3 +92,11 @@ def test_runs_that_were_not_scored_have_no_accuracy(make_run: MakeRun, tmp_path:
     study = Study(found([tmp_path / "runs"])[0])
     assert math.isnan(summary(study)["accuracy"][0])
     assert relation(study).empty
+
+
+def test_what_was_near_and_left_is_not_near_at_the_end(make_run: MakeRun, tmp_path: Path) -> None:
+    gaps = {"a.weight": (0.001, 0.13), "b.weight": (0.004, 0.01)}
+    make_run("left", gaps, verdict="present from the start")
+    (row,) = summary(Study(found([tmp_path / "runs"])[0])).to_dict("records")
+    assert row["present from the start"] == 1
+    assert (row["near_start"], row["near_end"]) == (1, 0.5)
