@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.summaries.tables import Study
 from jaynes_callbacks.sinks.figures.look import LIGHT, canvas, legend, printable
@@ -101,9 +101,11 @@ def _along(made: Study, name: str) -> Figure:
         for number, (stream, layer) in enumerate(of_kind.groupby("name", sort=False)):
             gaps = layer.groupby(name)["gap_end"].agg(["mean", "std"])
             _line(axes, gaps, color, _MARKERS[number % len(_MARKERS)], printable(str(stream)))
-    if (values > 0).all():
-        axes.set_xscale("log")
     ticks = sorted(values.unique())
+    if ticks[0] > 0:
+        axes.set_xscale("log")
+    elif len(ticks) > 1:
+        axes.set_xscale("symlog", linthresh=ticks[1])
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axhline(NEAR, color=LIGHT.muted, linestyle="--", linewidth=1)
@@ -125,5 +127,5 @@ def _line(axes: Axes, gaps: pd.DataFrame, color: str, marker: str, text: str) ->
 def _plain_numbers(axis: Axis) -> None:
     """1, 2 and 5 of each decade, written out, on a logarithmic axis."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{'≤ ' * (x < 1.01 * _FLOOR)}{x:g}"))
     axis.set_minor_formatter(NullFormatter())
