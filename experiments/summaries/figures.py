@@ -127,5 +127,10 @@ def _line(axes: Axes, gaps: pd.DataFrame, color: str, marker: str, text: str) ->
 def _plain_numbers(axis: Axis) -> None:
     """1, 2 and 5 of each decade, written out, on a logarithmic axis."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{'≤ ' * (x < 1.01 * _FLOOR)}{x:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _number(float(x))))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _number(gap: float) -> str:
+    """What is below the floor is drawn at it."""
+    return f"≤ {gap:g}" if gap < 1.01 * _FLOOR else f"{gap:g}"
