@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-# What `make experiments` runs, and the folder of its data; without one they come from the hub.
-STUDIES ?= controls width iota emergence
+# What `make experiments` runs, and the folder that holds mnist/ and cifar10/ with Parquet files of
+# their hub's schema; without one they come from the hub.  RESULTS is where `make summaries` writes.
+STUDIES ?= controls emergence iota width weight_decay batch_size depth long architectures
 DATA ?=
+RESULTS ?= outputs/experiments
 # Worker processes of the test suite.
 JOBS ?= 2
 
@@ -44,18 +46,19 @@ types: $(VENV)/.installed-dev  ## check the types, strictly
 bench: $(VENV)/.installed-bench  ## time what is promised, with the answers asserted
 	@for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
-experiments: $(VENV)/.installed-demo  ## run the studies, an hour or two; goes on where it stopped
+experiments: $(VENV)/.installed-demo  ## run the studies, some hours; goes on where it stopped
 	@mkdir -p outputs/experiments
 	@for study in $(STUDIES); do \
 	  echo "$$study: running, its log is outputs/experiments/$$study.log"; \
-	  $(BIN)/python -m experiments.train experiment=$$study $(if $(DATA),data.path=$(DATA)) \
+	  case $$study in architectures) set=cifar10;; *) set=mnist;; esac; \
+	  $(BIN)/python -m experiments.train experiment=$$study $(if $(DATA),data.path=$(DATA)/$$set) \
 	    >> outputs/experiments/$$study.log 2>&1 || { tail -n 5 outputs/experiments/$$study.log; exit 1; }; \
 	done
 	@$(MAKE) --no-print-directory summaries
 
 summaries: $(VENV)/.installed-demo  ## tables and figures of the studies' finished runs
 	@for study in $(STUDIES); do echo; echo "$$study"; \
-	  $(BIN)/python -m experiments.summarise multirun/$$study --output outputs/experiments/$$study || exit 1; \
+	  $(BIN)/python -m experiments.summarise multirun/$$study --output $(RESULTS)/$$study || exit 1; \
 	done
 
 constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
