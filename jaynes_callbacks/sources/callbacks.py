@@ -207,6 +207,7 @@ class MonitorHooks:
         """The last state; here, for at the end of fit the ranks have lost each other."""
         if run := self._live:
             run.record_once(trainer, self._epoch)
+            run.outcome = "finished"
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Let go of the model and let the sinks finish."""
@@ -214,6 +215,8 @@ class MonitorHooks:
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let go of the model; what was recorded is kept."""
+        if run := self._live:
+            run.outcome = "interrupted"
         self._finish()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -34,11 +34,13 @@ class WatchedRun:
         recorded_step: of the last record, None before the first.
         numbers: the last record's aggregates.
         directory: where the sinks of the main process write.
+        outcome: ``running``, ``interrupted`` or ``finished``, as readers of its files are told.
     """
 
     def __init__(self, recorder: Recorder, delivery: Delivery, dirpath: Path | None) -> None:
         self.recorder = recorder
         self.live = True
+        self.outcome = "running"
         self.recorded_step: int | None = None
         self.numbers: dict[str, float] = {}
         self.directory: Path | None = None
@@ -75,9 +77,12 @@ class WatchedRun:
             resumed_step=resumed,
             resumed_directory=Path(earlier) if earlier else None,
             run_id=self._id,
-            describe=partial(describe, trainer, self.recorder),
+            describe=partial(self._described, trainer),
         )
         self._delivery.open(context)
+
+    def _described(self, trainer: Any) -> dict[str, Any]:
+        return {"outcome": self.outcome, **describe(trainer, self.recorder)}
 
     def record(self, trainer: Any, step: int, epoch: int, *, may_wait: bool = False) -> None:
         """One snapshot, on every rank; a failure to measure is said and spares the training.

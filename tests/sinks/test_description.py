@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pandas as pd
 import pytest
 import torch
@@ -24,7 +25,26 @@ def test_a_run_says_what_it_was(make_trainer: Any, task: Any, loader: Any, tmp_p
         skipped.reason for skipped in monitor.coverage.skipped
     ]
     assert description["trainer"]["max_epochs"] == 1
+    assert description["outcome"] == "finished"
     assert len(pd.read_parquet(tmp_path / "jaynes")) == len(monitor.history)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_run_says_so(
+    error: type[BaseException], make_trainer: Any, task: Any, loader: Any, tmp_path: Path
+) -> None:
+    seen = []
+
+    class Interruption(L.Callback):
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            seen.append(read_description(tmp_path / "jaynes")["outcome"])
+            raise error
+
+    trainer = make_trainer(EquilibriumMonitor(dirpath=tmp_path), Interruption())
+    with pytest.raises((error, SystemExit)):
+        trainer.fit(task, loader)
+    assert seen == ["running"]
+    assert read_description(tmp_path / "jaynes")["outcome"] == "interrupted"
 
 
 def test_streams_that_appear_later_are_told_at_the_end(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ RULE = (
     "The rule was fixed before any experiment was run."
 )
 _HEADINGS = {"weight": "weights", "iota": "neurons (iota)"}
+_UNFINISHED = {"running": "This run goes on, or was killed,", "interrupted": "It was interrupted"}
 
 
 class Kind(NamedTuple):
@@ -74,6 +75,8 @@ def answer(run: Run) -> str:
         f"; {name} fits best most often ({number} of {len(rows)})"
         for name, number in families.most_common(1)
     )
+    if run.outcome != "finished":
+        best = f"{best}. {_UNFINISHED[run.outcome]} after step {max(row.step for row in rows)}"
     if not run.is_trained:
         near = sum(row.gap < NEAR for row in rows)
         return f"{near} of {len(rows)} streams are within {NEAR} nats of a lognormal{best}."

@@ -64,26 +64,48 @@ class Comparison(NamedTuple):
     Attributes:
         parameters: names of what varies, but for seeds; if nothing does, of the runs.
         conditions: in the order of their first run.
+        unfinished: how many runs are left out since they have not finished, while others have.
     """
 
     parameters: tuple[str, ...]
     conditions: Sequence[Condition]
+    unfinished: int
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Group runs by what was chosen for them."""
-    names = [name for name in varying([run.parameters for run in runs]) if not is_seed(name)]
+    finished = [run for run in runs if run.outcome == "finished"] or list(runs)
+    chosen = [run.choices for run in finished]
+    if not _tells_apart(chosen, finished):
+        chosen = [run.parameters for run in finished]
+    names = _varied(chosen)
     conditions: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
+    for run, values in zip(finished, chosen, strict=True):
         # Runs of which nothing tells them apart are not taken for repetitions of each other.
-        known = bool(run.parameters)
-        values = tuple(_text(run.parameters.get(name)) for name in names) if known else (run.name,)
-        conditions.setdefault(values, []).append(run)
-    short = tuple(_shortest(name, names) for name in names)
+        key = tuple(_text(values.get(name)) for name in names) if run.parameters else (run.name,)
+        conditions.setdefault(key, []).append(run)
     return Comparison(
-        short or ("run",),
+        tuple(_shortest(name, names) for name in names) or ("run",),
         [each for values, group in conditions.items() for each in _conditions(values, group)],
+        len(runs) - len(finished),
     )
+
+
+def _varied(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in varying(chosen) if not is_seed(name)]
+
+
+def _tells_apart(chosen: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> bool:
+    """Whether runs that chose the same differ in nothing else but their seeds."""
+    if not all(chosen):
+        return False
+    names, others = _varied(chosen), _varied([run.parameters for run in runs])
+    groups = {tuple(map(choice.get, names)) for choice in chosen}
+    pairs = {
+        (tuple(map(choice.get, names)), tuple(str(run.parameters.get(name)) for name in others))
+        for choice, run in zip(chosen, runs, strict=True)
+    }
+    return len(groups) == len(pairs)
 
 
 def _conditions(values: tuple[str, ...], runs: Sequence[Run]) -> list[Condition]:

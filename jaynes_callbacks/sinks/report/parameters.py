@@ -6,13 +6,15 @@ from typing import Any
 
 import yaml
 
-__all__ = ["is_seed", "parameters_of", "varying"]
+__all__ = ["choices_of", "is_seed", "parameters_of", "varying"]
 
 #: Files beside or above a dataset, of Lightning's loggers and of Hydra, the nearest first.
 _FILES = ("hparams.yaml", ".hydra/config.yaml")
 _LEVELS_ABOVE = 2
+#: What was written on the command line of a run of Hydra's.
+_OVERRIDES = ".hydra/overrides.yaml"
 #: Where things lie changes nothing that comes out.
-_PLACES = ("dirpath", "output_dir", "save_dir", "paths.", "hydra.")
+_PLACES = ("dirpath", "output_dir", "save_dir", "paths.", "hydra.", "data.path", "launcher")
 
 
 def parameters_of(dataset: Path, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,12 +26,26 @@ def parameters_of(dataset: Path, description: Mapping[str, Any]) -> dict[str, An
         description: of the run, which may know the model's own hyperparameters.
     """
     known = dict(_leaves(description.get("hyperparameters") or {}))
-    folder = dataset.resolve().parent
-    for place in [folder, *folder.parents][: _LEVELS_ABOVE + 1]:
+    for place in _around(dataset):
         for name in _FILES:
             if found := dict(_leaves(_read(place / name))):
                 return {**known, **found}
     return known
+
+
+def choices_of(dataset: Path) -> dict[str, Any]:
+    """What a run of Hydra's was told on its command line: ``{"init": "laplace", "seed": "1"}``."""
+    for place in _around(dataset):
+        if isinstance(told := _read(place / _OVERRIDES), list):
+            pairs = (str(one).lstrip("+~").partition("=") for one in told)
+            return {name: value for name, _, value in pairs}
+    return {}
+
+
+def _around(dataset: Path) -> list[Path]:
+    """The dataset's folder and those above it in which a framework leaves its files."""
+    folder = dataset.resolve().parent
+    return [folder, *folder.parents][: _LEVELS_ABOVE + 1]
 
 
 def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.sinks.dataset import read_records
 from jaynes_callbacks.sinks.description import read_description
 from jaynes_callbacks.sinks.place import parts
-from jaynes_callbacks.sinks.report.parameters import parameters_of
+from jaynes_callbacks.sinks.report.parameters import choices_of, parameters_of
 
 __all__ = ["Run", "find_datasets", "newest_part", "read_run"]
 
@@ -25,6 +25,7 @@ class Run:
         start: the first row of each stream, with its counts.
         end: the last row of each stream, with its counts.
         parameters: what was chosen for it, by dotted names.
+        choices: those of them that its command line named.
         description: versions, arguments and coverage; see `sinks.description`.
     """
 
@@ -33,6 +34,7 @@ class Run:
     start: Records
     end: Records
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
     description: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -45,6 +47,11 @@ class Run:
         """Whether any stream was recorded at more than one step."""
         first = {record.key: record.step for record in self.start}
         return any(record.step != first[record.key] for record in self.end)
+
+    @property
+    def outcome(self) -> str:
+        """``running``, ``interrupted`` or ``finished``; of older datasets nothing else is known."""
+        return str(self.description.get("outcome", "finished"))
 
     @cached_property
     def first(self) -> Mapping[tuple[str, str], Record]:
@@ -101,6 +108,7 @@ def read_run(dataset: Path) -> Run:
         _rows_at(dataset, first),
         _rows_at(dataset, last),
         parameters_of(dataset, description),
+        choices_of(dataset),
         description,
     )
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -61,3 +62,19 @@ def test_kinds_are_summed_up_apart(run: Run) -> None:
     assert weight.worst == max(gaps)
     assert weight.start == pytest.approx(0.163, abs=0.02)
     assert sum(weight.verdicts.values()) == sum(number for _, number in weight.families) == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "note"),
+    [
+        ("running", "This run goes on, or was killed, after step 90."),
+        ("interrupted", "It was interrupted after step 90."),
+    ],
+)
+def test_a_run_that_has_not_finished_says_so(
+    outcome: str, note: str, invented: Callable[..., Record]
+) -> None:
+    whole = trained(invented, "emerged")
+    torn = replace(whole, description={"outcome": outcome})
+    assert answer(torn).endswith(note)
+    assert answer(replace(whole, description={"outcome": "finished"})) == answer(whole)

@@ -11,10 +11,17 @@ from jaynes_callbacks.sinks.report.compare import Spread, compare
 
 @pytest.fixture
 def make(invented: Callable[..., Record]) -> Callable[..., Run]:
-    def run(name: str, parameters: Mapping[str, Any], gap: float, start: float = 0.2) -> Run:
+    def run(
+        name: str,
+        parameters: Mapping[str, Any],
+        gap: float,
+        choices: Mapping[str, Any] | None = None,
+        description: Mapping[str, Any] | None = None,
+        start: float = 0.2,
+    ) -> Run:
         first = Records([invented(1, 0).replace(gap=start)])
         last = Records([invented(1, 9, "approaching").replace(gap=gap, best_family="gamma")])
-        return Run(name, first + last, first, last, parameters)
+        return Run(name, first + last, first, last, parameters, choices or {}, description or {})
 
     return run
 
@@ -57,3 +64,29 @@ def test_each_kind_has_a_row_of_its_own(run: Run) -> None:
 def test_what_is_not_finite_does_not_count() -> None:
     assert Spread.of([0.1, math.nan, 0.3]).mean == pytest.approx(0.2)
     assert str(Spread.of([math.nan])) == "–"
+
+
+def test_conditions_have_the_names_of_the_command_line(make: Callable[..., Run]) -> None:
+    runs = [
+        make(law, {"init.law": f"experiments.{law}", "init.df": df}, 0.1, {"init": law, "seed": 1})
+        for law, df in (("laplace", None), ("student", 4))
+    ]
+    found = compare(runs)
+    assert found.parameters == ("init",)
+    assert [each.values for each in found.conditions] == [("laplace",), ("student",)]
+
+
+def test_a_command_line_that_hides_a_difference_is_not_enough(make: Callable[..., Run]) -> None:
+    runs = [make(f"{lr}", {"lr": lr, "seed": 1}, 0.1, {"init": "laplace"}) for lr in (0.1, 0.2)]
+    found = compare(runs)
+    assert found.parameters == ("lr",)
+    assert [each.runs for each in found.conditions] == [1, 1]
+
+
+def test_a_run_that_has_not_finished_is_no_repetition(make: Callable[..., Run]) -> None:
+    finished = make("one", {"lr": 0.1}, 0.1)
+    broken = make("two", {"lr": 0.1}, 0.3, None, {"outcome": "interrupted"})
+    found = compare([finished, finished, broken])
+    assert found.unfinished == 1
+    assert [(each.runs, str(each.end)) for each in found.conditions] == [(2, "0.100 ± 0.000")]
+    assert compare([broken, broken]).conditions[0].runs == 2

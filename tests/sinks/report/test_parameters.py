@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jaynes_callbacks.sinks.report.parameters import parameters_of, varying
+from jaynes_callbacks.sinks.report.parameters import choices_of, parameters_of, varying
 
 
 def test_lightning_and_hydra_leave_them_near_the_dataset(tmp_path: Path) -> None:
@@ -33,3 +33,17 @@ def test_places_on_the_disk_do_not_vary() -> None:
         {"lr": 0.2, "paths.output": "b", "same": 1, "only": 2, "trainer.dirpath": "y"},
     ]
     assert varying(runs) == ["lr", "only"]
+
+
+def test_what_the_command_line_named(tmp_path: Path) -> None:
+    assert choices_of(tmp_path / "jaynes") == {}
+    (tmp_path / ".hydra").mkdir()
+    told = "- init=laplace\n- +model.net.width=64\n- ~logger\n- seed=3\n- a=b=c\n"
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(told)
+    assert choices_of(tmp_path / "jaynes") == {
+        "init": "laplace",
+        "model.net.width": "64",
+        "logger": "",
+        "seed": "3",
+        "a": "b=c",
+    }
