@@ -1,6 +1,6 @@
 """The survey of one checkpoint: which of its tensors are measured, and their records."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from typing import NamedTuple
@@ -150,7 +150,7 @@ class Survey:
             counts,
             torch.stack([held.counted.maximum for held in group]).to(torch.float64),
             torch.stack([held.counted.linear for held in group]),
-            self._errors(group, counts, counter),
+            _errors(group, counts, counter),
         )
         streams = [
             Stream("weight", entry.name, entry.shape, entry.aliases) for entry, _, _ in group
@@ -160,18 +160,21 @@ class Survey:
         # A verdict compares two moments of a run; here is but one.
         return Records(row.replace(verdict="") for row in rows)
 
-    def _errors(self, group: list[_Held], counts: Tensor, counter: SliceCounter) -> Tensor:
-        """Standard errors of a group, several tensors at once, each given back at once."""
 
-        def apply(function: Callable[..., Tensor], *columns: Iterable[Tensor]) -> Iterable[Tensor]:
-            def work(held: _Held, *values: Tensor) -> Tensor:
-                error = function(*values)
-                _let_go(held.entry, held.tensor)
-                return error
+def _errors(group: list[_Held], counts: Tensor, counter: SliceCounter) -> Tensor:
+    """Standard errors of a group, several tensors at once; what is mapped is given back."""
+    tensors = [held.tensor for held in group]
+    mapped = {_storage(held.tensor) for held in group if held.entry.mapped}
 
-            return counter.pool.map(work, group, *columns)
+    def let_go(part: Tensor) -> None:
+        if _storage(part) in mapped:
+            forget(part)
 
-        return clustered_standard_errors([held.tensor for held in group], counts, apply)
+    return clustered_standard_errors(tensors, counts, counter.pool.map, let_go)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _let_go(entry: Entry, tensor: Tensor) -> None:

@@ -9,6 +9,7 @@ value as independent makes the error too small.  Three ways that keep such clust
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ def clustered_standard_errors(
     tensors: Sequence[Tensor],
     counts: Int64[Tensor, "tensors 4096"],
     apply: Callable[..., Iterable[Any]] = map,
+    let_go: Callable[[Tensor], object] = lambda _: None,
 ) -> Float64[Tensor, " tensors"]:
     """Cluster-robust standard error of each tensor's gap, its rows (first dimension) the clusters.
 
@@ -54,6 +56,7 @@ def clustered_standard_errors(
         tensors: real floating-point tensors ``[rows, …]``, such as the layers' weights.
         counts: of the same tensors, on the universal grid.
         apply: as `map`; that of a pool of threads looks at several tensors at once.
+        let_go: told of each part of a tensor that is done with, such as pages of a mapped file.
 
     Returns:
         In nats per value, on the counts' device; nan where there is no fit, or fewer than two
@@ -72,25 +75,36 @@ def clustered_standard_errors(
         True
     """
     errors = torch.full((len(tensors),), torch.nan, dtype=torch.float64, device=counts.device)
-    found = apply(_clustered, tensors, _influence_by_code(counts))
+    found = apply(partial(_clustered, let_go), tensors, _influence_by_code(counts))
     for row, error in enumerate(found):
         errors[row] = error
     return errors
 
 
-def _clustered(tensor: Tensor, influence: Float64[Tensor, " 4096"]) -> Tensor:
+def _clustered(
+    let_go: Callable[[Tensor], object], tensor: Tensor, influence: Float64[Tensor, " 4096"]
+) -> Tensor:
     if tensor.dim() < 2 or len(tensor) < _FEWEST_ROWS:
         return influence.new_full((), torch.nan)
-    return _of_rows(tensor.detach().flatten(1), influence.to(tensor.device))
-
-
-def _of_rows(flat: Tensor, influence: Float64[Tensor, " 4096"]) -> Float64[Tensor, ""]:
+    flat = tensor.detach().flatten(1)
     rows = flat[:: _stride(flat)]
-    parts = [_row_sums(part, influence) for part in _slices_of_rows(rows)]
-    sums, n = torch.cat(parts, -1) if parts else influence.new_zeros(2, 0)
+    sums, n = _sums_of_rows(rows, influence.to(tensor.device), let_go)
     residuals = sums - n * sums.sum() / n.sum()
     variance: Tensor = len(rows) / (len(rows) - 1) * (residuals**2).sum() / n.sum() ** 2
     return (variance * len(rows) / len(flat)).sqrt()
+
+
+def _sums_of_rows(
+    rows: Tensor, influence: Float64[Tensor, " 4096"], let_go: Callable[[Tensor], object]
+) -> Float64[Tensor, "2 rows"]:
+    """`_row_sums` of all rows, in blocks: a row may be longer than memory."""
+    found = influence.new_zeros(2, len(rows))
+    height = max(1, _SLICE // max(1, rows.shape[1]))
+    for top in range(0, len(rows), height):
+        for block in rows[top : top + height].split(_SLICE, dim=1):
+            found[:, top : top + height] += _row_sums(block, influence)
+            let_go(block)
+    return found
 
 
 def _stride(flat: Tensor) -> int:

@@ -22,19 +22,21 @@ def expect(tensor: Tensor) -> None:
 
 
 def forget(tensor: Tensor) -> None:
-    """Give back the pages that lie wholly within a mapped tensor; the next look reads them anew.
+    """Give back the pages between a mapped tensor's first value and its last.
 
-    Only for a contiguous view of a file: any other memory would lose its values.
+    The next look reads them anew.  Only for a view of a file: other memory would lose its values.
     """
     _advise(tensor, getattr(mmap, "MADV_DONTNEED", None))
 
 
 def _advise(tensor: Tensor, advice: int | None) -> None:
     madvise = _madvise()
-    if madvise is None or advice is None or not tensor.is_contiguous():
+    if madvise is None or advice is None or not tensor.numel():
         return
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    span = 1 + sum((size - 1) * stride for size, stride in steps)
     start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    end = (tensor.data_ptr() + span * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > start:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)
 
