@@ -14,13 +14,23 @@ __all__ = ["Monitor", "default_sinks"]
 
 
 def default_sinks(figures_every_n_epochs: int | None = None) -> tuple[Sink, ...]:
-    """Every logger of the trainer, the Parquet dataset, and figures at the end."""
+    """Every logger of the trainer, in all that it can show; the Parquet dataset; figures."""
     # Here, not above: pandas, pyarrow and matplotlib are loaded when a monitor is made.
     from jaynes_callbacks.sinks.dataset import DatasetSink
     from jaynes_callbacks.sinks.figure_sink import FigureSink
+    from jaynes_callbacks.sinks.histograms import HistogramSink
     from jaynes_callbacks.sinks.loggers import LoggerSink
+    from jaynes_callbacks.sinks.tensorboard import TensorBoardSink
+    from jaynes_callbacks.sinks.wandb import WandbSink
 
-    return LoggerSink(), DatasetSink(), FigureSink(every_n_epochs=figures_every_n_epochs)
+    return (
+        WandbSink(),
+        LoggerSink(),
+        HistogramSink(),
+        TensorBoardSink(),
+        DatasetSink(),
+        FigureSink(every_n_epochs=figures_every_n_epochs),
+    )
 
 
 class Monitor(MonitorHooks):

@@ -68,8 +68,13 @@ class Recalling(Protocol):
         """
 
 
-def sparing(items: Iterable[T], act: Callable[[T], None]) -> list[T]:
+def sparing(items: Iterable[T], act: Callable[[T], None], what: str = "records") -> list[T]:
     """Let every item act; an exception costs that item its place, and nothing else.
+
+    Args:
+        items: sinks or loggers.
+        act: what each is to do.
+        what: it will get no more of this if it fails, as the warning says.
 
     Returns:
         The items that did not fail.  Each failure is said in a warning.
@@ -81,7 +86,7 @@ def sparing(items: Iterable[T], act: Callable[[T], None]) -> list[T]:
             working.append(item)
         except Exception as error:
             warnings.warn(
-                f"{type(item).__name__} gets no more records in this run: "
+                f"{type(item).__name__} gets no more {what} in this run: "
                 f"{type(error).__name__}: {error}; training and all else go on, and "
                 "monitor.history keeps every record",
                 stacklevel=2,

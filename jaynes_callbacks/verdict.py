@@ -19,12 +19,14 @@ import math
 from jaynes_callbacks.record import Record
 from jaynes_callbacks.statistics import RIVALS
 
-__all__ = ["BANDS", "FEWEST_VALUES", "NEAR", "band", "rival_gaps", "verdict"]
+__all__ = ["BANDS", "FEWEST_VALUES", "NEAR", "VERDICTS", "band", "rival_gaps", "verdict"]
 
 #: Upper limits of the display bands, in nats per value.
 BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
 #: The gap below which a distribution counts as lognormal.
 NEAR = BANDS["near"]
+#: All that `verdict` can answer.
+VERDICTS = ("emerged", "present from the start", "approaching", "not emerging", "undetermined")
 #: Of fewer values no verdict is passed.
 FEWEST_VALUES = 1000
 

@@ -101,7 +101,8 @@ def test_both_names_survive_an_error(
 
 def test_the_default_sinks() -> None:
     names = [type(sink).__name__ for sink in default_sinks()]
-    assert names == ["LoggerSink", "DatasetSink", "FigureSink"]
+    viewers = ["WandbSink", "LoggerSink", "HistogramSink", "TensorBoardSink"]
+    assert names == [*viewers, "DatasetSink", "FigureSink"]
 
 
 def test_the_state_key_tells_arguments_apart() -> None:

@@ -15,7 +15,7 @@ Everything else is in the dataset.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jaynes_callbacks.record import Record, Records
@@ -23,7 +23,7 @@ from jaynes_callbacks.sink import RunContext, sparing
 from jaynes_callbacks.summary import aggregates
 from jaynes_callbacks.verdict import rival_gaps
 
-__all__ = ["CURVES", "MAX_STREAM_TAGS", "LoggerSink", "evenly"]
+__all__ = ["CURVES", "MAX_STREAM_TAGS", "LoggerSink", "able", "curves_of", "evenly"]
 
 #: Most tags of single streams; with overview, histograms and figures, at most 300 come from us.
 MAX_STREAM_TAGS = 210
@@ -96,8 +96,7 @@ class LoggerSink:
     def _choose(self, records: Records) -> None:
         """Decide at the first snapshot; streams that appear later get what room is left."""
         if not self._curves and records:
-            all_fit = len(records) * len(CURVES) <= self._max_stream_tags
-            self._curves = tuple(CURVES)[: None if all_fit else 1]
+            self._curves = curves_of(len(records), self._max_stream_tags)
             self._chosen = {record.key for record in evenly(records, self._room())}
             if len(self._chosen) < len(records):
                 _log.info(
@@ -113,6 +112,24 @@ class LoggerSink:
     def _room(self) -> int:
         """How many streams can have curves."""
         return self._max_stream_tags // max(1, len(self._curves))
+
+
+def able(loggers: Iterable[Any], can: Callable[[Any], bool], what: str) -> list[Any]:
+    """The loggers that can do something; one that fails when asked cannot, and a warning says so.
+
+    Args:
+        loggers: of any kind.
+        can: asks a logger for an ability, not for its class.
+        what: those that can will get, as the warning says.
+    """
+    found: list[Any] = []
+    sparing(loggers, lambda logger: found.append(logger) if can(logger) else None, what)
+    return found
+
+
+def curves_of(streams: int, max_stream_tags: int) -> tuple[str, ...]:
+    """Which of `CURVES` each stream gets: all of them, or where those are too many the first."""
+    return tuple(CURVES)[: None if streams * len(CURVES) <= max_stream_tags else 1]
 
 
 def evenly(records: Sequence[Record], number: int) -> list[Record]:

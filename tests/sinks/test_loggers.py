@@ -1,14 +1,12 @@
 import csv
-import json
 import logging
 import math
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jaynes_callbacks.record import Record, Records
@@ -30,27 +28,6 @@ class Plain:
 class Broken:
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         raise ConnectionError("server is down")
-
-
-def wandb_history(directory: Path) -> list[dict[str, Any]]:
-    """History rows of the W&B run file (records in LevelDB's log format, each a protobuf)."""
-    from wandb.proto.wandb_internal_pb2 import Record as Message
-
-    (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-    data, position, message, rows = path.read_bytes(), 7, b"", []
-    while position + 7 <= len(data):
-        room = 32768 - position % 32768
-        if room < 7:
-            position += room
-            continue
-        _, length, part = struct.unpack_from("<IHB", data, position)
-        message += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if part in (1, 4):  # whole, or the last fragment
-            items = Message.FromString(message).history.item
-            rows.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
-            message = b""
-    return [row for row in rows if row]
 
 
 def log(sink: LoggerSink, snapshots: list[Records], *loggers: Any) -> None:
@@ -199,18 +176,3 @@ def test_csv_has_every_curve(snapshots: list[Records], tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [0, 10, 20]
     assert float(rows[2]["gap_iota/net.1"]) == pytest.approx(snapshots[2][2].gap)
-
-
-def test_wandb_offline_run_has_every_curve_on_the_trainer_s_step(
-    snapshots: list[Records], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = WandbLogger(save_dir=tmp_path, offline=True, project="test")
-    log(LoggerSink(), snapshots, logger)
-    wandb.finish()
-    wandb.teardown()  # `finish` does not wait until its process has closed the file
-    rows = wandb_history(tmp_path)
-    assert [row["trainer/global_step"] for row in rows] == [0, 10, 20]
-    gaps = [row["gap_weight/net.0.weight"] for row in rows]
-    assert gaps == pytest.approx([records[0].gap for records in snapshots])

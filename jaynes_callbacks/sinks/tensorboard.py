@@ -1,0 +1,177 @@
+"""What TensorBoard shows beside curves: one chart per statistic over all layers, and HParams.
+
+A logger takes part if its ``experiment`` can lay out charts (``add_custom_scalars``) and knows its
+directory.  Of a run's layouts TensorBoard heeds the last, of its entries of hyperparameters the
+first, whoever wrote them; so ours is not written where the run's files hold one already.
+
+Lightning's logger writes the entry when a run begins: if a module or a user gave hyperparameters,
+with one metric, ``hp_metric``, a placeholder of -1 (``default_hp_metric=True``).  No column can be
+added to it afterwards; so a placeholder that nobody has filled until the end gets the median gap.
+With ``default_hp_metric=False`` Lightning writes none, and the entry is ours: all aggregates.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+from jaynes_callbacks.record import Kind, Records
+from jaynes_callbacks.sink import RunContext, sparing
+from jaynes_callbacks.sinks.loggers import MAX_STREAM_TAGS, able, curves_of
+from jaynes_callbacks.summary import aggregates
+
+__all__ = ["TensorBoardSink"]
+
+_WHAT = "charts and hyperparameters"
+_LAYOUT, _HPARAMS, _PLACEHOLDER = "custom_scalars__config__", "_hparams_/experiment", "hp_metric"
+
+#: Title of each curve's chart over all streams of a kind.
+_TITLES = {
+    "gap_{kind}": "gap to the lognormal, nats",
+    "gap_{kind}_best_rival": "gap to the best rival, nats",
+    "q_{kind}": "tilt q: 0 lognormal, √2 Gaussian",
+}
+_KINDS: Mapping[Kind, str] = {"weight": "weights", "iota": "neurons (iota)"}
+
+
+class TensorBoardSink:
+    """Lays out TensorBoard's Custom Scalars, and enters the run's final gaps into its HParams.
+
+    Args:
+        max_stream_tags: as given to `LoggerSink`: which curves there are.
+        hparams: whether to make an entry; if you make one of your own after training, say False.
+
+    Example:
+        >>> from jaynes_callbacks import EquilibriumMonitor
+        >>> from jaynes_callbacks.sinks.loggers import LoggerSink
+        >>> monitor = EquilibriumMonitor(sinks=[LoggerSink(), TensorBoardSink(hparams=False)])
+    """
+
+    def __init__(self, max_stream_tags: int = MAX_STREAM_TAGS, *, hparams: bool = True) -> None:
+        self._max_stream_tags = max_stream_tags
+        self._hparams = hparams
+        self._boards: list[_Board] = []
+        self._laid_out = False
+
+    def open(self, context: RunContext) -> None:
+        """Take the loggers that write for TensorBoard."""
+        self._laid_out = False
+        self._boards = [_Board(logger) for logger in able(context.loggers, _lays_out, _WHAT)]
+
+    def write(self, records: Records, history: Records) -> None:
+        """Lay out the charts once the streams are known."""
+        if records and not self._laid_out:
+            self._laid_out = True
+            charts = layout(records, self._max_stream_tags)
+            self._boards = sparing(self._boards, lambda board: board.begin(charts), _WHAT)
+
+    def close(self, start: Records, end: Records, history: Records) -> None:
+        """Enter the final gaps."""
+        numbers = aggregates(end)
+        if numbers and self._hparams:
+            step = end[0].step
+            sparing(self._boards, lambda board: board.enter(numbers, step), _WHAT)
+
+
+def layout(records: Records, max_stream_tags: int = MAX_STREAM_TAGS) -> dict[str, dict[str, Any]]:
+    """Categories of charts, each with regular expressions of tags, for `add_custom_scalars`.
+
+    Args:
+        records: the first snapshot.
+        max_stream_tags: as given to `LoggerSink`.
+
+    Example:
+        >>> from jaynes_callbacks.record import Record
+        >>> charts = layout(Records([Record(name="fc.weight")]))
+        >>> charts["equilibrium: weights"]["gap to the lognormal, nats"]
+        ['Multiline', ['(.*-)?gap_weight/.*']]
+    """
+    present = {record.kind for record in records}
+    kinds = {kind: title for kind, title in _KINDS.items() if kind in present}
+    overview = {
+        "median and worst gap, nats": _multiline("equilibrium/.*/gap_.*"),
+        **{
+            f"share of {title} in each band": _multiline(f"equilibrium/{kind}/share_.*")
+            for kind, title in kinds.items()
+        },
+    }
+    of_streams = {
+        f"equilibrium: {title}": {
+            _TITLES[curve]: _multiline(f"{curve.format(kind=kind)}/.*")
+            for curve in curves_of(len(records), max_stream_tags)
+        }
+        for kind, title in kinds.items()
+    }
+    return {"equilibrium: overview": overview, **of_streams}
+
+
+def _multiline(tags: str) -> list[Any]:
+    """A chart of all tags that match; Lightning may have put a prefix and a hyphen before them."""
+    return ["Multiline", [f"(.*-)?{tags}"]]
+
+
+def _lays_out(logger: Any) -> bool:
+    """Lightning's placeholder of a logger answers to every name, with None."""
+    writer: Any = getattr(logger, "experiment", None)
+    return hasattr(writer, "add_custom_scalars") and isinstance(writer.get_logdir(), str)
+
+
+class _Board:
+    """One logger's writer, and what its files hold already."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._placeholders = 0
+
+    def begin(self, charts: dict[str, dict[str, Any]]) -> None:
+        self._placeholders = self._held(_PLACEHOLDER)
+        if not self._held(_LAYOUT):
+            self._writer.add_custom_scalars(charts)
+
+    def enter(self, numbers: Mapping[str, float], step: int) -> None:
+        if self._placeholders and self._placeholders == self._held(_PLACEHOLDER):
+            self._writer.add_scalar(_PLACEHOLDER, _headline(numbers), global_step=step)
+        given = dict(_flat(getattr(self._logger, "hparams", {})))
+        if given and not self._held(_HPARAMS):
+            self._enter_all(given, numbers, step)
+
+    def _enter_all(self, given: dict[str, Any], numbers: Mapping[str, float], step: int) -> None:
+        # Not `SummaryWriter.add_hparams`: it puts the entry into a run of its own.
+        from torch.utils.tensorboard.summary import hparams
+
+        for summary in hparams(given, dict(numbers)):
+            self._writer._get_file_writer().add_summary(summary, step)
+
+    @property
+    def _writer(self) -> Any:
+        return self._logger.experiment
+
+    def _held(self, text: str) -> int:
+        """How often the run's files hold a text: cheaper than to parse a million events."""
+        self._writer.flush()
+        files = Path(self._writer.get_logdir()).glob("*tfevents*")
+        return sum(_occurrences(file, text.encode()) for file in files if file.stat().st_size)
+
+
+def _occurrences(file: Path, text: bytes) -> int:
+    with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return sum(1 for _ in re.finditer(re.escape(text), content))
+
+
+def _headline(numbers: Mapping[str, float]) -> float:
+    """The median gap of the weights, or of the neurons where no weights are watched."""
+    return next(value for tag, value in numbers.items() if tag.endswith("/gap_median"))
+
+
+def _flat(values: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested hyperparameters as Lightning names them, ``optimizer/lr``; what is no number as text.
+
+    >>> dict(_flat({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}}))
+    {'optimizer/lr': 0.1, 'optimizer/betas': '[0.9, 0.99]'}
+    """
+    for key, value in (values if isinstance(values, Mapping) else vars(values)).items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}/")
+        else:
+            yield f"{before}{key}", value if isinstance(value, int | float | str) else str(value)
