@@ -25,7 +25,7 @@ __all__ = ["BANDS", "FEWEST_VALUES", "NEAR", "VERDICTS", "band", "rival_gaps", "
 BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
 #: The gap below which a distribution counts as lognormal.
 NEAR = BANDS["near"]
-#: All that `verdict` can answer.
+#: All that `verdict` can answer, best first.
 VERDICTS = ("emerged", "present from the start", "approaching", "not emerging", "undetermined")
 #: Of fewer values no verdict is passed.
 FEWEST_VALUES = 1000

@@ -13,7 +13,18 @@ from matplotlib.figure import Figure
 from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.schedule import every, never
 from jaynes_callbacks.sink import RunContext, sparing
-from jaynes_callbacks.sinks.figures import LIGHT, Look, gap_over_steps, log_density, paper_view
+from jaynes_callbacks.sinks.figures import (
+    LIGHT,
+    Look,
+    exponents_over_layers,
+    gap_map,
+    gap_over_steps,
+    laws_over_steps,
+    log_density,
+    microstructure_map,
+    paper_view,
+    statistics_map,
+)
 from jaynes_callbacks.sinks.images import (
     Pixels,
     file_name,
@@ -24,14 +35,28 @@ from jaynes_callbacks.sinks.images import (
 )
 from jaynes_callbacks.sinks.place import figures_beside, place
 
-__all__ = ["MAX_STREAMS", "FigureSink", "telling"]
+__all__ = ["MAX_STREAMS", "OF_HISTORY", "OF_MOMENT", "FigureSink", "telling"]
 
 #: Streams with figures of their own.
 MAX_STREAMS = 8
+#: Of the whole network: what is drawn of the history, and of the newest records.
+OF_HISTORY: dict[str, Callable[..., Figure]] = {
+    "gap_over_steps": gap_over_steps,
+    "gap_map": gap_map,
+    "laws_over_steps": laws_over_steps,
+    "microstructure_map": microstructure_map,
+}
+OF_MOMENT: dict[str, Callable[..., Figure]] = {
+    "statistics_map": statistics_map,
+    "exponents_over_layers": exponents_over_layers,
+}
 
 
 class FigureSink:
-    """Draws the gap of all streams, and density and paper's view of the most telling ones.
+    """Draws the whole network, and density and paper's view of the most telling streams.
+
+    Of the network: gaps, laws and places in the microstructure map through training, statistics
+    and exponents of the newest records.
 
     Files hold the newest state, ``<figure>-<kind>-<stream>.png`` beside the dataset; loggers that
     show images keep one for each time of drawing.
@@ -86,23 +111,24 @@ class FigureSink:
         self._followed = self._followed or {
             record.key for record in telling(records, self._start, self._max_streams)
         }
-        self._draw([record for record in records if record.key in self._followed], history)
+        followed = [record for record in records if record.key in self._followed]
+        self._draw(followed, records, history)
 
     def close(self, start: Records, end: Records, history: Records) -> None:
         """Draw the last state against the first."""
         self._start |= start.by_stream()
         if end:
-            self._draw(telling(end, self._start, self._max_streams), history)
+            self._draw(telling(end, self._start, self._max_streams), end, history)
 
     def _is_due(self, epoch: int) -> bool:
         return epoch != self._drawn_epoch and self._due(epoch + 1)
 
-    def _draw(self, records: Iterable[Record], history: Records) -> None:
+    def _draw(self, telling: Iterable[Record], records: Records, history: Records) -> None:
         """One figure after the other: none is kept once it is delivered, none is drawn twice."""
         if self.directory is None and not self._loggers:
             return
         step = history[-1].step if history else 0
-        for tag, draw in self._figures(records, history):
+        for tag, draw in self._figures(telling, records, history):
             if self._drawn.get(tag) == step:
                 continue
             self._drawn[tag] = step
@@ -112,10 +138,12 @@ class FigureSink:
             self._loggers = sparing(self._loggers, _sender(tag, pixels, step))
 
     def _figures(
-        self, records: Iterable[Record], history: Records
+        self, telling: Iterable[Record], records: Records, history: Records
     ) -> Iterator[tuple[str, Callable[[], Figure]]]:
-        yield "equilibrium/gap_over_steps", partial(gap_over_steps, history, look=self._look)
-        for record in records:
+        for of_all, rows in ((OF_HISTORY, history), (OF_MOMENT, records)):
+            for name, draw in of_all.items():
+                yield f"equilibrium/{name}", partial(draw, rows, look=self._look)
+        for record in telling:
             first = self._start.get(record.key)
             start = first if first is not None and first.step != record.step else None
             for name, draw in (("log_density", log_density), ("paper_view", paper_view)):

@@ -15,9 +15,10 @@ from jaynes_callbacks.record import Record, Records
 from jaynes_callbacks.sink import RunContext, Sink
 from jaynes_callbacks.sinks import figure_sink
 from jaynes_callbacks.sinks.dataset import DatasetSink
-from jaynes_callbacks.sinks.figure_sink import FigureSink, telling
+from jaynes_callbacks.sinks.figure_sink import OF_HISTORY, OF_MOMENT, FigureSink, telling
 
 NAN = float("nan")
+OF_ALL = (*OF_HISTORY, *OF_MOMENT)
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Record, Record | None]]
 
     monkeypatch.setattr(figure_sink, "log_density", blank)
     monkeypatch.setattr(figure_sink, "paper_view", lambda *_, **__: Figure((0.2, 0.2), dpi=50))
-    monkeypatch.setattr(figure_sink, "gap_over_steps", lambda *_, **__: Figure((0.2, 0.2), dpi=50))
+    for of_all in (OF_HISTORY, OF_MOMENT):
+        for name in of_all:
+            monkeypatch.setitem(of_all, name, lambda *_, **__: Figure((0.2, 0.2), dpi=50))
     return asked
 
 
@@ -67,7 +70,7 @@ def test_figures_are_files_beside_the_dataset(snapshots: list[Records], tmp_path
     assert files(tmp_path) == [
         "jaynes",
         "jaynes-figures",
-        "jaynes-figures/equilibrium-gap_over_steps.png",
+        *sorted(f"jaynes-figures/equilibrium-{name}.png" for name in OF_ALL),
         "jaynes-figures/log_density_iota-net.1.png",
         "jaynes-figures/log_density_weight-net.0.weight.png",
         "jaynes-figures/log_density_weight-net.2.weight.png",
@@ -83,7 +86,7 @@ def test_figures_are_files_beside_the_dataset(snapshots: list[Records], tmp_path
 @pytest.mark.usefixtures("quick")
 def test_another_run_s_figures_stay(snapshots: list[Records], tmp_path: Path) -> None:
     run(FigureSink(), snapshots, RunContext(directory=tmp_path))
-    (first,) = (path for path in files(tmp_path) if path.endswith("steps.png"))
+    (first,) = (path for path in files(tmp_path) if path.endswith("gap_over_steps.png"))
     before = (tmp_path / first).stat().st_mtime_ns
     sink = FigureSink()
     run(sink, snapshots, RunContext(directory=tmp_path))
@@ -110,7 +113,7 @@ def test_hostile_names_stay_below_the_directory(
     odd = Records(snapshots[0][0].replace(name=name) for name in names)
     context = RunContext(directory=tmp_path / "run")
     run(FigureSink(), [odd], context)
-    assert len(files(tmp_path / "run" / "jaynes-figures")) == 1 + 2 * len(names)
+    assert len(files(tmp_path / "run" / "jaynes-figures")) == len(OF_ALL) + 2 * len(names)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["jaynes-figures"]
 
@@ -214,8 +217,9 @@ def test_images_go_to_loggers_by_what_they_can_do(snapshots: list[Records], tmp_
     shows = Shows()
     loggers = (Plain(), shows, CSVLogger(tmp_path / "csv"), DummyLogger())
     run(FigureSink(), snapshots, RunContext(loggers=loggers))
-    assert shows.shown[0] == ("equilibrium/gap_over_steps", 20)
-    assert {tag for tag, _ in shows.shown[1:]} == {
+    number = len(OF_ALL)
+    assert shows.shown[:number] == [(f"equilibrium/{name}", 20) for name in OF_ALL]
+    assert {tag for tag, _ in shows.shown[number:]} == {
         f"{figure}_{record.kind}/{record.name}"
         for figure in ("log_density", "paper_view")
         for record in snapshots[0]
@@ -228,7 +232,7 @@ def test_a_logger_that_fails_costs_only_itself(snapshots: list[Records], tmp_pat
     with pytest.warns(UserWarning, match=r"Broken .*server is down") as said:
         run(FigureSink(), snapshots, RunContext(directory=tmp_path, loggers=(Broken(), shows)))
     assert len(said) == 1
-    assert len(shows.shown) == len(files(tmp_path / "jaynes-figures")) == 7
+    assert len(shows.shown) == len(files(tmp_path / "jaynes-figures")) == len(OF_ALL) + 6
 
 
 def test_nobody_to_draw_for(
@@ -254,7 +258,7 @@ def test_tensorboard_shows_the_figures_at_their_step(
     assert [image.step for image in images] == [10, 20]
     assert images[0].encoded_image_string.startswith(b"\x89PNG")
     assert images[0].width == 800
-    assert len(events.Tags()["images"]) == 3
+    assert len(events.Tags()["images"]) == len(OF_ALL) + 2
 
 
 def test_wandb_offline_run_holds_the_figures(
@@ -267,7 +271,7 @@ def test_wandb_offline_run_holds_the_figures(
     wandb.finish()
     wandb.teardown()  # `finish` does not wait until its process has copied the files
     media = tmp_path.glob("wandb/offline-run-*/files/media/images/equilibrium/*.png")
-    assert len(list(media)) == 1
+    assert len(list(media)) == len(OF_ALL)
 
 
 def test_the_tags_of_all_sinks_stay_below_300(

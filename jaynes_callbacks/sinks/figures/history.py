@@ -3,24 +3,27 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from jaynes_callbacks.record import Record
-from jaynes_callbacks.sinks.figures.look import LIGHT, Look, blank, canvas, legend, printable
+from jaynes_callbacks.sinks.figures.layers import (
+    FEW,
+    HEADINGS,
+    Course,
+    layer_colors,
+    paths_by_kind,
+    stream_legend,
+)
+from jaynes_callbacks.sinks.figures.look import LIGHT, Look, blank, canvas, heading, legend
 from jaynes_callbacks.verdict import BANDS
 
 __all__ = ["gap_over_steps"]
 
 #: Gaps below this are drawn at it: the logarithmic axis has no zero.
 FLOOR = 1e-4
-#: Streams of a kind that are named each; of more, the first, the middle and the last.
-_NAMED = 6
-_HEADINGS = {"weight": "weights", "iota": "activations"}
 
 
 def gap_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
@@ -40,49 +43,36 @@ def gap_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
         >>> len(gap_over_steps(rows).axes)
         1
     """
-    streams: dict[str, dict[str, list[Record]]] = {}
-    for record in history:
-        streams.setdefault(record.kind, {}).setdefault(record.name, []).append(record)
-    kinds = [kind for kind in _HEADINGS if kind in streams] or ["weight"]
-    figure, rows = canvas(look, [2.9] if len(kinds) == 1 else [2.4] * len(kinds))
+    streams = paths_by_kind(history) or {"weight": []}
+    figure, rows = canvas(look, [2.9] if len(streams) == 1 else [2.4] * len(streams))
     entries: list[tuple[Artist, str]] = []
     low, high = _limits(history)
-    for axes, kind in zip(rows, kinds, strict=True):
-        entries += _streams(axes, look, list(streams.get(kind, {}).values()))
+    for axes, (kind, paths) in zip(rows, streams.items(), strict=True):
+        entries += _streams(axes, look, paths)
         _bands(axes, look, low, high)
-        axes.set_ylabel(f"gap of {_HEADINGS[kind]} (nats)")
-    text = "Arbitrage gap: distance to the best lognormal"
-    rows[0].set_title(text, loc="left", color=look.ink, fontsize=9.5)
+        axes.set_ylabel(f"gap of {HEADINGS[kind]} (nats)")
+    heading(rows[0], look, "Arbitrage gap: distance to the best lognormal")
     rows[-1].set_xlabel("optimizer step")
     legend(figure, look, entries)
     return figure
 
 
-def _streams(axes: Axes, look: Look, streams: Sequence[list[Record]]) -> list[tuple[Artist, str]]:
+def _streams(axes: Axes, look: Look, streams: Sequence[Course]) -> list[tuple[Artist, str]]:
     """All lines as one artist: there may be a thousand."""
     if not streams:
         blank(axes, look, "no records")
         return []
-    name, darkest, lightest = look.colormap
-    colors = colormaps[name](np.linspace(darkest, lightest, max(len(streams), 2)))[: len(streams)]
+    colors = layer_colors(look, len(streams))
     paths = [[(row.step, _drawn(row.gap)) for row in rows] for rows in streams]
-    few = len(streams) <= _NAMED
+    few = len(streams) <= FEW
     axes.add_collection(LineCollection(paths, colors=colors, linewidths=1.6 if few else 0.9))
     steps, gaps = zip(*(path[0] for path in paths), strict=True)
     axes.scatter(steps, gaps, s=20, facecolors="none", edgecolors=list(map(tuple, colors)))
-    named = range(len(streams)) if few else (0, len(streams) // 2, len(streams) - 1)
-    entries: list[tuple[Artist, str]] = [
-        (Line2D([], [], color=colors[number], linewidth=1.6), _label(streams[number][0]))
-        for number in named
-    ]
+    entries = stream_legend(streams, colors)
     return entries if few else entries + _median(axes, look, streams)
 
 
-def _label(record: Record) -> str:
-    return f"{record.kind}  {printable(record.name)}"
-
-
-def _median(axes: Axes, look: Look, streams: Sequence[list[Record]]) -> list[tuple[Artist, str]]:
+def _median(axes: Axes, look: Look, streams: Sequence[Course]) -> list[tuple[Artist, str]]:
     gaps: dict[int, list[float]] = {}
     for row in (row for rows in streams for row in rows if np.isfinite(row.gap)):
         gaps.setdefault(row.step, []).append(row.gap)

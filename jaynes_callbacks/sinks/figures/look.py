@@ -27,6 +27,7 @@ __all__ = [
     "blank",
     "canvas",
     "family_line",
+    "heading",
     "legend",
     "printable",
     "title",
@@ -130,7 +131,11 @@ def title(axes: Axes, look: Look, record: Record, start: Record | None, note: st
     steps = f"step {record.step}" if first == record.step else f"step {first} to {record.step}"
     kind = "activations" if record.kind == "iota" else "weights"
     lines = (printable(record.name), f"{record.n:,} {kind}, {steps}", *wrap(note, _LONGEST_LINE))
-    text = "\n".join(line for line in lines if line)
+    heading(axes, look, "\n".join(line for line in lines if line))
+
+
+def heading(axes: Axes, look: Look, text: str) -> None:
+    """What the figure shows, above the axes at the left."""
     axes.set_title(text, loc="left", color=look.ink, fontsize=_TITLE)
 
 

@@ -8,12 +8,9 @@ from typing import NamedTuple
 from jaynes_callbacks.record import Record
 from jaynes_callbacks.sinks.report.rows import law
 from jaynes_callbacks.sinks.report.runs import Run
-from jaynes_callbacks.verdict import NEAR
+from jaynes_callbacks.verdict import NEAR, VERDICTS
 
-__all__ = ["RULE", "VERDICTS", "Kind", "answer", "kinds"]
-
-#: In the order of a report, best first.
-VERDICTS = ("emerged", "present from the start", "approaching", "not emerging", "undetermined")
+__all__ = ["RULE", "Kind", "answer", "kinds"]
 
 RULE = (
     f"A stream emerged if its gap ends below {NEAR} nats, below the gap of every rival law, and "

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.sinks.report.answer import RULE, VERDICTS, Kind, answer, kinds
+from jaynes_callbacks.sinks.report.answer import RULE, Kind, answer, kinds
 from jaynes_callbacks.sinks.report.charts import Chart, charts
 from jaynes_callbacks.sinks.report.compare import compare
 from jaynes_callbacks.sinks.report.densities import densities
@@ -19,7 +19,7 @@ from jaynes_callbacks.sinks.report.rows import COLUMNS, Row, law, spark_height, 
 from jaynes_callbacks.sinks.report.runs import Run
 from jaynes_callbacks.sinks.whole import put
 from jaynes_callbacks.table import LEFT_OUT, number_text
-from jaynes_callbacks.verdict import BANDS, NEAR
+from jaynes_callbacks.verdict import BANDS, NEAR, VERDICTS
 
 __all__ = ["MOST_RUNS", "page", "write_report"]
 
@@ -94,12 +94,14 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
         comparison=compare(runs) if len(runs) > 1 else None,
         runs=len(runs),
         left_out=len(runs) > MOST_RUNS,
-        sections=[_section(f"r{number}", run) for number, run in enumerate(shown)],
+        sections=[
+            _section(f"r{number}", run, alone=len(runs) == 1) for number, run in enumerate(shown)
+        ],
         refresh=refresh,
     )
 
 
-def _section(identity: str, run: Run) -> Section:
+def _section(identity: str, run: Run, *, alone: bool) -> Section:
     rows = stream_rows(run)
     outcomes = {row.cells[-1].text for row in rows}
     return Section(
@@ -108,7 +110,7 @@ def _section(identity: str, run: Run) -> Section:
         answer(run),
         run.is_trained,
         kinds(run),
-        charts(run),
+        charts(run, all_of_them=alone),
         _extremes(rows),
         rows,
         [name for name in (*VERDICTS, *BANDS) if name in outcomes],

@@ -4,6 +4,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from jaynes_callbacks.record import Records
 from jaynes_callbacks.sinks.report import Run
 from jaynes_callbacks.sinks.report.charts import charts
 
@@ -27,4 +28,16 @@ def test_each_chart_is_drawn_for_light_and_for_dark_paper(run: Run) -> None:
 
 
 def test_a_single_look_has_no_course(run: Run) -> None:
-    assert charts(Run.measured_once("once", run.end)) == []
+    once = charts(Run.measured_once("once", run.end))
+    assert [chart.title.split(":")[0] for chart in once] == [
+        "Exponents",
+        "Every statistic of every stream",
+    ]
+    assert len(charts(run)) == 6
+    assert [chart.title for chart in charts(run, all_of_them=False)] == [
+        "The gap of every stream through training"
+    ]
+
+
+def test_nothing_recorded_has_no_charts() -> None:
+    assert charts(Run.measured_once("empty", Records())) == []
