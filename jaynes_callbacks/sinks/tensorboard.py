@@ -1,8 +1,8 @@
 """What TensorBoard shows beside curves: one chart per statistic over all layers, and HParams.
 
 A logger takes part if its ``experiment`` can lay out charts (``add_custom_scalars``) and knows its
-directory.  Of a run's layouts TensorBoard heeds the last, of its entries of hyperparameters the
-first, whoever wrote them; so ours is not written where the run's files hold one already.
+directory.  Of a run's layouts TensorBoard heeds the last, so ours is not written where the run's
+files hold one already; of its entries of hyperparameters it heeds the first.
 
 Lightning's logger writes the entry when a run begins: if a module or a user gave hyperparameters,
 with one metric, ``hp_metric``, a placeholder of -1 (``default_hp_metric=True``).  No column can be
@@ -24,7 +24,7 @@ from jaynes_callbacks.summary import aggregates
 __all__ = ["TensorBoardSink"]
 
 _WHAT = "charts and hyperparameters"
-_LAYOUT, _HPARAMS, _PLACEHOLDER = "custom_scalars__config__", "_hparams_/experiment", "hp_metric"
+_LAYOUT, _PLACEHOLDER = "custom_scalars__config__", "hp_metric"
 
 #: Title of each curve's chart over all streams of a kind.
 _TITLES = {
@@ -130,10 +130,10 @@ class _Board:
             self._writer.add_custom_scalars(charts)
 
     def enter(self, numbers: Mapping[str, float], step: int) -> None:
-        if self._placeholders and self._placeholders == self._held(_PLACEHOLDER):
-            self._writer.add_scalar(_PLACEHOLDER, _headline(numbers), global_step=step)
-        given = dict(_flat(getattr(self._logger, "hparams", {})))
-        if given and not self._held(_HPARAMS):
+        if self._placeholders:
+            if self._placeholders == self._held(_PLACEHOLDER):
+                self._writer.add_scalar(_PLACEHOLDER, _headline(numbers), global_step=step)
+        elif given := dict(_flat(getattr(self._logger, "hparams", {}))):
             self._enter_all(given, numbers, step)
 
     def _enter_all(self, given: dict[str, Any], numbers: Mapping[str, float], step: int) -> None:
