@@ -129,8 +129,8 @@ def tilt_text(q: float) -> str:
 
 
 def number_text(value: float, digits: int) -> str:
-    """With so many decimals, or a dash where there is none."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+    """With so many decimals and no negative zero, or a dash where there is none."""
+    return f"{value:z.{digits}f}" if math.isfinite(value) else "–"
 
 
 def count_text(n: int) -> str:

@@ -33,4 +33,4 @@ def test_the_commands_exist() -> None:
         program, *arguments = shlex.split(line)
         assert program == "jaynes"
         _parser().parse_args(arguments)
-    assert len(lines) == 4
+    assert len(lines) == 5

@@ -2,15 +2,23 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from jaynes_callbacks.cli.measuring import find, measured, one_thread_each, opened
-from jaynes_callbacks.cli.options import add_selection, check_device, selection_of
+from jaynes_callbacks.cli.options import (
+    add_selection,
+    check_device,
+    output_file,
+    selection_of,
+)
 from jaynes_callbacks.cli.rows import add_rows, row_format, row_writer
 from jaynes_callbacks.cli.status import DONE, FAILED
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.record import Records
+    from jaynes_callbacks.record import Record, Records
+    from jaynes_callbacks.sinks.report import Run
     from jaynes_callbacks.sources.survey import Survey
 
 __all__ = ["add_parser", "run"]
@@ -32,6 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_selection(parser)
     add_rows(parser)
+    parser.add_argument("--report", metavar="FILE", help="show all of it in one HTML file, too")
     parser.set_defaults(run=run)
 
 
@@ -44,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     form = row_format(options)
     selection = selection_of(options)
     check_device(options.device)
+    report = output_file("--report", options.report) if options.report is not None else None
+    runs: list[Run] = []
     found = [find(argument) for argument in options.paths]
     complete = all(found)
     with row_writer(options.output, form) as write, one_thread_each() as threads:
@@ -52,11 +63,46 @@ def run(options: argparse.Namespace) -> int:
             if survey is None:
                 complete = False
                 continue
-            records = measured(survey, options.device, threads, write)
+            kept = _Kept(write, keep=report is not None)
+            records = measured(survey, options.device, threads, kept)
             complete = complete and bool(records) and not survey.problems
+            runs += _as_runs(survey, kept.records)
             if records and (not form or options.output is not None):
                 _print_tables(survey, records)
+    if report is not None and runs:
+        # Rows may go where they are read by a program.
+        _write_report(runs, report, sys.stderr if form and options.output is None else sys.stdout)
     return DONE if complete else FAILED
+
+
+class _Kept:
+    """Hands rows on, and keeps them with their counts where a report is to be made of them."""
+
+    def __init__(self, write: "Callable[[Records], object]", *, keep: bool) -> None:
+        self._write = write
+        self._keep = keep
+        self.records: list[Record] = []
+
+    def __call__(self, records: "Records") -> None:
+        self._write(records)
+        if self._keep:
+            self.records += records
+
+
+def _as_runs(survey: "Survey", records: "Sequence[Record]") -> "list[Run]":
+    from jaynes_callbacks.record import Records
+    from jaynes_callbacks.sinks.report import Run
+
+    skipped = [[entry.name, entry.reason] for entry in survey.skipped]
+    name = survey.checkpoint.path.name
+    run = Run.measured_once(name, Records(records), {"skipped": skipped})
+    return [run] if records else []
+
+
+def _write_report(runs: "list[Run]", path: Path, told: TextIO) -> None:
+    from jaynes_callbacks.sinks.report import write_report
+
+    told.write(f"{write_report(runs, path)}: {len(runs)} checkpoint{'s' * (len(runs) > 1)}\n")
 
 
 def _print_tables(survey: "Survey", records: "Records") -> None:

@@ -1,6 +1,7 @@
 """Options that commands on checkpoints share."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaynes_callbacks.cli.status import UsageError
@@ -8,7 +9,7 @@ from jaynes_callbacks.cli.status import UsageError
 if TYPE_CHECKING:
     from jaynes_callbacks.sources.selection import Selection
 
-__all__ = ["add_selection", "check_device", "selection_of"]
+__all__ = ["add_selection", "check_device", "output_file", "selection_of"]
 
 _MIN_SIZE = 64
 
@@ -61,3 +62,15 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {name} cannot be used here ({reason}); try cpu") from error
+
+
+def output_file(option: str, path: str) -> Path:
+    """Where a file can be written.
+
+    Raises:
+        UsageError: if it cannot.
+    """
+    output = Path(path)
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
+    return output

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaynes_callbacks.cli.options import output_file
 from jaynes_callbacks.cli.status import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.watch is not None and options.watch < 1:
         raise UsageError(f"--watch must be at least 1 second, got {options.watch}")
-    output = Path(options.output)
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise UsageError(f"--output must be a file in a folder that exists, got {output}")
+    output = output_file("--output", options.output)
     if options.watch is not None:
         _watch(options.paths, output, options.watch)
         return DONE

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -167,3 +168,37 @@ def test_many_weights_are_shortened(jaynes: Run, tmp_path: Path) -> None:
     assert status == 0
     assert "… 10 more …" in out
     assert max(map(len, out.splitlines())) <= 100 or str(tmp_path) in out
+
+
+def test_a_report_shows_all_checkpoints(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "out.html"
+    status, out, err = jaynes("fit", model, "--report", report)
+    assert (status, err) == (0, "")
+    assert out.endswith(f"{report}: 1 checkpoint\n")
+    text = report.read_text()
+    assert "1 of 3 streams are within 0.02 nats of a lognormal" in text
+    assert "fewer than 2 dimensions: net.conv.bias" in text
+    # Of one moment there is neither a start nor a verdict, and the densities are there.
+    assert "over training" not in text
+    assert "→" not in text.split("<script")[0]
+    assert text.count('"edges":') == 3
+    again = shutil.copy(model, tmp_path / "again.safetensors")
+    _, out, err = jaynes("fit", model, again, "--report", report, "--format", "csv")
+    assert err == f"{report}: 2 checkpoints\n"
+    assert "checkpoints" not in out
+    assert "<h1>2 runs</h1>" in report.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_wrong_usage(
+    jaynes: Run, model: Path, tmp_path: Path
+) -> None:
+    status, out, err = jaynes("fit", model, "--report", tmp_path / "no" / "out.html")
+    assert (status, out) == (2, "")
+    assert "--report must be a file in a folder that exists" in err
+
+
+def test_nothing_measured_makes_no_report(jaynes: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    status, _, _ = jaynes("fit", tmp_path / "broken.safetensors", "--report", tmp_path / "a.html")
+    assert status == 1
+    assert not (tmp_path / "a.html").exists()

@@ -10,13 +10,18 @@ from jaynes_callbacks.sinks.report.rows import law
 from jaynes_callbacks.sinks.report.runs import Run
 from jaynes_callbacks.verdict import NEAR, VERDICTS
 
-__all__ = ["RULE", "Kind", "answer", "kinds"]
+__all__ = ["RULE", "RULE_OF_A_MOMENT", "Kind", "answer", "kinds"]
 
 RULE = (
     f"A stream emerged if its gap ends below {NEAR} nats, below the gap of every rival law, and "
     "fell by more than twice its standard error; it was present from the start if the gap was "
     f"below {NEAR} before training; it is approaching if the gap fell but the rest does not hold. "
     "The rule was fixed before any experiment was run."
+)
+#: Of one moment no verdict is passed.
+RULE_OF_A_MOMENT = (
+    f"Near equilibrium is a gap below {NEAR} nats. Whether training led there, one moment cannot "
+    "say: that takes the state before training."
 )
 _HEADINGS = {"weight": "weights", "iota": "neurons (iota)"}
 _UNFINISHED = {"running": "This run goes on, or was killed,", "interrupted": "It was interrupted"}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.sinks.report.answer import RULE, Kind, answer, kinds
+from jaynes_callbacks.sinks.report.answer import RULE, RULE_OF_A_MOMENT, Kind, answer, kinds
 from jaynes_callbacks.sinks.report.charts import Chart, charts
 from jaynes_callbacks.sinks.report.compare import compare
 from jaynes_callbacks.sinks.report.densities import densities
@@ -80,13 +80,15 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
     if not runs:
         raise ValueError("a report needs at least one run, got none")
     shown = runs if len(runs) <= MOST_RUNS else []
+    trained = any(run.is_trained for run in runs)
     template = _environment().from_string(_text("page.html"))
     return template.render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         version=__version__,
         style=_text("style.css"),
         script=_text("script.js"),
-        rule=RULE,
+        trained=trained,
+        rule=RULE if trained else RULE_OF_A_MOMENT,
         note=LEFT_OUT,
         limit=NEAR,
         near=f"{spark_height(NEAR):.1f}",

@@ -38,9 +38,12 @@ class Run:
     description: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def measured_once(cls, name: str, records: Records) -> "Run":
+    def measured_once(
+        cls, name: str, records: Records, description: Mapping[str, Any] | None = None
+    ) -> "Run":
         """Of one moment, such as a checkpoint."""
-        return cls(name, records.without_counts(), records, records)
+        rows = records.without_counts()
+        return cls(name, rows, records, records, description=description or {})
 
     @property
     def is_trained(self) -> bool:

@@ -1,0 +1,163 @@
+"""Make the pictures of the documentation: what a user would see, in a browser and in files.
+
+Trains small networks on handwritten digits with the monitor in a plain Lightning Trainer, then
+looks at their TensorBoard and at their report with chromium, and draws every figure of one run.
+
+    python docs/pictures.py        # a few minutes; needs the extra 'experiments' and chromium
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.sinks import figures
+from jaynes_callbacks.sinks.images import rendered
+from jaynes_callbacks.sinks.report import Run, read_run, write_report
+
+IMAGES = Path(__file__).parent / "images"
+TABS = ("scalars", "custom_scalars", "images", "histograms", "hparams")
+RATES, DECAYS, EPOCHS = (1e-3, 3e-3), (0.0, 0.1), 30
+WIDTH = 1000
+
+
+class Digits(L.LightningModule):
+    """A network as a user would write it; nothing in it knows of the monitor."""
+
+    def __init__(self, lr: float, weight_decay: float) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(
+            nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+        )
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy."""
+        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(self.parameters(), **self.hparams)
+
+
+def train(folder: Path) -> Path:
+    """A sweep of four runs; the dataset of the last."""
+    inputs, labels = load_digits(return_X_y=True)
+    data = TensorDataset(torch.tensor(inputs).float() / 8 - 1, torch.tensor(labels))
+    for rate in RATES:
+        for decay in DECAYS:
+            L.seed_everything(1, verbose=False)
+            name = f"lr={rate},decay={decay}"
+            logger = TensorBoardLogger(folder, name=name, version="", default_hp_metric=False)
+            trainer = L.Trainer(
+                accelerator="cpu",
+                max_epochs=EPOCHS,
+                logger=logger,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[EquilibriumMonitor(figures_every_n_epochs=10)],
+            )
+            trainer.fit(Digits(rate, decay), DataLoader(data, 64, shuffle=True))
+    return folder / name / "jaynes"
+
+
+def screenshot(address: str, path: Path, height: int) -> None:
+    """What chromium shows of a page, 1400 pixels wide."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("the pictures are taken with chromium, which is not installed")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={profile}", f"--window-size=1400,{height}",
+            "--virtual-time-budget=15000", f"--screenshot={path}", address,
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    keep(Image.open(path), path)
+
+
+def keep(image: Image.Image, path: Path) -> None:
+    """As small a file as a page of text and lines needs."""
+    image = image.convert("RGB")
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.LANCZOS)
+    image.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """A TensorBoard of a folder, and its address."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name]
+    with subprocess.Popen(
+        [*command, "--port", str(port)], cwd=folder.parent, stderr=subprocess.DEVNULL
+    ) as server:
+        address = f"http://localhost:{port}"
+        try:
+            for _ in range(120):
+                try:
+                    urllib.request.urlopen(f"{address}/data/runs", timeout=5)
+                    break
+                except OSError:
+                    time.sleep(1)
+            time.sleep(5)
+            yield address
+        finally:
+            server.terminate()
+
+
+def draw(run: Run) -> None:
+    """Every figure of one run."""
+    pictures = {
+        "paper_view": figures.paper_view(run.end[1], run.start[1]),
+        "log_density": figures.log_density(run.end[1], run.start[1]),
+        "utility_over_magnitude": figures.utility_over_magnitude(run.end[1], run.start[1]),
+        "gap_over_steps": figures.gap_over_steps(run.history),
+        "gap_map": figures.gap_map(run.history),
+        "laws_over_steps": figures.laws_over_steps(run.history),
+        "microstructure_map": figures.microstructure_map(run.history),
+        "statistics_map": figures.statistics_map(run.end),
+        "exponents_over_layers": figures.exponents_over_layers(run.end),
+    }
+    for name, figure in pictures.items():
+        keep(Image.fromarray(rendered(figure)), IMAGES / f"{name}.png")
+
+
+def main() -> None:
+    """Train, look, draw."""
+    warnings.filterwarnings("ignore", module="lightning")
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = train(Path(folder) / "runs")
+        run = read_run(dataset)
+        draw(run)
+        report = write_report([run], Path(folder) / "report.html")
+        screenshot(report.as_uri(), IMAGES / "report.png", 1900)
+        with tensorboard(Path(folder) / "runs") as address:
+            for tab in TABS:
+                screenshot(f"{address}/#{tab}", IMAGES / f"tensorboard_{tab}.png", 950)
+
+
+if __name__ == "__main__":
+    main()
