@@ -1,0 +1,107 @@
+"""A trained network, saved in every format that can hold it: the same rows from all."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file, save_model
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from jaynes_callbacks import EquilibriumMonitor, Record, Records, analyse
+
+AssertSame = Callable[[Records, Mapping[str, Record]], None]
+Trained = tuple[Any, Any, dict[str, Record]]
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+
+@pytest.fixture
+def trained(task: Any, loader: DataLoader[Any], make_trainer: Callable[..., Any]) -> Trained:
+    """A network after two epochs, its trainer, and what the monitor recorded of its weights."""
+    monitor = EquilibriumMonitor()
+    trainer = make_trainer(monitor)
+    trainer.fit(task, loader)
+    recorded = {
+        row.name: row.replace(run="", step=0, epoch=0) for row in monitor.end.select(kind="weight")
+    }
+    # A file is one moment: it has no verdict, and no start to have moved from.
+    return (
+        task,
+        trainer,
+        {name: row.replace(verdict="", moved=float("nan")) for name, row in recorded.items()},
+    )
+
+
+def sharded(state: dict[str, Tensor], folder: Path) -> Path:
+    """Two shards and their index, as a Hugging Face directory holds them."""
+    names = list(state)
+    files = {name: f"model-0000{1 + (n >= 2)}-of-00002.safetensors" for n, name in enumerate(names)}
+    folder.mkdir()
+    for file in set(files.values()):
+        save_file({n: state[n].contiguous() for n in names if files[n] == file}, folder / file)
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def onnx_file(state: dict[str, Tensor], path: Path) -> Path:
+    onnx = pytest.importorskip("onnx")
+    tensors = [onnx.numpy_helper.from_array(t.numpy(), name) for name, t in state.items()]
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=tensors)
+    onnx.save_model(onnx.helper.make_model(graph), path)
+    return path
+
+
+def gguf_file(state: dict[str, Tensor], path: Path) -> Path:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            writer.add_tensor(name, tensor.numpy())
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    return path
+
+
+def numpy_file(state: dict[str, Tensor], path: Path) -> Path:
+    np.savez(path, **{name: tensor.numpy() for name, tensor in state.items()})
+    return path
+
+
+def saved(form: str, task: Any, trainer: Any, folder: Path) -> Path:
+    """The network in a format, and where it lies."""
+    state = {name: tensor.detach().clone() for name, tensor in task.state_dict().items()}
+    path = folder / f"model.{form}"
+    if form == "ckpt":
+        trainer.save_checkpoint(path)
+    elif form == "pt":
+        torch.save({"epoch": 2, "model_state_dict": state}, path)
+    elif form == "bin":
+        torch.save(state, path)
+    elif form == "safetensors":
+        save_model(task, str(path))
+    elif form == "dcp":
+        dcp.save({"model": state}, checkpoint_id=path, no_dist=True)
+    else:
+        makers = {"hub": sharded, "npz": numpy_file, "onnx": onnx_file, "gguf": gguf_file}
+        return makers[form](state, path)
+    return path
+
+
+FORMATS = ("ckpt", "pt", "bin", "safetensors", "dcp", "hub", "npz", "onnx", "gguf")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_gives_what_the_run_recorded(
+    form: str, trained: Trained, tmp_path: Path, assert_same: AssertSame
+) -> None:
+    task, trainer, recorded = trained
+    assert set(recorded) == {"first.weight", "last.weight"}
+    found = analyse(saved(form, task, trainer, tmp_path))
+    assert_same(found, recorded)
