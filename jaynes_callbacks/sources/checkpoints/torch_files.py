@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,10 @@ def _loaded(path: Path) -> tuple[Any, bool]:
     mapped = is_zipfile(path)
     try:
         _check_whole(path, mapped=mapped)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
+        with warnings.catch_warnings():
+            # On the protocol of a pickle that torch did not write; what matters is raised.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
     except pickle.UnpicklingError as error:
         raise CheckpointError(_of_unpickling(path, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -83,7 +87,10 @@ def _of_unpickling(path: Path, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+    """Of what torch says; of a key or a number that it stumbled over, the kind of error."""
+    text = str(error).strip().partition("WeightsUnpickler error: ")
+    said = (text[2] or text[0]).strip().splitlines() or [""]
+    return said[0].rstrip(".") if " " in said[0] else "it does not begin as a pickle does"
 
 
 def _of_model(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def _pickled(state: State, path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[State, Path], object], str]] = {
     "notes.txt": (lambda _, path: path.write_text("hello"), "its name ends in none of"),
-    "text.pt": (lambda _, path: path.write_text("hello"), "is no .*file of torch.save"),
+    "text.pt": (
+        lambda _, path: path.write_text("hello"),
+        r"\(it does not begin as a pickle does\)",
+    ),
     "empty.pt": (lambda _, path: path.touch(), r"is no whole file of torch.save \(it is empty\)"),
     "half.pt": (_truncated(torch.save), r"no whole file of torch.save .* may be truncated"),
     "half.safetensors": (_truncated(save_file), "no whole safetensors file .* may be truncated"),
@@ -45,6 +49,10 @@ REFUSED: dict[str, tuple[Callable[[State, Path], object], str]] = {
         "no whole archive of numpy.savez",
     ),
     "code.ckpt": (_pickled, "holds argparse.Namespace, which only running its code could unpickle"),
+    "function.pt": (
+        lambda _, path: path.write_bytes(pickle.dumps({"a": print})),
+        r"is no file of torch.save \(Unsupported operand \d+\); expected a state dict",
+    ),
     "list.pt": (lambda _, path: torch.save(3, path), "holds a int, not tensors by name"),
     "none.pt": (lambda _, path: torch.save({}, path), "holds no tensors"),
     "bias.pt": (
