@@ -1,0 +1,93 @@
+"""The figures of experiments/RESULTS.md are those of the tables beside it."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+TEXT = (EXPERIMENTS / "RESULTS.md").read_text()
+STUDIES = sorted(path.name for path in (EXPERIMENTS / "results").iterdir())
+
+STARTS = {
+    "uniform (PyTorch's)": "default",
+    "Gaussian": "kaiming_normal",
+    "Laplace": "laplace",
+    "Student t": "student_t",
+    "lognormal": "lognormal",
+    "the paper's universal lognormal": "paper",
+}
+OPTIMIZERS = ("sgd", "adamw", "muon", "exponentiated_gradient", "madam")
+CONTROLS = {
+    "Gaussian start, learning rate zero": "frozen_gaussian",
+    "lognormal start, learning rate zero": "frozen_lognormal",
+    "weights multiplied by chance (Gibrat)": "gibrat",
+    "multiplicative updates that learn, without a bound": "multiplicative",
+    "lognormal start, trained": "lognormal_start",
+    "labels shuffled": "shuffled_labels",
+    "Gaussian start, trained": "none",
+}
+
+
+def weights(study: str) -> pd.DataFrame:
+    table = pd.read_csv(EXPERIMENTS / "results" / study / "conditions.csv")
+    return table[table["kind"] == "weight"].set_index("condition")
+
+
+def cells(first: str, heading: str) -> list[str]:
+    """The row that begins with a text, of the section of a heading."""
+    section = TEXT.split(f"## {heading}")[1].split("\n## ")[0]
+    (line,) = re.findall(rf"^\| {re.escape(first)} \|(.*)\|$", section, re.MULTILINE)
+    return [cell.strip() for cell in line.split("|")]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_emergence(start: str) -> None:
+    table = weights("emergence")
+    for optimizer, cell in zip(OPTIMIZERS, cells(start, "Emergence"), strict=True):
+        row = table.loc[f"{optimizer}, {STARTS[start]}"]
+        assert cell == f"{row['gap_start']:.3f} → {row['gap_end']:.3f}"
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_controls(control: str) -> None:
+    row = weights("controls").loc[CONTROLS[control]]
+    gaps, shares, families, _ = cells(control, "Controls")
+    assert gaps == f"{row['gap_start']:.3f} → {row['gap_end']:.3f} ± {row['gap_end_sd']:.3f}"
+    verdicts = ("emerged", "present from the start", "approaching", "not emerging")
+    assert shares == "/".join(f"{100 * row[verdict]:.0f}" for verdict in verdicts)
+    assert families == row["families"]
+
+
+@pytest.mark.parametrize(
+    ("study", "shown"),
+    [
+        ("width", "0.164, 0.163, 0.163, 0.163, 0.161 nats at 64, 256, 1024,\n2048 and 4096"),
+        ("batch_size", "0.150, 0.158, 0.164, 0.163 at 16, 64, 256 and 1024"),
+        ("depth", "0.169, 0.163, 0.161, 0.163 at 1, 2, 4 and 8"),
+    ],
+)
+def test_lists(study: str, shown: str) -> None:
+    assert shown in TEXT
+    found = [float(number) for number in re.findall(r"0\.\d{3}", shown)]
+    assert found == weights(study)["gap_end"].round(3).tolist()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_runs_and_minutes_are_those_of_the_summary(study: str) -> None:
+    summary = (EXPERIMENTS / "results" / study / "summary.md").read_text()
+    found = re.search(r"(\d+) runs of .*; (\d+) minutes of training", summary)
+    assert found is not None
+    assert f"| `{study}` | {found[1]} | {found[2]} min |" in TEXT
+
+
+def test_none_of_the_studies_but_the_controls_has_a_stream_that_emerged() -> None:
+    tables = {
+        study: pd.read_csv(EXPERIMENTS / "results" / study / "conditions.csv")
+        for study in STUDIES
+        if study != "controls"
+    }
+    assert not any((table["emerged"] > 0).any() for table in tables.values())
+    runs = sum(int(table.loc[table["kind"] == "weight", "runs"].sum()) for table in tables.values())
+    assert f"In {runs} training runs" in TEXT
