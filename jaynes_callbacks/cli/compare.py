@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaynes_callbacks.cli.measuring import find, measured, one_thread_each, opened, say
+from jaynes_callbacks.cli.measuring import find, measured, opened, say
 from jaynes_callbacks.cli.options import add_selection, check_device, selection_of
 from jaynes_callbacks.cli.rows import add_rows, row_format, row_writer
 from jaynes_callbacks.cli.status import DONE, FAILED, UsageError
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: for options that cannot be followed.
     """
+    from jaynes_callbacks.threads import one_thread
+
     form = row_format(options)
     selection = selection_of(options)
     check_device(options.device)
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     before, after = (*surveys, None, None)[:2]
     if before is None or after is None:
         return FAILED
-    with one_thread_each() as threads:
+    with one_thread() as threads:
         rows = _rows(before, options.device, threads), _rows(after, options.device, threads)
     if not all(rows):
         return FAILED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from jaynes_callbacks.cli.measuring import find, measured, one_thread_each, opened
+from jaynes_callbacks.cli.measuring import find, measured, opened
 from jaynes_callbacks.cli.options import (
     add_selection,
     check_device,
@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: for options that cannot be followed.
     """
+    from jaynes_callbacks.threads import one_thread
+
     form = row_format(options)
     selection = selection_of(options)
     check_device(options.device)
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     runs: list[Run] = []
     found = [find(argument) for argument in options.paths]
     complete = all(found)
-    with row_writer(options.output, form) as write, one_thread_each() as threads:
+    with row_writer(options.output, form) as write, one_thread() as threads:
         for path in dict.fromkeys(path for paths in found for path in paths):
             survey = opened(path, selection)
             if survey is None:

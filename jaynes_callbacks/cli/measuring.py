@@ -1,8 +1,7 @@
 """What the commands on checkpoints have in common: open, measure with a bar, say what failed."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from jaynes_callbacks.sources.selection import Selection
     from jaynes_callbacks.sources.survey import Survey
 
-__all__ = ["find", "measured", "one_thread_each", "opened", "say"]
+__all__ = ["find", "measured", "opened", "say"]
 
 
 def say(reason: object) -> None:
@@ -83,19 +82,3 @@ def measured(
         for problem in survey.problems:
             say(problem.reason)
     return records
-
-
-@contextmanager
-def one_thread_each() -> Iterator[int]:
-    """Let torch work with one thread, for several of them count; how many.
-
-    Fits of small arrays are slower in several threads.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)

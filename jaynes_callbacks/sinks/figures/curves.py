@@ -9,10 +9,9 @@ from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.measured import PAPER_IOTA_BINS, gaussian_power
 from jaynes_callbacks.record import Record
 from jaynes_callbacks.statistics import (
-    FAMILIES,
     LOGNORMAL,
     Fit,
-    fit_family,
+    fit_families,
     gaussian_masses,
     log_moments,
     occupied_bins,
@@ -142,7 +141,7 @@ def family_curves(
     binned = occupied_bins(counts_of([record]))
     moments = log_moments(binned)
     gaps = {LOGNORMAL.name: record.gap, **record.rival_gaps}
-    fits = [fit_family(family, binned, moments) for family in FAMILIES]
+    fits = fit_families(binned, moments).values()
     curves = [
         _family_curve(fit, gaps.get(fit.family.name, np.nan), histogram, codes)
         for fit in fits
