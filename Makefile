@@ -85,7 +85,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed-demo
 	@echo "installing the contributors' tools into $(VENV) ..."
-	@$(PIP) --editable '.[experiments,wandb,dev]'
+	@$(PIP) --editable '.[experiments,wandb,fast,onnx,gguf,dev]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

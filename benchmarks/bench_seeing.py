@@ -1,5 +1,8 @@
 """What looking at a thousand streams costs: the report of a hundred records, and the loggers.
 
+The records are real ones of a few layers; the page must show every stream, and TensorBoard's own
+reader must find no more tags than promised.
+
     python benchmarks/bench_seeing.py
 """
 

@@ -32,7 +32,9 @@ def run(cfg: DictConfig) -> float | None:
     folder = Path(cfg.paths.output_dir)
     before = finished(cfg, folder)
     if before is not None:
-        Console().print(f"finished before, skipped: {folder / FILE}", highlight=False, markup=False)
+        # Whole, whatever the width: a path is there to be copied.
+        told = f"finished before, skipped: {folder / FILE}"
+        Console().print(told, highlight=False, markup=False, soft_wrap=True)
         return _chosen(before.metrics, cfg.optimized_metric)
     began = time.monotonic()
     parts = build(cfg)
