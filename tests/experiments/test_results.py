@@ -74,6 +74,29 @@ def test_lists(study: str, shown: str) -> None:
     assert found == weights(study)["gap_end"].round(3).tolist()
 
 
+ARCHITECTURES = {
+    "MLP": "mlp",
+    "CNN": "cnn",
+    "ResNet": "resnet",
+    "transformer encoder on patches": "transformer",
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures(name: str) -> None:
+    table = pd.read_csv(EXPERIMENTS / "results" / "architectures" / "conditions.csv")
+    of_weights, of_neurons = (
+        table[table["kind"] == kind].set_index("condition").loc[ARCHITECTURES[name]]
+        for kind in ("weight", "iota")
+    )
+    weight, families, iota, accuracy = cells(name, "Does it matter what")
+    for cell, row in ((weight, of_weights), (iota, of_neurons)):
+        assert cell == f"{row['gap_start']:.3f} → {row['gap_end']:.3f} ± {row['gap_end_sd']:.3f}"
+    assert families == of_weights["families"]
+    spread = f"{100 * of_weights['accuracy_sd']:.1f}"
+    assert accuracy == f"{100 * of_weights['accuracy']:.1f} ± {spread} %"
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_runs_and_minutes_are_those_of_the_summary(study: str) -> None:
     summary = (EXPERIMENTS / "results" / study / "summary.md").read_text()
