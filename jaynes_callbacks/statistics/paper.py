@@ -230,20 +230,22 @@ def _fit_full_rows(
     spread = ((y - y.mean(-1, keepdim=True)) ** 2).sum(-1)
     r2 = 1.0 - ((y - amplitude[:, None] * curve) ** 2).sum(-1) / spread
     narrow = curve.sum(-1) ** 2 < _FEWEST_BINS_OF_CURVE * (curve**2).sum(-1)
-    status = _status(converged, mu, sigma, narrow)
+    # A peak so far below the first bin that the curve underflows: a power law on the data.
+    peakless = ~(mu < sigma**2) | ~amplitude.isfinite()
+    status = _status(converged, sigma, narrow, peakless)
     return _Curves(torch.stack([r2, mu, sigma, amplitude]), status)
 
 
 def _status(
     converged: Bool[Tensor, " streams"],
-    mu: Float64[Tensor, " streams"],
     sigma: Float64[Tensor, " streams"],
     narrow: Bool[Tensor, " streams"],
+    peakless: Bool[Tensor, " streams"],
 ) -> Int64[Tensor, " streams"]:
-    status = torch.full_like(mu, Status.CONVERGED, dtype=torch.int64)
+    status = torch.full_like(sigma, Status.CONVERGED, dtype=torch.int64)
     status[~converged] = Status.NOT_CONVERGED
     # A fit still on its way out is told from one that is lost.
     status[narrow | (sigma > _WIDEST)] = Status.AT_BOUND
     # The curve's peak is at ln x = μ' − σ'²; sigma is nan where the parabola opens upward.
-    status[~(mu < sigma**2)] = Status.NO_INTERIOR_OPTIMUM
+    status[peakless] = Status.NO_INTERIOR_OPTIMUM
     return status

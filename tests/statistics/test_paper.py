@@ -12,6 +12,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from jaynes_callbacks.counting import count_, linear_counts
+from jaynes_callbacks.grid import CODES, FIRST_POSITIVE, edges
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
     gaussian_masses,
@@ -297,3 +298,15 @@ def test_values_spread_evenly_are_split_exactly() -> None:
     sample = 1.03 * (np.arange(1 << 20) + 0.5) / (1 << 20)
     linear = linear_from_counts(_grid_counts(sample), torch.tensor([sample.max()]), 128)
     np.testing.assert_allclose(linear.numpy(), np.full((1, 128), 1 << 13), atol=1.0)
+
+
+def test_a_curve_that_vanishes_on_all_bins_is_no_lognormal() -> None:
+    """Its peak lies at e^−205, so that it underflows on the bins: a power law on the data."""
+    counts = torch.zeros(1, CODES, dtype=torch.int64)
+    for code, number in {191: 4_173_483, 270: 222, 2726: 7346}.items():
+        counts[0, code] = number
+    maximum = edges()[FIRST_POSITIVE:][2726 - FIRST_POSITIVE + 1].double()[None]
+    linear = linear_from_counts(counts, maximum, 1000)
+    fit = paper_protocol(linear, maximum, 0.041 * maximum, split=True)
+    assert fit.status.tolist() == [Status.NO_INTERIOR_OPTIMUM]
+    assert all(part.isnan().all() for part in (fit.r2, fit.mu, fit.sigma, fit.amplitude))
