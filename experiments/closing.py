@@ -31,6 +31,9 @@ def report(console: Console, metrics: Mapping[str, float], parts: Parts) -> None
     for monitor in parts.monitors:
         for what, folder in _folders(monitor.directory):
             _line(console, what, _shown(folder))
+    for monitor in parts.monitors:
+        for dataset in _datasets(monitor.directory)[:1]:
+            _line(console, "report", f"{_program('jaynes')} report {_shown(dataset)}")
     _line(console, "TensorBoard", _tensorboard(parts.trainer.loggers))
 
 
@@ -53,8 +56,13 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
 def _folders(directory: Path | None) -> list[tuple[str, Path]]:
     """The dataset and the figures below the monitor's directory, as far as they were written."""
     found = sorted(directory.glob("jaynes*")) if directory else []
-    datasets = [("dataset", path) for path in found if any(path.glob("part-*.parquet"))]
+    datasets = [("dataset", path) for path in _datasets(directory)]
     return datasets + [("figures", path) for path in found if any(path.glob("*.png"))]
+
+
+def _datasets(directory: Path | None) -> list[Path]:
+    found = sorted(directory.glob("jaynes*")) if directory else []
+    return [path for path in found if any(path.glob("part-*.parquet"))]
 
 
 def _tensorboard(loggers: list[Logger]) -> str:
@@ -68,10 +76,13 @@ def tensorboard_command(folder: Path) -> str:
     Args:
         folder: where the logger writes.
     """
-    installed = Path(sys.executable).with_name("tensorboard")
-    first_on_path = shutil.which("tensorboard")
-    program = "tensorboard" if first_on_path == str(installed) else _shown(installed)
-    return f"{program} --logdir {_shown(folder)}"
+    return f"{_program('tensorboard')} --logdir {_shown(folder)}"
+
+
+def _program(name: str) -> str:
+    """The one beside this Python, by its name alone where the shell finds it first."""
+    installed = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) == str(installed) else _shown(installed)
 
 
 def _shown(path: Path) -> str:

@@ -111,8 +111,9 @@ def test_the_table_shows_what_the_dataset_holds(outcome: Outcome) -> None:
 
 
 def test_the_last_lines_say_where_everything_is(outcome: Outcome) -> None:
-    said = dict(line.split(maxsplit=1) for line in outcome.printed.splitlines()[-4:])
-    assert list(said) == ["accuracy", "dataset", "figures", "TensorBoard"]
+    said = dict(line.split(maxsplit=1) for line in outcome.printed.splitlines()[-5:])
+    assert list(said) == ["accuracy", "dataset", "figures", "report", "TensorBoard"]
+    assert said["report"].endswith(f"jaynes report {said['dataset']}")
     assert Path(said["dataset"]) == outcome.directory / "jaynes"
     assert list(Path(said["figures"]).glob("*.png"))
     program, option, folder = said["TensorBoard"].split()
