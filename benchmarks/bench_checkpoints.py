@@ -57,7 +57,7 @@ def counting(repeats: str) -> None:
     import torch
 
     from jaynes_callbacks import passes
-    from jaynes_callbacks.sources.streaming import slice_counter
+    from jaynes_callbacks.files.streaming import slice_counter
 
     values = torch.randn(VALUES, generator=torch.Generator().manual_seed(0)) * 0.02
     array = values.numpy()
@@ -96,8 +96,8 @@ def make(path: str, gigabytes: str, name: str) -> None:
 
 def child(path: str, mode: str) -> None:
     """Measure one file in this process; print what it took."""
-    import_time = seconds(lambda: __import__("jaynes_callbacks.checkpoint"))
-    from jaynes_callbacks.checkpoint import measure_checkpoint
+    import_time = seconds(lambda: __import__("jaynes_callbacks.files.measuring"))
+    from jaynes_callbacks.files.measuring import measure_checkpoint
 
     use(mode)
     start, busy = time.perf_counter(), time.process_time()

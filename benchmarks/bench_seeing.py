@@ -19,14 +19,14 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jaynes_callbacks.monitor import default_sinks
-from jaynes_callbacks.record import Records, Stream
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.instruments.record import Records, Stream
+from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.tally import tally_of_tensors
+from jaynes_callbacks.report import read_run, write_report
+from jaynes_callbacks.run.monitor import default_sinks
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
-from jaynes_callbacks.sinks.figure_sink import FigureSink
-from jaynes_callbacks.sinks.report import read_run, write_report
-from jaynes_callbacks.summary import Moment, summarise
-from jaynes_callbacks.tally import tally_of_tensors
+from jaynes_callbacks.sinks.figures import FigureSink
 
 STREAMS, RECORDS = 1000, 100
 SECONDS, TAGS = 20.0, 300

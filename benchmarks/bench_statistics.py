@@ -20,8 +20,8 @@ from laws import STREAMS, magnitudes, median_seconds
 from scipy import optimize, special, stats
 from scipy_laws import gengamma_parameters, half_t
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     FAMILIES,
     LOGNORMAL,

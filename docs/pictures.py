@@ -26,10 +26,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from jaynes_callbacks import EquilibriumMonitor
-from jaynes_callbacks.sinks import figures
+from jaynes_callbacks import EquilibriumMonitor, figures
+from jaynes_callbacks.report import Run, read_run, write_report
 from jaynes_callbacks.sinks.images import rendered
-from jaynes_callbacks.sinks.report import Run, read_run, write_report
 
 IMAGES = Path(__file__).parent / "images"
 TABS = ("scalars", "custom_scalars", "images", "histograms", "hparams")

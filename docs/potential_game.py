@@ -1,7 +1,7 @@
 """Draw docs/images/potential_game.png: agents play the potential game to its end.
 
 A million agents start where PyTorch's default initialisation puts weights, uniformly, and move
-where their effective utility is greater (`jaynes_callbacks.statistics.game`).
+where their effective utility is greater (`experiments.potential_game`).
 
     python docs/potential_game.py
 """
@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
-from jaynes_callbacks.histogram import MagnitudeHistogram
+from experiments.potential_game import play
+from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.counts.metric import MagnitudeHistogram
 from jaynes_callbacks.statistics import occupied_bins
 from jaynes_callbacks.statistics.equilibrium import (
     bin_appeal,
@@ -27,7 +28,6 @@ from jaynes_callbacks.statistics.equilibrium import (
     exponents,
     log_partition,
 )
-from jaynes_callbacks.statistics.game import play
 
 AGENTS = 1_000_000
 MU = torch.tensor([-3.0], dtype=torch.float64)

@@ -1,7 +1,7 @@
 """``python -m experiments.game``: the positive control of the verdict, the theory's own dynamics.
 
 Agents start where PyTorch's default initialisation puts weights, uniformly, and play the potential
-game of `jaynes_callbacks.statistics.game` to its end.  If training worked as the theory says, this
+game of `experiments.potential_game` to its end.  If training worked as the theory says, this
 is what a monitor would see, and the verdict must be *emerged*.
 """
 
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from rich.console import Console
 
+from experiments.potential_game import play
 from experiments.table import stream_table
-from jaynes_callbacks.histogram import MagnitudeHistogram
-from jaynes_callbacks.record import Records, Stream
+from jaynes_callbacks.counts.metric import MagnitudeHistogram
+from jaynes_callbacks.instruments.record import Records, Stream
+from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.tally import tally_of_counts
 from jaynes_callbacks.statistics.equilibrium import bin_appeal, exponents
-from jaynes_callbacks.statistics.game import play
-from jaynes_callbacks.summary import Moment, summarise
-from jaynes_callbacks.tally import tally_of_counts
 
 __all__ = ["main", "played"]
 

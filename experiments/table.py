@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaynes_callbacks import Record, Records
-from jaynes_callbacks.table import LEFT_OUT, count_text, number_text, paper_text, tilt_text
+from jaynes_callbacks.records.text import LEFT_OUT, count_text, number_text, paper_text, tilt_text
 
 __all__ = ["CAPTION", "short_family", "stream_table"]
 

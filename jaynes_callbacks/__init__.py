@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from jaynes_callbacks._version import __version__
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.analysis import analyse
-    from jaynes_callbacks.histogram import MagnitudeHistogram
-    from jaynes_callbacks.lightning import EquilibriumMonitor
-    from jaynes_callbacks.record import Record, Records
-    from jaynes_callbacks.sources.recorder import Recorder
+    from jaynes_callbacks.api import analyse
+    from jaynes_callbacks.counts.metric import MagnitudeHistogram
+    from jaynes_callbacks.instruments.record import Record, Records
+    from jaynes_callbacks.recorder import Recorder
+    from jaynes_callbacks.run.lightning import EquilibriumMonitor
 
 __all__ = [
     "EquilibriumMonitor",
@@ -36,12 +36,12 @@ __all__ = [
 
 #: Public names and where they live; each is loaded when it is first asked for.
 _HOMES = {
-    "EquilibriumMonitor": "jaynes_callbacks.lightning",
-    "MagnitudeHistogram": "jaynes_callbacks.histogram",
-    "Record": "jaynes_callbacks.record",
-    "Recorder": "jaynes_callbacks.sources.recorder",
-    "Records": "jaynes_callbacks.record",
-    "analyse": "jaynes_callbacks.analysis",
+    "EquilibriumMonitor": "jaynes_callbacks.run.lightning",
+    "MagnitudeHistogram": "jaynes_callbacks.counts.metric",
+    "Record": "jaynes_callbacks.instruments.record",
+    "Recorder": "jaynes_callbacks.recorder",
+    "Records": "jaynes_callbacks.instruments.record",
+    "analyse": "jaynes_callbacks.api",
 }
 
 

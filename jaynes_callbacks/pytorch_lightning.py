@@ -2,7 +2,7 @@
 
 from pytorch_lightning.callbacks import Callback
 
-from jaynes_callbacks.monitor import Monitor
+from jaynes_callbacks.run.monitor import Monitor
 
 __all__ = ["EquilibriumMonitor"]
 

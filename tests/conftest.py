@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 # Before the first import of the package: beartype checks every annotation of these from here on.
 # Not of what torch.compile traces: the sources and the counting.
 install_import_hook(
-    [f"jaynes_callbacks.{part}" for part in ("grid", "statistics", "summary")],
+    [f"jaynes_callbacks.{part}" for part in ("counts.grid", "statistics", "instruments.summary")],
     "beartype.beartype",
 )
 

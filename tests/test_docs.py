@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from jaynes_callbacks import analyse
-from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 
 HOME = Path(__file__).parents[1]

@@ -310,8 +310,8 @@ def test_steps_that_are_not_due_only_count(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_counting_on_a_gpu_does_not_synchronise() -> None:
-    from jaynes_callbacks.counting import count_
-    from jaynes_callbacks.grid import CODES
+    from jaynes_callbacks.counts.counting import count_
+    from jaynes_callbacks.counts.grid import CODES
 
     values = torch.randn(1 << 20, device="cuda")
     counts = torch.zeros(1, CODES, dtype=torch.int64, device="cuda")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from jaynes_callbacks.sinks.figure_sink import FigureSink
+from jaynes_callbacks.sinks.figures import FigureSink
 
 HOME = Path(__file__).parents[1]
 

@@ -118,7 +118,7 @@ def test_descriptions_hold_no_address() -> None:
 
 PROGRAM = """
 import functools
-from jaynes_callbacks.monitor import Monitor
+from jaynes_callbacks.run.monitor import Monitor
 from jaynes_callbacks.schedule import log_spaced, at
 def own(step): return True
 for schedule in (log_spaced(3), at([4, 2]), own, functools.partial(own)):

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.summaries.tables import Study
-from jaynes_callbacks.sinks.figures.look import LIGHT, canvas, legend, printable
-from jaynes_callbacks.verdict import NEAR
+from jaynes_callbacks.figures.look import LIGHT, canvas, legend, printable
+from jaynes_callbacks.instruments.verdict import NEAR
 
 __all__ = ["draw"]
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from jaynes_callbacks.record import Record
+from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.instruments.summary import counts_of
 from jaynes_callbacks.statistics import (
     FAMILIES,
     LOGNORMAL,
@@ -21,7 +22,6 @@ from jaynes_callbacks.statistics import (
     log_moments,
     occupied_bins,
 )
-from jaynes_callbacks.summary import counts_of
 
 __all__ = ["gaps_on_z"]
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments.result import FILE, Result
 from experiments.summaries.law_of_z import gaps_on_z
-from jaynes_callbacks.record import Record, Records
+from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.sinks.dataset import read_records
 
 __all__ = ["Run", "found", "streams"]

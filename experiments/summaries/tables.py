@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from experiments.summaries.conditions import conditions, label
 from experiments.summaries.runs import Run, streams
 from experiments.table import short_family
-from jaynes_callbacks.verdict import FEWEST_VALUES, NEAR
+from jaynes_callbacks.instruments.verdict import FEWEST_VALUES, NEAR
 
 __all__ = ["CAPTION", "PAPERS_LOWEST", "VERDICTS", "Study", "layers", "relation", "summary"]
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.summaries.tables import CAPTION, PAPERS_LOWEST, VERDICTS, Study, layers, relation
-from jaynes_callbacks.table import number_text
-from jaynes_callbacks.verdict import NEAR
+from jaynes_callbacks.instruments.verdict import NEAR
+from jaynes_callbacks.records.text import number_text
 
 __all__ = ["layers_markdown", "markdown", "terminal_table"]
 

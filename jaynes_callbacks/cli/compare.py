@@ -11,8 +11,8 @@ from jaynes_callbacks.cli.rows import add_rows, row_format, row_writer
 from jaynes_callbacks.cli.status import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.record import Record
-    from jaynes_callbacks.sources.survey import Survey
+    from jaynes_callbacks.files.survey import Survey
+    from jaynes_callbacks.instruments.record import Record
 
 __all__ = ["add_parser", "run"]
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: for options that cannot be followed.
     """
-    from jaynes_callbacks.threads import one_thread
+    from jaynes_callbacks.counts.threads import one_thread
 
     form = row_format(options)
     selection = selection_of(options)
@@ -79,9 +79,9 @@ def _show(
     rows: "tuple[list[Record], list[Record]]",
 ) -> bool:
     """Print or write the comparison; whether there was anything to compare."""
-    from jaynes_callbacks.compare_table import comparison_table
-    from jaynes_callbacks.comparison import compare
-    from jaynes_callbacks.record import Records
+    from jaynes_callbacks.cli.compare_table import comparison_table
+    from jaynes_callbacks.files.comparison import compare
+    from jaynes_callbacks.instruments.record import Records
 
     before, after = surveys
     compared = compare(*rows, (before.chosen, after.chosen))

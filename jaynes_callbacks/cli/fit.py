@@ -17,9 +17,9 @@ from jaynes_callbacks.cli.rows import add_rows, row_format, row_writer
 from jaynes_callbacks.cli.status import DONE, FAILED
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.record import Record, Records
-    from jaynes_callbacks.sinks.report import Run
-    from jaynes_callbacks.sources.survey import Survey
+    from jaynes_callbacks.files.survey import Survey
+    from jaynes_callbacks.instruments.record import Record, Records
+    from jaynes_callbacks.report import Run
 
 __all__ = ["add_parser", "run"]
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: for options that cannot be followed.
     """
-    from jaynes_callbacks.threads import one_thread
+    from jaynes_callbacks.counts.threads import one_thread
 
     form = row_format(options)
     selection = selection_of(options)
@@ -92,8 +92,8 @@ class _Kept:
 
 
 def _as_runs(survey: "Survey", records: "Sequence[Record]") -> "list[Run]":
-    from jaynes_callbacks.record import Records
-    from jaynes_callbacks.sinks.report import Run
+    from jaynes_callbacks.instruments.record import Records
+    from jaynes_callbacks.report import Run
 
     skipped = [[entry.name, entry.reason] for entry in survey.skipped]
     name = survey.checkpoint.path.name
@@ -102,14 +102,14 @@ def _as_runs(survey: "Survey", records: "Sequence[Record]") -> "list[Run]":
 
 
 def _write_report(runs: "list[Run]", path: Path, told: TextIO) -> None:
-    from jaynes_callbacks.sinks.report import write_report
+    from jaynes_callbacks.report import write_report
 
     told.write(f"{write_report(runs, path)}: {len(runs)} checkpoint{'s' * (len(runs) > 1)}\n")
 
 
 def _print_tables(survey: "Survey", records: "Records") -> None:
-    from jaynes_callbacks.fit_table import summary_table, weight_table
-    from jaynes_callbacks.sources.roles import ROLES, role
+    from jaynes_callbacks.cli.fit_table import summary_table, weight_table
+    from jaynes_callbacks.files.roles import ROLES, role
 
     roles = [role(record.name, record.shape) for record in records]
     tables = weight_table(records, roles), summary_table(records, roles, ROLES)

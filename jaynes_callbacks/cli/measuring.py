@@ -9,9 +9,9 @@ from jaynes_callbacks.cli.progress import byte_progress
 from jaynes_callbacks.cli.status import UsageError
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.record import Records
-    from jaynes_callbacks.sources.selection import Selection
-    from jaynes_callbacks.sources.survey import Survey
+    from jaynes_callbacks.files.survey import Survey
+    from jaynes_callbacks.instruments.record import Records
+    from jaynes_callbacks.watch.selection import Selection
 
 __all__ = ["find", "measured", "opened", "say"]
 
@@ -27,7 +27,7 @@ def find(argument: str) -> list[Path]:
     Raises:
         UsageError: if there is no such path.
     """
-    from jaynes_callbacks.sources.checkpoints import CheckpointError, find_checkpoints
+    from jaynes_callbacks.files import CheckpointError, find_checkpoints
 
     if argument == "-":
         raise UsageError(
@@ -49,8 +49,8 @@ def opened(path: Path, selection: "Selection") -> "Survey | None":
     Raises:
         UsageError: for a pattern that matches nothing.
     """
-    from jaynes_callbacks.sources.checkpoints import CheckpointError, open_checkpoint
-    from jaynes_callbacks.sources.survey import Survey
+    from jaynes_callbacks.files import CheckpointError, open_checkpoint
+    from jaynes_callbacks.files.survey import Survey
 
     try:
         return Survey(open_checkpoint(path), selection)
@@ -68,8 +68,8 @@ def measured(
 
     What could not be measured is said.
     """
-    from jaynes_callbacks.checkpoint import reason_for_nothing
-    from jaynes_callbacks.record import Records
+    from jaynes_callbacks.files.measuring import reason_for_nothing
+    from jaynes_callbacks.instruments.record import Records
 
     records = Records()
     with byte_progress(survey.checkpoint.path.name, survey.nbytes) as progress:

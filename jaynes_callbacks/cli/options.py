@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jaynes_callbacks.cli.status import UsageError
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.sources.selection import Selection
+    from jaynes_callbacks.watch.selection import Selection
 
 __all__ = ["add_selection", "check_device", "output_file", "selection_of"]
 
@@ -41,7 +41,7 @@ def selection_of(options: argparse.Namespace) -> "Selection":
     Raises:
         UsageError: if they are wrong.
     """
-    from jaynes_callbacks.sources.selection import Selection
+    from jaynes_callbacks.watch.selection import Selection
 
     try:
         return Selection.of("weight", options.include or "*", options.exclude, options.min_size)

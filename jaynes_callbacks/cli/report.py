@@ -11,7 +11,7 @@ from jaynes_callbacks.cli.options import output_file
 from jaynes_callbacks.cli.status import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.sinks.report import Run
+    from jaynes_callbacks.report import Run
 
 __all__ = ["add_parser", "run"]
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(paths: Sequence[str], output: Path, *, refresh: int = 0) -> bool:
     """Whether all runs could be read; those that could are in the report."""
-    from jaynes_callbacks.sinks.report import write_report
+    from jaynes_callbacks.report import write_report
 
     runs, complete = _read(paths)
     if runs:
@@ -76,7 +76,7 @@ def _write(paths: Sequence[str], output: Path, *, refresh: int = 0) -> bool:
 
 def _read(paths: Sequence[str]) -> "tuple[list[Run], bool]":
     from jaynes_callbacks.cli.progress import each_with_progress
-    from jaynes_callbacks.sinks.report import find_datasets, read_run
+    from jaynes_callbacks.report import find_datasets, read_run
 
     runs, complete = [], True
     try:
@@ -95,7 +95,7 @@ def _read(paths: Sequence[str]) -> "tuple[list[Run], bool]":
 
 def _watch(paths: Sequence[str], output: Path, seconds: int) -> None:
     """Until interrupted; a run that has no record yet is waited for."""
-    from jaynes_callbacks.sinks.report import find_datasets, newest_part
+    from jaynes_callbacks.report import find_datasets, newest_part
 
     seen: list[tuple[Path, tuple[int, int]]] | None = None
     while True:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaynes_callbacks.cli.status import UsageError
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.record import Records
+    from jaynes_callbacks.instruments.record import Records
 
 __all__ = ["add_rows", "row_format", "row_writer"]
 
@@ -56,7 +56,7 @@ def row_writer(output: Path | None, form: str) -> "Iterator[Callable[[Records], 
     if not form:
         yield _write_nothing
         return
-    from jaynes_callbacks.sinks.exports import open_export, text_export
+    from jaynes_callbacks.records.exports import open_export, text_export
 
     where: Any = text_export(sys.stdout, form) if output is None else open_export(output, form)
     with where as export:

@@ -1,1 +1,1 @@
-"""Where records go; each sink follows `jaynes_callbacks.sink.Sink` and knows no source."""
+"""Where records go; each sink follows `jaynes_callbacks.sinks.base.Sink` and knows no source."""

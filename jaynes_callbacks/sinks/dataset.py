@@ -17,12 +17,12 @@ from typing import Any
 # pyarrow loads it at the first conversion: better now than amid training.
 import pandas  # noqa: F401
 
-from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.records.atomic import put
+from jaynes_callbacks.records.parquet import read_rows, write_rows
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.description import write_description
 from jaynes_callbacks.sinks.place import DIRECTORY, dataset_of, part_name, parts, place
-from jaynes_callbacks.sinks.rows import read_rows, write_rows
-from jaynes_callbacks.sinks.whole import put
 
 __all__ = ["DatasetSink", "read_records"]
 
@@ -36,8 +36,8 @@ class DatasetSink:
     Example:
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
-        >>> from jaynes_callbacks.record import Record, Records
-        >>> from jaynes_callbacks.sink import RunContext
+        >>> from jaynes_callbacks.instruments.record import Record, Records
+        >>> from jaynes_callbacks.sinks.base import RunContext
         >>> with TemporaryDirectory() as folder:
         ...     sink = DatasetSink()
         ...     sink.open(RunContext(directory=Path(folder)))

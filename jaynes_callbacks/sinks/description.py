@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaynes_callbacks.sinks.whole import put
+from jaynes_callbacks.records.atomic import put
 
 __all__ = ["FILE", "read_description", "write_description"]
 

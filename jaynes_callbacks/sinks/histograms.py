@@ -7,8 +7,8 @@
 import math
 from typing import Any
 
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext, sparing
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.sinks.base import RunContext, sparing
 from jaynes_callbacks.sinks.log_histogram import log_histogram
 from jaynes_callbacks.sinks.loggers import evenly
 

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-from jaynes_callbacks.sinks.whole import put
+from jaynes_callbacks.records.atomic import put
 
 __all__ = ["Pixels", "file_name", "rendered", "save", "send_image", "shows_images"]
 

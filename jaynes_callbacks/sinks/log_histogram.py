@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
-from jaynes_callbacks.record import Record
+from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.instruments.record import Record
 
 __all__ = ["LogHistogram", "log_histogram"]
 
@@ -46,7 +46,7 @@ def log_histogram(record: Record, most_bins: int) -> LogHistogram | None:
 
     Example:
         >>> import numpy as np
-        >>> from jaynes_callbacks.record import Record
+        >>> from jaynes_callbacks.instruments.record import Record
         >>> ones = Record(n=7, codes=np.array([2032]), counts=np.array([7]))
         >>> edges, counts = log_histogram(ones, 64)
         >>> edges.round(3).tolist(), counts.tolist()

@@ -18,10 +18,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext, sparing
-from jaynes_callbacks.summary import aggregates
-from jaynes_callbacks.verdict import rival_gaps
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.instruments.summary import aggregates
+from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.sinks.base import RunContext, sparing
 
 __all__ = ["CURVES", "MAX_STREAM_TAGS", "LoggerSink", "able", "curves_of", "evenly"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.sinks.base import RunContext
 
 __all__ = ["DIRECTORY", "RUN_ID", "dataset_of", "figures_beside", "part_name", "parts", "place"]
 

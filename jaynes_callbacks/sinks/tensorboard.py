@@ -16,10 +16,10 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from jaynes_callbacks.record import Kind, Records
-from jaynes_callbacks.sink import RunContext, sparing
+from jaynes_callbacks.instruments.record import Kind, Records
+from jaynes_callbacks.instruments.summary import aggregates
+from jaynes_callbacks.sinks.base import RunContext, sparing
 from jaynes_callbacks.sinks.loggers import MAX_STREAM_TAGS, able, curves_of
-from jaynes_callbacks.summary import aggregates
 
 __all__ = ["TensorBoardSink"]
 
@@ -82,7 +82,7 @@ def layout(records: Records, max_stream_tags: int = MAX_STREAM_TAGS) -> dict[str
         max_stream_tags: as given to `LoggerSink`.
 
     Example:
-        >>> from jaynes_callbacks.record import Record
+        >>> from jaynes_callbacks.instruments.record import Record
         >>> charts = layout(Records([Record(name="fc.weight")]))
         >>> charts["equilibrium: weights"]["gap to the lognormal, nats"]
         ['Multiline', ['(.*-)?gap_weight/.*']]

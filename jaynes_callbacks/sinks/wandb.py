@@ -8,11 +8,11 @@ never touched, for it may only grow, and a row behind it would be refused with a
 from collections import Counter
 from typing import Any
 
-from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext, sparing
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.summary import aggregates
+from jaynes_callbacks.instruments.verdict import VERDICTS
+from jaynes_callbacks.sinks.base import RunContext, sparing
 from jaynes_callbacks.sinks.loggers import able
-from jaynes_callbacks.summary import aggregates
-from jaynes_callbacks.verdict import VERDICTS
 
 __all__ = ["WandbSink", "final_numbers"]
 
@@ -55,7 +55,7 @@ def final_numbers(records: Records) -> dict[str, float]:
     """The aggregates, and ``equilibrium/<kind>/verdict/<verdict>``: how many streams have it.
 
     Example:
-        >>> from jaynes_callbacks.record import Record
+        >>> from jaynes_callbacks.instruments.record import Record
         >>> numbers = final_numbers(Records([Record(gap=0.01, verdict="not emerging")]))
         >>> numbers["equilibrium/weight/verdict/not_emerging"]
         1

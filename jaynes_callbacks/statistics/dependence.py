@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, codes
+from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, codes
 from jaynes_callbacks.statistics.binned import occupied_bins
 from jaynes_callbacks.statistics.families import LOGNORMAL
 from jaynes_callbacks.statistics.fit import fit_family
@@ -64,7 +64,7 @@ def clustered_standard_errors(
 
     Example:
         >>> import torch
-        >>> from jaynes_callbacks.counting import count_
+        >>> from jaynes_callbacks.counts.counting import count_
         >>> source = torch.Generator().manual_seed(0)
         >>> scales = 1 + torch.rand(400, 1, generator=source)
         >>> weights = scales * torch.randn(400, 50, generator=source)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.statistics.binned import Binned
 
 __all__ = [

@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
+from jaynes_callbacks.counts.threads import side_by_side
 from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.families import FAMILIES, Family, SmoothFamily
 from jaynes_callbacks.statistics.likelihood import CoarseLikelihood, Likelihood
@@ -19,7 +20,6 @@ from jaynes_callbacks.statistics.moments import LogMoments
 from jaynes_callbacks.statistics.newton import Box, Summit, maximise
 from jaynes_callbacks.statistics.quadrature import REPORT_NODES, BinMass
 from jaynes_callbacks.statistics.status import Status
-from jaynes_callbacks.threads import side_by_side
 
 __all__ = ["Fit", "fit_families", "fit_family"]
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64, Real
 from torch import Tensor
 
-from jaynes_callbacks.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
+from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.statistics.curve import fit_curve, paper_curve
 from jaynes_callbacks.statistics.status import Status
 
@@ -99,7 +99,7 @@ def paper_protocol(
 
     Example:
         >>> import torch
-        >>> from jaynes_callbacks.counting import linear_counts
+        >>> from jaynes_callbacks.counts.counting import linear_counts
         >>> weights = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
         >>> maximum, counts = linear_counts(weights)
         >>> fit = paper_protocol(counts[None], maximum[None], weights.double().std()[None])

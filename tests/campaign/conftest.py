@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
+from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
 from tests.oracles import LAWS
 
 

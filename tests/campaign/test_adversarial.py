@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from jaynes_callbacks.grid import CODES, FIRST_NONFINITE
-from jaynes_callbacks.record import Record, Stream
+from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE
+from jaynes_callbacks.instruments.record import Record, Stream
+from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.tally import Tally, tally_of_counts
 from jaynes_callbacks.statistics import (
     FAMILIES,
     Status,
@@ -19,8 +21,6 @@ from jaynes_callbacks.statistics import (
     log_moments,
     occupied_bins,
 )
-from jaynes_callbacks.summary import Moment, summarise
-from jaynes_callbacks.tally import Tally, tally_of_counts
 
 LAST = FIRST_NONFINITE - 1
 ROWS: dict[str, dict[int, int]] = {

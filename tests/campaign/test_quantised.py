@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     FAMILIES,
     GENERALIZED_GAMMA,

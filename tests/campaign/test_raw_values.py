@@ -12,8 +12,8 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import FAMILIES, fit_family, log_moments, occupied_bins
 from tests.oracles import LAWS
 

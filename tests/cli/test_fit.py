@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from jaynes_callbacks import Records, analyse
+from jaynes_callbacks.files.survey import Survey
+from jaynes_callbacks.instruments.summary import recompute
+from jaynes_callbacks.records.parquet import write_rows
 from jaynes_callbacks.sinks.dataset import read_records
-from jaynes_callbacks.sinks.rows import write_rows
-from jaynes_callbacks.sources.survey import Survey
-from jaynes_callbacks.summary import recompute
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from jaynes_callbacks import analyse
-from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 
 Jaynes = Callable[..., tuple[int, str, str]]

@@ -18,8 +18,8 @@ from PIL import Image
 
 from experiments.result import Result
 from jaynes_callbacks import analyse
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.record import Record, Records, Stream
-from jaynes_callbacks.summary import Moment, summarise
-from jaynes_callbacks.tally import tally_of_counts, tally_of_tensors
+from jaynes_callbacks.instruments.record import Record, Records, Stream
+from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.tally import tally_of_counts, tally_of_tensors
 
 Measure = Callable[..., Records]
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext, Sink
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.dataset import DatasetSink, read_records
 
 

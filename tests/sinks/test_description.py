@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from jaynes_callbacks import EquilibriumMonitor, __version__
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from jaynes_callbacks.sinks.description import FILE, read_description, write_description
 

@@ -8,8 +8,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext, Sink
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.histograms import HistogramSink
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from jaynes_callbacks.grid import FIRST_NONFINITE, log_edges
-from jaynes_callbacks.record import Record, Records
+from jaynes_callbacks.counts.grid import FIRST_NONFINITE, log_edges
+from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.sinks.log_histogram import log_histogram
 
 

@@ -9,10 +9,10 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jaynes_callbacks.record import Record, Records
-from jaynes_callbacks.sink import RunContext, Sink
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.loggers import LoggerSink
-from jaynes_callbacks.verdict import rival_gaps
 
 
 class Plain:

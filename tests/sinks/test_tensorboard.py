@@ -12,12 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
-from jaynes_callbacks.monitor import default_sinks
-from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext, Sink
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.summary import aggregates
+from jaynes_callbacks.run.monitor import default_sinks
+from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.loggers import LoggerSink
 from jaynes_callbacks.sinks.tensorboard import TensorBoardSink
-from jaynes_callbacks.summary import aggregates
 
 _GAP = "equilibrium/weight/gap_median"
 

@@ -11,9 +11,9 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from jaynes_callbacks.record import Records
-from jaynes_callbacks.sink import RunContext, Sink, sparing
-from jaynes_callbacks.sinks.figure_sink import FigureSink
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.sinks.base import RunContext, Sink, sparing
+from jaynes_callbacks.sinks.figures import FigureSink
 from jaynes_callbacks.sinks.histograms import HistogramSink
 from jaynes_callbacks.sinks.loggers import LoggerSink
 from jaynes_callbacks.sinks.wandb import WandbSink, final_numbers

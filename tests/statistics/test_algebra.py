@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     FAMILIES,
     GENERALIZED_GAMMA,

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     LOGNORMAL,
     bootstrap_standard_error,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import special
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.statistics import (
     GENERALIZED_GAMMA,
     LOGNORMAL,

@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from jaynes_callbacks.grid import log_edges
+from jaynes_callbacks.counts.grid import log_edges
 from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, RIVALS, Family, SmoothFamily
 from jaynes_callbacks.statistics.binned import OPEN
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     FAMILIES,
     LOGNORMAL,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import FAMILIES, Status, fit_family, gap, log_moments
 from jaynes_callbacks.statistics import likelihood as likelihoods
 from jaynes_callbacks.statistics.binned import occupied_bins

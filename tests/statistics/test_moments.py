@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from jaynes_callbacks.counting import count_
-from jaynes_callbacks.grid import CODES
+from jaynes_callbacks.counts.counting import count_
+from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import LogMoments, log_moments, occupied_bins, totals
 
 LAWS = {

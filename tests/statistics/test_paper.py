@@ -11,8 +11,8 @@ from numpy.random import Generator
 from scipy import optimize, stats
 from torch import Tensor
 
-from jaynes_callbacks.counting import count_, linear_counts
-from jaynes_callbacks.grid import CODES, FIRST_POSITIVE, edges
+from jaynes_callbacks.counts.counting import count_, linear_counts
+from jaynes_callbacks.counts.grid import CODES, FIRST_POSITIVE, edges
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
     gaussian_masses,

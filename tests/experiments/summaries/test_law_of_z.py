@@ -5,7 +5,7 @@ import torch
 
 from experiments.summaries.law_of_z import gaps_on_z
 from jaynes_callbacks import analyse
-from jaynes_callbacks.record import Record
+from jaynes_callbacks.instruments.record import Record
 
 
 def record(values: torch.Tensor, variable: str) -> Record:

@@ -1,0 +1,106 @@
+"""The universal magnitude grid: 4096 codes read off the float32 bit pattern.
+
+Take the float32 bits of a value, clear the sign, shift right by 19: what is left are the
+8 exponent bits and the 4 leading mantissa bits, an integer code in [0, 4096).  Every octave
+holds 16 bins, the edges are known exactly, and nothing depends on the data, so counts add
+across batches, steps, ranks, shards, layers and runs.
+
+======================  ==========================================================
+code 0                  exact zeros, and magnitudes below 2**-130
+codes 1 .. 4079         finite magnitudes; bin ``c`` is ``[edge(c), edge(c + 1))``
+codes 4080 .. 4095      infinities (4080) and not-a-number
+======================  ==========================================================
+
+Bins of normal floats (codes 128 and up) are between ln(32/31) = 0.032 and ln(17/16) = 0.061 wide
+in ln w.  Values of other dtypes are converted to float32 first; a float64 magnitude that
+float32 cannot hold is therefore counted as zero or as infinite.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float64, Int16
+from torch import Tensor
+
+__all__ = ["CODES", "FIRST_NONFINITE", "FIRST_POSITIVE", "codes", "edges", "log_edges"]
+
+#: Number of codes on the grid.
+CODES = 4096
+#: Lowest code of a magnitude that takes part in fits.
+FIRST_POSITIVE = 1
+#: Lowest code of infinities and not-a-number.
+FIRST_NONFINITE = 4080
+
+_SHIFT = 19
+_HALF_WORD = 16
+_SIGN_OFF = 0x7FFF
+_MANTISSA_BINS = 16
+_SMALLEST_EXPONENT = -130
+
+
+def codes(values: Tensor) -> Int16[Tensor, "..."]:
+    """Code of every value on the grid; exact, integer work only.
+
+    bfloat16 is the upper half of a float32, so its bits are used as they are; every other dtype
+    is converted to float32 and the upper half-word is read, which moves half the memory that
+    the full word would.
+
+    Args:
+        values: real floating-point tensor of any shape, dtype and strides.
+
+    Returns:
+        int16 codes of the same shape, without a graph.
+
+    Raises:
+        TypeError: for integer, boolean, complex or quantised tensors.
+    """
+    if not values.dtype.is_floating_point:
+        raise TypeError(
+            f"magnitudes are counted of floating-point tensors, got dtype {values.dtype}; "
+            "convert it (for a complex tensor, take its absolute value) before counting"
+        )
+    half_words = _upper_half_words(values.detach())
+    return (half_words & _SIGN_OFF) >> (_SHIFT - _HALF_WORD)
+
+
+def _upper_half_words(values: Tensor) -> Int16[Tensor, "..."]:
+    if values.dtype == torch.bfloat16:
+        return values.view(torch.int16)
+    if values.dtype != torch.float32:
+        values = values.to(torch.float32)
+    if values.is_contiguous() and values.dim() > 0:
+        words = values.view(torch.int16)
+        return words.view(*values.shape, 2)[..., 1]
+    return (values.view(torch.int32) >> _HALF_WORD).to(torch.int16)
+
+
+@lru_cache(maxsize=1)
+def _edge_values() -> tuple[float, ...]:
+    subnormal = [math.ldexp(c, _SMALLEST_EXPONENT) for c in range(_MANTISSA_BINS)]
+    normal = [
+        math.ldexp(
+            _MANTISSA_BINS + c % _MANTISSA_BINS, c // _MANTISSA_BINS + _SMALLEST_EXPONENT - 1
+        )
+        for c in range(_MANTISSA_BINS, FIRST_NONFINITE + 1)
+    ]
+    return tuple(subnormal + normal)
+
+
+def edges(device: torch.device | str | None = None) -> Float64[Tensor, " 4081"]:
+    """Lower edge of every finite code and, last, the upper edge 2**128 of code 4079.
+
+    ``edges()[c]`` is the magnitude whose float32 bits are ``c << 19``, exactly.
+
+    >>> from jaynes_callbacks.counts.grid import codes, edges
+    >>> import torch
+    >>> code = int(codes(torch.tensor(0.3)))
+    >>> edges()[code].item(), edges()[code + 1].item()
+    (0.296875, 0.3125)
+    """
+    return torch.tensor(_edge_values(), dtype=torch.float64, device=device)
+
+
+def log_edges(device: torch.device | str | None = None) -> Float64[Tensor, " 4081"]:
+    """Natural logarithm of `edges`; ``-inf`` at code 0."""
+    return edges(device).log()

@@ -1,0 +1,113 @@
+"""Density of ln w: the data, every fitted family, and what the lognormal leaves over."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaynes_callbacks.figures.curves import (
+    FamilyCurve,
+    LogHistogram,
+    family_curves,
+    log_histogram,
+)
+from jaynes_callbacks.figures.look import (
+    LIGHT,
+    Look,
+    blank,
+    canvas,
+    family_line,
+    legend,
+    title,
+)
+from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.statistics import LOGNORMAL
+
+__all__ = ["log_density"]
+
+
+def log_density(record: Record, start: Record | None = None, *, look: Look = LIGHT) -> Figure:
+    """Density of ln w with all fitted families, start against end, and residuals below.
+
+    On this axis a lognormal is a Gaussian bell.  The legend lists the families by their gap, in
+    nats per value; the lognormal and its best rival are drawn strong, and the strip below shows
+    data − fit of these two.  Bins are whole bins of the grid, wider where the values are few; a few
+    thousandths of the values, in the tails, are not drawn.
+
+    Args:
+        record: with its counts.
+        start: an earlier record of the same stream, drawn as an outline.
+        look: of the page, `LIGHT` or `DARK`.
+
+    Example:
+        >>> from jaynes_callbacks.instruments.record import Record
+        >>> figure = log_density(Record(name="fc.weight"))  # nothing measured, nothing drawn
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['density of ln w', 'data − fit']
+    """
+    figure, (upper, lower) = canvas(look, [2.9, 1.2])
+    entries: list[tuple[Artist, str]] = []
+    now = log_histogram(record)
+    before = log_histogram(start) if start is not None else None
+    if now is not None:
+        area = upper.stairs(now.density, now.edges, fill=True, color=look.data)
+        entries.append((area, f"data, step {record.step}"))
+    if before is not None and start is not None:
+        outline = upper.stairs(before.density, before.edges, color=look.muted, linewidth=0.9)
+        entries.append((outline, f"data, step {start.step}"))
+    if now is not None:
+        shown = [now] if before is None else [now, before]
+        codes = min(part.codes[0] for part in shown), max(part.codes[-1] for part in shown)
+        curves = family_curves(record, now, codes)
+        entries += _families(upper, lower, curves, now)
+        upper.set_ylim(0, 1.08 * _highest(shown, curves))
+    else:
+        blank(upper, look, "no values")
+    magnitude = "ln y" if record.kind == "iota" else "ln w"
+    upper.set_ylabel(f"density of {magnitude}")
+    lower.set_ylabel("data − fit")
+    lower.set_xlabel(magnitude)
+    lower.axhline(0, color=look.muted, linewidth=0.8)
+    title(upper, look, record, start, _note(record))
+    legend(figure, look, entries)
+    return figure
+
+
+def _families(
+    upper: Axes, lower: Axes, curves: Sequence[FamilyCurve], data: LogHistogram
+) -> list[tuple[Artist, str]]:
+    """All families above, the two that matter strong; the residuals of these two below."""
+    entries: list[tuple[Artist, str]] = []
+    strong = _strong(curves)
+    for curve in curves:
+        main = curve.name in strong
+        look = family_line(curve.name)._asdict()
+        (line,) = upper.plot(
+            curve.x, curve.density, **look, linewidth=1.9 if main else 1.1, zorder=3 if main else 2
+        )
+        entries.append((line, f"{curve.name.replace('_', '-')}  {curve.gap:.3f}"))
+        if main:
+            lower.stairs(data.density - curve.averaged, data.edges, **look, linewidth=1.2)
+    return entries
+
+
+def _strong(curves: Sequence[FamilyCurve]) -> set[str]:
+    """The lognormal and the best of its rivals."""
+    return {LOGNORMAL.name, *[curve.name for curve in curves if curve.is_rival][:1]}
+
+
+def _highest(shown: Sequence[LogHistogram], curves: Sequence[FamilyCurve]) -> float:
+    """Of the data and the two curves that matter; a hopeless family may leave the picture."""
+    strong = _strong(curves)
+    tops = [part.density.max() for part in shown]
+    tops += [curve.density.max() for curve in curves if curve.name in strong]
+    return float(max(tops))
+
+
+def _note(record: Record) -> str:
+    if not np.isfinite(record.gap):
+        return f"no fit: {record.status}"
+    verdict = f", {record.verdict}" if record.verdict else ""
+    return f"gap to the lognormal {record.gap:.3f} nats{verdict}"

@@ -1,0 +1,98 @@
+"""The paper's own picture, with what Gaussian weights would show beside it."""
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaynes_callbacks.figures.curves import SizeWeighted, size_weighted
+from jaynes_callbacks.figures.look import (
+    LIGHT,
+    Look,
+    blank,
+    canvas,
+    family_line,
+    legend,
+    title,
+)
+from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.statistics import LOGNORMAL
+
+__all__ = ["paper_view"]
+
+_GAUSSIAN = "half_normal"
+
+
+def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGHT) -> Figure:
+    """Size-weighted counts over w/max with the fitted lognormal curve (THEORY §6).
+
+    Dots are bin centre × share of the values / bin width, so that records of different numbers of
+    values and bins compare; the solid curve is the paper's A'·LN(μ', σ'), the dashed one what
+    Gaussian weights of the same max/rms show in expectation.  R² cannot tell the two apart where
+    the curves cannot, so R² of Gaussian weights stands beside it.
+
+    Args:
+        record: with its counts.
+        start: an earlier record of the same stream, drawn behind.
+        look: of the page, `LIGHT` or `DARK`.
+
+    Example:
+        >>> from jaynes_callbacks.instruments.record import Record
+        >>> figure = paper_view(Record(name="fc.weight"))  # nothing measured, nothing drawn
+        >>> figure.axes[0].get_xlabel()
+        'magnitude / largest magnitude'
+    """
+    figure, (axes,) = canvas(look, [3.3])
+    entries: list[tuple[Artist, str]] = []
+    now = size_weighted(record)
+    before = size_weighted(start) if start is not None else None
+    if before is not None and start is not None:
+        entries += _dots(axes, before, f"step {start.step}", look.muted, filled=False)
+    if now is not None:
+        entries += _dots(axes, now, f"step {record.step}", look.ink, filled=True)
+        entries += _curves(axes, now)
+        axes.set_xlim(0, max(part.end for part in (now, before) if part is not None))
+    else:
+        blank(axes, look, "no values")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("magnitude / largest magnitude")
+    axes.set_ylabel("size-weighted density")
+    title(axes, look, record, start, _note(record))
+    legend(figure, look, entries)
+    return figure
+
+
+def _dots(
+    axes: Axes, points: SizeWeighted, label: str, color: str, *, filled: bool
+) -> list[tuple[Artist, str]]:
+    (dots,) = axes.plot(
+        points.x,
+        points.data,
+        linestyle="",
+        marker="o",
+        markersize=2.8 if filled else 3.2,
+        markerfacecolor=color if filled else "none",
+        markeredgecolor=color,
+        markeredgewidth=0.6,
+    )
+    return [(dots, label)]
+
+
+def _curves(axes: Axes, points: SizeWeighted) -> list[tuple[Artist, str]]:
+    entries: list[tuple[Artist, str]] = []
+    for curve, name, label in (
+        (points.gaussian, _GAUSSIAN, "Gaussian values, same max/rms"),
+        (points.fit, LOGNORMAL.name, "the paper's fit, A′·LN(μ′, σ′)"),
+    ):
+        if np.isfinite(curve).any():
+            (line,) = axes.plot(points.at, curve, linewidth=1.6, **family_line(name)._asdict())
+            entries.append((line, label))
+    return entries
+
+
+def _note(record: Record) -> str:
+    if not np.isfinite(record.paper_r2):
+        return f"no fit: {record.status}"
+    gaussian = f"{record.paper_r2_gaussian:.3f}" if np.isfinite(record.paper_r2_gaussian) else "–"
+    r2 = f"R² {record.paper_r2:.3f} (random Gaussian values: {gaussian})"
+    return f"{r2}, σ′ {record.paper_sigma:.2f}"

@@ -1,0 +1,63 @@
+"""Safetensors: a header of names, types and offsets, then the values; nothing that could run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.files.formats.scales import with_scales
+
+__all__ = ["open_safetensors"]
+
+#: Bits of the types that the format knows.
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "U16": 16}
+
+
+def open_safetensors(path: Path) -> Checkpoint:
+    """The tensors of one ``.safetensors`` file, mapped.
+
+    Raises:
+        CheckpointError: if it is truncated or no such file at all.
+    """
+    try:
+        file = safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no whole safetensors file ({error}); it may be truncated or still being "
+            "written: copy or download it again"
+        ) from error
+    return Checkpoint(path, tuple(with_scales(list(_entries(file, path)), path.parent)))
+
+
+def _entries(file: Any, path: Path) -> Iterator[Entry]:
+    aliases = _aliases(file.metadata() or {}, set(file.keys()))
+    for name in file.offset_keys():
+        header = file.get_slice(name)
+        shape, dtype = tuple(header.get_shape()), str(header.get_dtype())
+        size = 1
+        for extent in shape:
+            size *= extent
+        nbytes = size * _BITS.get(dtype, 8) // 8
+        load: Callable[[], Tensor] = partial(_load, file, name, path)
+        yield Entry(name, shape, dtype, nbytes, load, aliases=aliases.get(name, ()))
+
+
+def _load(file: Any, name: str, path: Path) -> Tensor:
+    try:
+        tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} has no readable tensor {name} ({error})") from error
+    return tensor
+
+
+def _aliases(metadata: Mapping[str, str], names: set[str]) -> dict[str, tuple[str, ...]]:
+    """Names that `safetensors.torch.save_model` left out because another tensor is the same."""
+    aliases: dict[str, tuple[str, ...]] = {}
+    for left_out, kept in metadata.items():
+        if kept in names and left_out not in names:
+            aliases[kept] = (*aliases.get(kept, ()), left_out)
+    return aliases

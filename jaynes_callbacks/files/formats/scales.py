@@ -1,0 +1,113 @@
+"""Weights of 8 bits whose scales lie beside them, as Hugging Face saves them: multiplied out.
+
+``x.weight`` times ``x.weight_scale_inv`` or ``x.weight_scale``, which is one number, one a row, or
+one a block of the size that ``config.json`` states.  Where it is none of these the weight is left
+out, with the reason; integers of 4 or 8 bits are always, for their files do not say how they were
+packed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jaynes_callbacks.files.entry import Entry
+
+__all__ = ["with_scales"]
+
+_SUFFIXES = ("_scale_inv", "_scale")
+_EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
+#: Scales of packed integers, by the end of their names, and the integers'.
+_PACKED = {".scales": ".qweight", ".SCB": ".weight", ".absmax": ""}
+
+
+def with_scales(entries: Sequence[Entry], directory: Path) -> Iterator[Entry]:
+    """The entries, weights of 8 bits multiplied by their scales, and the scales left out.
+
+    Args:
+        entries: of one file.
+        directory: where the model's ``config.json`` may be.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    for entry in entries:
+        if quantised := _scaled_by(entry.name, by_name):
+            yield replace(entry, reason=f"the scales of {quantised}")
+        elif entry.dtype in _EIGHT_BITS and (scale := _scale_of(entry.name, by_name)):
+            yield _multiplied(entry, scale, directory)
+        else:
+            yield entry
+
+
+def _scale_of(name: str, entries: Mapping[str, Entry]) -> Entry | None:
+    return next((entries[name + end] for end in _SUFFIXES if name + end in entries), None)
+
+
+def _scaled_by(name: str, entries: Mapping[str, Entry]) -> str:
+    """The weight whose scales these are; empty if they are none."""
+    for end in _SUFFIXES:
+        if name.endswith(end) and name.removesuffix(end) in entries:
+            return name.removesuffix(end)
+    for end, packed in _PACKED.items():
+        weight = name.removesuffix(end) + packed
+        if name.endswith(end) and weight in entries:
+            return weight
+    return ""
+
+
+def _multiplied(entry: Entry, scale: Entry, directory: Path) -> Entry:
+    block = _block(entry.shape, scale.shape, directory)
+    if block is None:
+        reason = (
+            f"quantised with scales of shape {list(scale.shape)}, and no config.json beside it "
+            "says of which blocks"
+        )
+        return replace(entry, reason=reason)
+    return replace(
+        entry, load=partial(_load, entry, scale, block), mapped=False, nbytes=4 * entry.size
+    )
+
+
+def _block(
+    shape: tuple[int, ...], scale: tuple[int, ...], directory: Path
+) -> tuple[int, ...] | None:
+    """How many values share a scale, in each dimension."""
+    if prod(scale) == 1:
+        return shape
+    if scale in ((shape[0],), (shape[0], *(1 for _ in shape[1:]))):
+        return (1, *shape[1:])
+    block = _stated_block(directory)
+    if len(block) == len(shape) and scale == tuple(
+        -(-size // step) for size, step in zip(shape, block, strict=True)
+    ):
+        return block
+    return None
+
+
+def _stated_block(directory: Path) -> tuple[int, ...]:
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        sizes = config["quantization_config"]["weight_block_size"]
+        return tuple(int(size) for size in sizes if int(size) > 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def _load(entry: Entry, scale: Entry, block: tuple[int, ...]) -> Tensor:
+    values = entry.load().to(torch.float32)
+    factors = scale.load().to(torch.float32)
+    if factors.numel() == 1:
+        return values.mul_(factors.reshape(()))
+    factors = factors.view(*factors.shape, *(1 for _ in range(values.dim() - factors.dim())))
+    # A slice of rows at a time: the factors are never held for every value.
+    for row, part in zip(factors, values.split(block[0]), strict=True):
+        spread = row
+        for dimension, (step, size) in enumerate(zip(block[1:], part.shape[1:], strict=True)):
+            if row.shape[dimension] > 1:
+                spread = spread.repeat_interleave(step, dimension).narrow(dimension, 0, size)
+        part.mul_(spread)
+    return values

@@ -1,0 +1,1 @@
+"""What was found: columns with units, as tables on disk and as text.  Imports no torch."""

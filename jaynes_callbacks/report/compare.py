@@ -1,0 +1,149 @@
+"""Several runs side by side: one row for each condition, with the spread over its seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from jaynes_callbacks.report.answer import Kind, kinds
+from jaynes_callbacks.report.parameters import is_seed, varying
+from jaynes_callbacks.report.runs import Run
+
+__all__ = ["Comparison", "Condition", "Spread", "compare"]
+
+
+class Spread(NamedTuple):
+    """A figure over the runs of one condition.
+
+    >>> str(Spread.of([0.2, 0.22, 0.18]))
+    '0.200 ± 0.020'
+    """
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Mean and standard deviation; nan where there are too few."""
+        finite = [value for value in values if math.isfinite(value)]
+        return cls(
+            mean(finite) if finite else math.nan, stdev(finite) if len(finite) > 1 else math.nan
+        )
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.mean):
+            return "–"
+        return f"{self.mean:.3f}" + (f" ± {self.sd:.3f}" if math.isfinite(self.sd) else "")
+
+
+class Condition(NamedTuple):
+    """Runs that differ in nothing but their seeds, and streams of one kind in them.
+
+    Attributes:
+        values: of the parameters that vary over the comparison, in its order.
+        kind: of the streams.
+        runs: how many.
+        start: of the runs' median gaps at the start.
+        end: likewise at the end.
+        verdicts: of all streams of all runs.
+        best: the law that fits best most often.
+    """
+
+    values: tuple[str, ...]
+    kind: str
+    runs: int
+    start: Spread
+    end: Spread
+    verdicts: Mapping[str, int]
+    best: str
+
+
+class Comparison(NamedTuple):
+    """What varies over some runs, and what came of it.
+
+    Attributes:
+        parameters: names of what varies, but for seeds; if nothing does, of the runs.
+        conditions: in the order of their first run.
+        unfinished: how many runs are left out since they have not finished, while others have.
+    """
+
+    parameters: tuple[str, ...]
+    conditions: Sequence[Condition]
+    unfinished: int
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Group runs by what was chosen for them."""
+    finished = [run for run in runs if run.outcome == "finished"] or list(runs)
+    chosen = [run.choices for run in finished]
+    if not _tells_apart(chosen, finished):
+        chosen = [run.parameters for run in finished]
+    names = _varied(chosen)
+    conditions: dict[tuple[str, ...], list[Run]] = {}
+    for run, values in zip(finished, chosen, strict=True):
+        # Runs of which nothing tells them apart are not taken for repetitions of each other.
+        key = tuple(_text(values.get(name)) for name in names) if run.parameters else (run.name,)
+        conditions.setdefault(key, []).append(run)
+    return Comparison(
+        tuple(_shortest(name, names) for name in names) or ("run",),
+        [each for values, group in conditions.items() for each in _conditions(values, group)],
+        len(runs) - len(finished),
+    )
+
+
+def _varied(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in varying(chosen) if not is_seed(name)]
+
+
+def _tells_apart(chosen: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> bool:
+    """Whether runs that chose the same differ in nothing else but their seeds."""
+    if not all(chosen):
+        return False
+    names, others = _varied(chosen), _varied([run.parameters for run in runs])
+    groups = {tuple(map(choice.get, names)) for choice in chosen}
+    pairs = {
+        (tuple(map(choice.get, names)), tuple(str(run.parameters.get(name)) for name in others))
+        for choice, run in zip(chosen, runs, strict=True)
+    }
+    return len(groups) == len(pairs)
+
+
+def _conditions(values: tuple[str, ...], runs: Sequence[Run]) -> list[Condition]:
+    found: dict[str, list[Kind]] = {}
+    for run in runs:
+        for kind in kinds(run):
+            found.setdefault(kind.key, []).append(kind)
+    return [_condition(values or (runs[0].name,), group) for group in found.values()]
+
+
+def _condition(values: tuple[str, ...], group: Sequence[Kind]) -> Condition:
+    verdicts: dict[str, int] = {}
+    families: dict[str, int] = {}
+    for kind in group:
+        for name, number in kind.verdicts.items():
+            verdicts[name] = verdicts.get(name, 0) + number
+        for name, number in kind.families:
+            families[name] = families.get(name, 0) + number
+    return Condition(
+        values,
+        group[0].heading,
+        len(group),
+        Spread.of([kind.start for kind in group]),
+        Spread.of([kind.end for kind in group]),
+        verdicts,
+        max(families, key=lambda name: families[name], default="–"),
+    )
+
+
+def _shortest(name: str, names: Sequence[str]) -> str:
+    """As many of a dotted name's last parts as tell it from the others."""
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        short = ".".join(parts[-length:])
+        if sum(other == short or other.endswith("." + short) for other in names) == 1:
+            return short
+    return name
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,181 @@
+"""One HTML file that shows some runs: self-contained, every name escaped, no network."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment
+
+from jaynes_callbacks._version import __version__
+from jaynes_callbacks.instruments.verdict import BANDS, NEAR, VERDICTS
+from jaynes_callbacks.records.atomic import put
+from jaynes_callbacks.records.text import LEFT_OUT, number_text
+from jaynes_callbacks.report.answer import RULE, RULE_OF_A_MOMENT, Kind, answer, kinds
+from jaynes_callbacks.report.charts import Chart, charts
+from jaynes_callbacks.report.compare import compare
+from jaynes_callbacks.report.densities import densities
+from jaynes_callbacks.report.rows import COLUMNS, Row, law, spark_height, stream_rows
+from jaynes_callbacks.report.runs import Run
+
+__all__ = ["MOST_RUNS", "page", "write_report"]
+
+#: Runs whose layers are shown; of more, only the comparison.
+MOST_RUNS = 8
+#: Layers that are named at either end.
+_EXTREMES = 3
+_SHOWN_NAMES = 8
+
+
+class Section(NamedTuple):
+    """What the page shows of one run."""
+
+    id: str
+    name: str
+    answer: str
+    trained: bool
+    kinds: Sequence[Kind]
+    charts: Sequence[Chart]
+    extremes: Sequence[tuple[str, Sequence[Row]]]
+    rows: Sequence[Row]
+    outcomes: Sequence[str]
+    reasons: Sequence[str]
+    coverage: Sequence[tuple[str, str]]
+    description: Sequence[tuple[str, str]]
+    densities: Mapping[str, Any]
+
+
+def write_report(runs: Sequence[Run], path: str | Path, *, refresh: int = 0) -> Path:
+    """Write the report of some runs: one HTML file, whole or not at all.
+
+    Args:
+        runs: from `read_run`, or `Run.measured_once`; of several, they are compared.
+        path: of the file.
+        refresh: seconds after which a browser loads it anew; 0 for never.
+
+    Raises:
+        ValueError: for no runs.
+        OSError: if it cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from jaynes_callbacks.instruments.record import Record, Records
+        >>> run = Run.measured_once("mine", Records([Record(name="fc.weight", gap=0.2, n=640)]))
+        >>> with TemporaryDirectory() as folder:
+        ...     text = write_report([run], Path(folder) / "report.html").read_text()
+        >>> "0 of 1 streams are within 0.02 nats of a lognormal" in text
+        True
+    """
+    path = Path(path)
+    text = page(runs, refresh=refresh)
+    put(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
+    return path
+
+
+def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
+    """The report as text; see `write_report`."""
+    if not runs:
+        raise ValueError("a report needs at least one run, got none")
+    shown = runs if len(runs) <= MOST_RUNS else []
+    trained = any(run.is_trained for run in runs)
+    template = _environment().from_string(_text("page.html"))
+    return template.render(
+        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        version=__version__,
+        style=_text("style.css"),
+        script=_text("script.js"),
+        trained=trained,
+        rule=RULE if trained else RULE_OF_A_MOMENT,
+        note=LEFT_OUT,
+        limit=NEAR,
+        near=f"{spark_height(NEAR):.1f}",
+        columns=COLUMNS,
+        comparison=compare(runs) if len(runs) > 1 else None,
+        runs=len(runs),
+        left_out=len(runs) > MOST_RUNS,
+        sections=[
+            _section(f"r{number}", run, alone=len(runs) == 1) for number, run in enumerate(shown)
+        ],
+        refresh=refresh,
+    )
+
+
+def _section(identity: str, run: Run, *, alone: bool) -> Section:
+    rows = stream_rows(run)
+    outcomes = {row.cells[-1].text for row in rows}
+    return Section(
+        identity,
+        run.name,
+        answer(run),
+        run.is_trained,
+        kinds(run),
+        charts(run, all_of_them=alone),
+        _extremes(rows),
+        rows,
+        [name for name in (*VERDICTS, *BANDS) if name in outcomes],
+        _reasons(rows),
+        _coverage(run.description),
+        _facts(run),
+        _densities(run, rows),
+    )
+
+
+def _densities(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
+    """By the row's number, with the rival's name as people write it."""
+    drawn = densities(run.end, run.first)
+    found = {row.number: drawn.get((row.kind, row.name)) for row in rows}
+    return {
+        str(number): {**each, "law": law(each["family"])} for number, each in found.items() if each
+    }
+
+
+def _extremes(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
+    """The rows with the least and with the greatest gaps, where there are enough to choose from."""
+    known = [row for row in rows if isinstance(row.cells[2].key, float)]
+    if len(known) <= 2 * _EXTREMES:
+        return []
+    ranked = sorted(known, key=lambda row: row.cells[2].key)
+    return [("Nearest", ranked[:_EXTREMES]), ("Farthest", ranked[: -_EXTREMES - 1 : -1])]
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    numbers = Counter(row.status for row in rows if row.status != "ok")
+    return [f"{number} of {len(rows)} streams: {reason}." for reason, number in numbers.items()]
+
+
+def _coverage(description: Mapping[str, Any]) -> list[tuple[str, str]]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in description.get("skipped", ()):
+        by_reason.setdefault(reason, []).append(name)
+    return [(reason, _listed(names)) for reason, names in by_reason.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Names and values: of the description what is not shown elsewhere, then the parameters."""
+    facts: dict[str, Any] = {}
+    for name in ("model", "parameters", "machine", "versions", "trainer"):
+        value = run.description.get(name)
+        facts |= value if isinstance(value, Mapping) else {name: value} if value is not None else {}
+    facts |= run.parameters
+    return [(str(name), str(value)) for name, value in facts.items()]
+
+
+def _environment() -> Environment:
+    # Everything is escaped but the style and the script, which come from this package.
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = lambda value, digits=3: number_text(value, digits)
+    environment.filters["key"] = lambda value: value if math.isfinite(value) else ""
+    environment.filters["slug"] = lambda text: re.sub(r"[^a-z]+", "-", text.lower())
+    return environment
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""One training run under observation, whatever trains it."""

@@ -1,0 +1,278 @@
+import copy
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.overrides import _get_current_function_mode_stack
+
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.summary import counts_of, summarise
+from jaynes_callbacks.instruments.tally import tally_of_tensors
+from jaynes_callbacks.recorder import Recorder
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+
+
+def _train(model: nn.Module, recorder: Recorder, steps: int) -> Records:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    records = Records()
+    for step in range(steps):
+        loss = model(torch.randn(64, 16)).square().mean()
+        records += recorder.snapshot(step=step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return records
+
+
+def test_a_hand_written_loop(model: nn.Sequential) -> None:
+    with Recorder(model, run="mine") as recorder:
+        records = _train(model, recorder, 3)
+    assert [(r.step, r.kind, r.name) for r in records[:3]] == [
+        (0, "weight", "0.weight"),
+        (0, "weight", "2.weight"),
+        (0, "iota", "1"),
+    ]
+    assert {record.run for record in records} == {"mine"}
+    assert records[0].shape == (32, 16)
+    assert records[2].n + records[2].zeros == 64 * 32
+    moved = [record.moved for record in records.select(name="0.weight")]
+    assert moved[0] == 0
+    assert moved[2] > moved[1] > 0
+    assert math.isnan(records[2].moved)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_rows_of_a_weight_are_the_clusters_of_its_error(model: nn.Sequential) -> None:
+    """Also of the start, whose weights are gone by the time of its snapshot."""
+    recorder = Recorder(model, kinds="weight")
+    recorder.attach()
+    recorder.begin()
+    expected = tally_of_tensors([model[0].weight, model[2].weight]).errors
+    with torch.no_grad():
+        model[0].weight.zero_()
+    records = recorder.snapshot()
+    assert records[0].gap_se == expected[0].item()
+    # Eight rows are too few to tell: its values count as independent.
+    assert expected[1].isnan()
+    assert math.isfinite(records[1].gap_se)
+
+
+def test_moved_is_the_relative_distance(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="weight") as recorder, torch.no_grad():
+        model[0].weight.mul_(1.5)
+        records = recorder.snapshot()
+    assert [record.moved for record in records] == pytest.approx([0.5, 0.0], abs=1e-6)
+
+
+def test_a_start_that_was_begun_is_that_of_its_moment(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="weight") as recorder, torch.no_grad():
+        recorder.begin()
+        model[0].weight.mul_(2)
+        held, now = recorder.snapshot(0), recorder.snapshot(1)
+    assert now[0].log_mean - held[0].log_mean == pytest.approx(math.log(2), abs=1e-12)
+    assert held[0].moved == 0
+
+
+def test_activations_are_those_since_the_last_snapshot(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="iota") as recorder:
+        model(torch.randn(10, 16))
+        model(torch.randn(10, 16))
+        first = recorder.snapshot(0)
+        model(torch.randn(10, 16))
+        second = recorder.snapshot(1)
+        nothing = recorder.snapshot(2)
+    assert [r.n + r.zeros for r in (*first, *second)] == [640, 320]
+    assert len(nothing) == 0
+
+
+def test_measuring_is_not_watched(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode makes each of the many operations of the fits slower."""
+    modes = []
+
+    def noting(*args: Any, **kwargs: Any) -> list[Records]:
+        modes.append(_get_current_function_mode_stack())
+        return summarise(*args, **kwargs)
+
+    monkeypatch.setattr("jaynes_callbacks.recorder.summarise", noting)
+    with Recorder(model) as recorder:
+        model(torch.randn(4, 16))
+        recorder.snapshot()
+        model(torch.randn(4, 16))
+        assert recorder.snapshot().select(kind="iota")
+    assert modes == [[], []]
+
+
+def test_the_verdict_is_on_the_first_record() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 256), nn.Linear(256, 8))
+    with Recorder(model, kinds="weight") as recorder, torch.no_grad():
+        recorder.snapshot(0)
+        model[0].weight.copy_(torch.randn(256, 128).exp())
+        (end, _) = recorder.snapshot(1)
+    assert recorder.start[0].gap > 0.2
+    assert end.verdict == "emerged"
+
+
+def test_state_goes_on_through_a_weights_only_file(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="weight") as recorder:
+        recorder.snapshot(0)
+    buffer = io.BytesIO()
+    torch.save(recorder.state_dict(), buffer)
+    buffer.seek(0)
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+    resumed = Recorder(model, kinds="weight")
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    with resumed:
+        records = resumed.snapshot(5)
+    assert records[0].moved == pytest.approx(0.5, abs=1e-6)
+    assert resumed.start[0].step == 0
+    assert resumed.start[0].gap == recorder.start[0].gap
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": "weights"}, "kinds must be some of"),
+        ({"include": "nothing.*"}, "matches no parameter and no module"),
+        ({"min_size": 10**9}, "no weight is left to watch.*min_size=1000000000.*lower min_size"),
+        ({"iota_values_per_call": 0}, "iota_values_per_call must be a positive integer, got 0"),
+        ({"iota_groups": 1}, "iota_groups must be 0 or an integer from 2 on, got 1"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(
+    model: nn.Sequential, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message), Recorder(model, **options):  # type: ignore[arg-type]
+        pass
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_parts_called_from_outside_are_forwards_of_their_own() -> None:
+    model = nn.ModuleDict({"one": nn.Sequential(nn.Linear(8, 8), nn.ReLU())})
+    with Recorder(model, kinds="iota") as recorder:
+        for _ in range(5):
+            model["one"](torch.randn(2, 8))
+        (record,) = recorder.snapshot()
+    assert (record.name, record.n + record.zeros) == ("one.1", 5 * 16)
+
+
+def test_after_an_exception_calls_are_numbered_anew(model: nn.Sequential) -> None:
+    with Recorder(model, kinds="iota") as recorder:
+        with pytest.raises(RuntimeError):
+            model(torch.randn(2, 3))
+        model(torch.randn(2, 16))
+        model(torch.randn(2, 16))
+        (record,) = recorder.snapshot()
+    assert (record.name, record.n + record.zeros) == ("1", 2 * 64)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_recomputed_forward_is_not_counted_twice(reentrant: bool) -> None:
+    body = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=reentrant)
+
+    with Recorder(Model(), kinds="iota") as recorder:
+        recorder.model(torch.randn(4, 16, requires_grad=True)).sum().backward()
+        (record,) = recorder.snapshot()
+    assert record.n + record.zeros == 64
+    assert body[0].weight.grad is not None
+
+
+def test_the_coverage_tells_what_is_still_to_come(model: nn.Sequential) -> None:
+    with Recorder(model, exclude="0.*") as recorder:
+        assert "appear with the first forward" in str(recorder.coverage)
+        model(torch.randn(3, 16))
+        recorder.snapshot()
+        assert str(recorder.coverage) == (
+            "watching 1 weights (2.weight) and 1 activations (1); not 1: excluded by pattern "
+            "(0.weight); not 2: fewer than 2 dimensions (0.bias, 2.bias)"
+        )
+
+
+def test_a_model_that_is_just_small_is_no_error() -> None:
+    model = nn.Linear(3, 3)
+    with Recorder(model) as recorder:
+        model(torch.randn(2, 3))
+        assert len(recorder.snapshot()) == 0
+        assert "watching nothing; no activation function was applied" in str(recorder.coverage)
+
+
+def test_a_start_of_another_shape_or_none_is_not_compared(model: nn.Sequential) -> None:
+    recorder = Recorder(model, kinds="weight")
+    recorder.load_state_dict({"start": [], "first": {"0.weight": torch.ones(3)}})
+    with recorder:
+        assert all(math.isnan(record.moved) for record in recorder.snapshot())
+
+
+def test_a_model_without_relu_records_its_weights() -> None:
+    model = nn.Linear(16, 16)
+    with Recorder(model) as recorder:
+        model(torch.randn(3, 16))
+        (record,) = recorder.snapshot()
+    assert record.kind == "weight"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+def test_degenerate_weights_become_a_status(model: nn.Sequential, value: float) -> None:
+    with torch.no_grad():
+        model[0].weight.fill_(value)
+    with Recorder(model, kinds="weight") as recorder:
+        bad, good = recorder.snapshot()
+    assert bad.status != "ok"
+    assert bad.verdict == "undetermined"
+    assert bad.zeros + bad.nonfinite == 512
+    assert math.isfinite(good.gap)
+
+
+def test_recording_twice_is_deterministic(model: nn.Sequential) -> None:
+    x = torch.randn(64, 16)
+    tables = []
+    for _ in range(2):
+        with Recorder(copy.deepcopy(model)) as recorder:
+            recorder.model(x)
+            tables.append(recorder.snapshot().to_pandas())
+    assert tables[0].equals(tables[1])
+
+
+def _half_of_the_data(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with Recorder(model) as recorder:
+        model(x.chunk(2)[dist.get_rank()])
+        return counts_of(recorder.snapshot())
+
+
+def test_two_processes_count_what_one_does(
+    model: nn.Sequential, ranks: Callable[..., list[torch.Tensor]]
+) -> None:
+    x = torch.randn(64, 16)
+    with Recorder(model) as recorder:
+        model(x)
+        alone = counts_of(recorder.snapshot())
+    for counts in ranks(_half_of_the_data, model, x):
+        assert torch.equal(counts, alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(dtype: torch.dtype, model: nn.Sequential) -> None:
+    model = model.to(dtype)
+    with Recorder(model) as recorder:
+        model(torch.randn(8, 16, dtype=dtype))
+        records = recorder.snapshot()
+    assert [record.n + record.zeros for record in records] == [512, 256, 256]
