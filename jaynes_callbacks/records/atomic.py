@@ -15,12 +15,12 @@ def put(path: Path, write: Callable[[Path], object]) -> None:
         write: is given the hidden name.
 
     Raises:
-        OSError: if it cannot be written; then nothing is left of it.
+        OSError: if it cannot be written.  Whatever `write` raises, nothing is left of the file.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)  # noqa: PTH105
-    except OSError:
+    except Exception:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,7 +1,7 @@
-"""Records as one file for other programs: CSV, JSON or Parquet, written as they come.
+"""Frames as one file for other programs: CSV, JSON or Parquet, written as they come.
 
-The columns are those of a training run's dataset, in its order.  CSV leaves the arrays of counts
-out; JSON writes what is not finite as null.
+The columns are those of the schema, in its order.  CSV leaves the arrays of counts out; JSON writes
+what is not finite as null.
 """
 
 import csv
@@ -14,49 +14,67 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.records.parquet import RowWriter, column_names
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.parquet import FrameWriter
+from jaynes_callbacks.records.schema import ColumnType, Schema
 
 __all__ = ["FORMATS", "Export", "open_export", "text_export"]
 
 #: The formats, by the ends of their files' names.
 FORMATS = ("csv", "json", "parquet")
+_END = "\r\n"
 
 
 class Export(Protocol):
-    """Takes records as they come; what it was given stands in the file when it is closed."""
+    """Takes frames as they come; what it was given stands in the file when it is closed."""
 
-    def write(self, records: Records) -> None:
+    def write(self, frame: Frame[Any]) -> None:
         """Add some rows."""
 
     def close(self) -> None:
         """Finish the file."""
 
 
-class _Csv:
-    def __init__(self, file: TextIO) -> None:
-        names = column_names(counts=False)
-        self._rows = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
-        self._rows.writeheader()
+class _Lines:
+    """Takes a writer's lines and ends them as Unix does.
 
-    def write(self, records: Records) -> None:
-        for record in records:
-            row = {name: _plain(value) for name, value in record.to_dict(counts=False).items()}
-            self._rows.writerow({**row, "shape": "x".join(map(str, record.shape))})
+    The writer quotes what contains a character of its line's end.  If that were a line feed alone,
+    a carriage return in a name would stay unquoted, and end the line for whoever reads it.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line.removesuffix(_END) + "\n")
+
+
+class _Csv:
+    def __init__(self, file: TextIO, schema: Schema[Any]) -> None:
+        self._columns = [each for each in schema.columns if not each.type.is_array]
+        self._rows = csv.writer(_Lines(file), lineterminator=_END)
+        self._rows.writerow([each.name for each in self._columns])
+
+    def write(self, frame: Frame[Any]) -> None:
+        lists = [
+            [_cell(value, each.type) for value in frame[each.name].tolist()]
+            for each in self._columns
+        ]
+        self._rows.writerows(zip(*lists, strict=True))
 
     def close(self) -> None:
-        """Every row is whole."""
+        """Do nothing: every row is whole."""
 
 
 class _Json:
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, schema: Schema[Any]) -> None:
         self._file, self._between = file, "[\n"
-        self._names = column_names()
+        self._names = schema.names
 
-    def write(self, records: Records) -> None:
-        for record in records:
-            values = record.to_dict()
-            row = {name: _plain(values.get(name)) for name in self._names}
+    def write(self, frame: Frame[Any]) -> None:
+        lists = [[_plain(value) for value in frame[name].tolist()] for name in self._names]
+        for values in zip(*lists, strict=True):
+            row = dict(zip(self._names, values, strict=True))
             self._file.write(self._between + json.dumps(row, ensure_ascii=False, allow_nan=False))
             self._between = ",\n"
 
@@ -65,19 +83,20 @@ class _Json:
 
 
 @contextmanager
-def open_export(path: Path, form: str) -> Iterator[Export]:
-    """Write records to a file, which takes its name at the end, whatever ends the block.
+def open_export(path: Path, form: str, schema: Schema[Any]) -> Iterator[Export]:
+    """Write frames to a file, which takes its name at the end, whatever ends the block.
 
     Args:
         path: of the file; one that is there is replaced.
         form: of `FORMATS`.
+        schema: of the frames.
 
     Raises:
         OSError: if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with _opened(temporary, form) as export:
+        with _opened(temporary, form, schema) as export:
             yield export
     finally:
         with suppress(FileNotFoundError):
@@ -85,21 +104,29 @@ def open_export(path: Path, form: str) -> Iterator[Export]:
 
 
 @contextmanager
-def text_export(file: TextIO, form: str) -> Iterator[Export]:
-    """Write records as CSV or JSON to an open file."""
-    export: Export = _Csv(file) if form == "csv" else _Json(file)
+def text_export(file: TextIO, form: str, schema: Schema[Any]) -> Iterator[Export]:
+    """Write frames as CSV or JSON to an open file."""
+    export: Export = _Csv(file, schema) if form == "csv" else _Json(file, schema)
     with closing(export):
         yield export
 
 
 @contextmanager
-def _opened(path: Path, form: str) -> Iterator[Export]:
+def _opened(path: Path, form: str, schema: Schema[Any]) -> Iterator[Export]:
     if form == "parquet":
-        with closing(RowWriter(path)) as rows:
+        with closing(FrameWriter(path, schema)) as rows:
             yield rows
         return
-    with path.open("w", encoding="utf-8", newline="") as file, text_export(file, form) as export:
+    with (
+        # Half of a surrogate pair has no place in UTF-8; in JSON this is its proper escape.
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        text_export(file, form, schema) as export,
+    ):
         yield export
+
+
+def _cell(value: Any, type_: ColumnType) -> Any:
+    return "x".join(map(str, value)) if type_ is ColumnType.SHAPE else _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -1,161 +1,384 @@
-"""Records as Parquet and back: one explicit schema for every part.
+"""Frames as Parquet files and back.
 
-The columns do not depend on the rows: a part whose gaps are all nan, or in which only some
-families were fitted, has the same columns and types as any other, with units and meaning beside
-them.  Of a column that holds one family's figure, null means that the record has no such entry,
-nan that it is undefined.
+The columns of a file do not depend on its rows: a part whose gaps are all nan, or in which only
+some families were fitted, has the same columns and types as any other.  Unit, meaning and display
+of each column stand in the file, so that a reader without the instrument's code can show it.  In a
+column of a group null means that the row has no such entry, nan that it is undefined.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import Field, fields
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import make_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.sinks.place import RUN_ID
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import (
+    Array,
+    Column,
+    ColumnType,
+    Integers,
+    Row,
+    Schema,
+    column,
+    counts_column,
+)
 
-__all__ = ["COLUMNS", "RowWriter", "column_names", "read_rows", "write_rows"]
+__all__ = [
+    "RUN_ID",
+    "FrameWriter",
+    "arrow_table",
+    "read_frame",
+    "read_frames",
+    "read_run_id",
+    "read_table",
+    "write_frame",
+    "write_table",
+]
 
-_COMPRESSION = "zstd"
-_VERSION = b"jaynes_callbacks.version"
-_SCALARS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-_LISTS = {
-    "shape": pa.list_(pa.int64()),
-    "codes": pa.list_(pa.int16()),
-    "counts": pa.list_(pa.int64()),
-    "paper_counts": pa.list_(pa.int64()),
+#: Key of the run's id in the metadata of a file's schema.
+RUN_ID = b"jaynes_callbacks.run_id"
+_VERSION, _INSTRUMENT = b"jaynes_callbacks.version", b"jaynes_callbacks.instrument"
+
+_ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
+    ColumnType.INTEGER: pa.int64(),
+    ColumnType.REAL: pa.float64(),
+    ColumnType.TEXT: pa.string(),
+    ColumnType.SHAPE: pa.list_(pa.int64()),
+    ColumnType.COUNTS: pa.list_(pa.int64()),
+    ColumnType.CODES: pa.list_(pa.int16()),
 }
-_ARRAYS = ("codes", "counts", "paper_counts")
-_FAMILIES = tuple(family.name for family in FAMILIES if family is not LOGNORMAL)
+_PYTHON_TYPES: Mapping[ColumnType, Any] = {
+    ColumnType.INTEGER: int,
+    ColumnType.REAL: float,
+    ColumnType.TEXT: str,
+    ColumnType.SHAPE: tuple[int, ...],
+}
+#: Decimals where a file says none, and the most that one may ask for: a double has no more.
+_DIGITS, _MOST_DIGITS = Column("").digits, 17
+_DEFAULTS: Mapping[ColumnType, Any] = {
+    ColumnType.INTEGER: 0,
+    ColumnType.REAL: np.nan,
+    ColumnType.TEXT: "",
+    ColumnType.SHAPE: (),
+}
 
-#: Columns without which a file is no part of a dataset.
-COLUMNS = frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"})
+
+# Writing ------------------------------------------------------------------------------------
 
 
-def write_rows(records: Sequence[Record], path: Path, run_id: str) -> None:
-    """Write records to one Parquet file."""
-    table = _table(records, _schema(records, run_id))
-    pq.write_table(table, path, compression=_COMPRESSION)
+def write_frame(frame: Frame[Any], path: Path, run_id: str = "") -> None:
+    """Write a frame's columns to one Parquet file."""
+    write_table(arrow_table(frame, run_id), path)
 
 
-class RowWriter:
-    """Writes records to one Parquet file as they come, of the families that the package knows.
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table of `arrow_table`, or several joined, to one Parquet file."""
+    pq.write_table(table, path, **_encoding(table.schema))
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """Return how columns are written: dictionaries where values repeat, extrema of steps alone.
+
+    That is a third faster than dictionaries and extrema of every column, and as small.
+    """
+    repeated = (pa.string(), pa.list_(pa.int64()))
+    return {
+        "compression": "zstd",
+        "use_dictionary": [_leaf(each) for each in schema if each.type in repeated],
+        "write_statistics": ["step"],
+    }
+
+
+def _leaf(each: pa.Field) -> str:
+    """Return the path of a column's values in a file."""
+    return f"{each.name}.list.element" if pa.types.is_list(each.type) else str(each.name)
+
+
+class FrameWriter:
+    """Writes frames of one schema to one Parquet file as they come.
 
     Args:
         path: of the file, which can be read once the writer is closed.
+        schema: of the frames.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._schema = _schema((), "")
-        self._file = pq.ParquetWriter(path, self._schema, compression=_COMPRESSION)
+    def __init__(self, path: Path, schema: Schema[Any]) -> None:
+        self._columns = schema.columns
+        self._schema = _arrow_schema(schema, schema.columns, "")
+        self._file = pq.ParquetWriter(path, self._schema, **_encoding(self._schema))
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, frame: Frame[Any]) -> None:
         """Add some rows."""
-        self._file.write_table(_table(records, self._schema))
+        arrays = [_to_arrow(each, frame[each.name]) for each in self._columns]
+        self._file.write_table(pa.table(arrays, schema=self._schema))
 
     def close(self) -> None:
         """Finish the file."""
         self._file.close()
 
 
-def column_names(*, counts: bool = True) -> list[str]:
-    """The dataset's columns in their order.
+def arrow_table(frame: Frame[Any], run_id: str = "") -> pa.Table:
+    """Return a frame as an Arrow table with its schema's description in the metadata."""
+    columns = [
+        each
+        for each in frame.schema.columns
+        if each.name in frame.columns or not each.type.is_array
+    ]
+    arrays = [_to_arrow(each, frame[each.name]) for each in columns]
+    return pa.table(arrays, schema=_arrow_schema(frame.schema, columns, run_id))
+
+
+def _arrow_schema(schema: Schema[Any], columns: Iterable[Column], run_id: str) -> pa.Schema:
+    metadata = {_VERSION: __version__.encode(), RUN_ID: run_id.encode()}
+    if not schema.main:
+        about = {"instrument": schema.instrument, "title": schema.title}
+        metadata[_INSTRUMENT] = json.dumps(about).encode()
+    return pa.schema([_field(each) for each in columns], metadata=metadata)
+
+
+def _field(described: Column) -> pa.Field:
+    notes = {"unit": described.unit, "meaning": described.meaning}
+    # Every part bears these notes: what is as it is by default is left out.
+    marks = {
+        # Shapes and counts are lists of the same type.
+        "type": described.type.value if described.type.is_array else "",
+        "label": described.label,
+        "digits": str(described.digits) if described.digits != _DIGITS else "",
+        "curve": "1" if described.curve else "",
+        "shown": "1" if described.shown else "",
+        "tag": described.tag,
+        "title": described.title,
+    }
+    notes |= {name: text for name, text in marks.items() if text}
+    return pa.field(described.name, _ARROW_TYPES[described.type], metadata=notes)
+
+
+def _to_arrow(described: Column, values: Array) -> pa.Array:
+    type_ = _ARROW_TYPES[described.type]
+    if described.type.is_array:
+        ends = np.cumsum([0, *(len(each) for each in values)], dtype=np.int32)
+        flat = np.concatenate([*values, np.zeros(0, dtype=np.int64)])
+        return pa.ListArray.from_arrays(pa.array(ends), pa.array(flat, type_.value_type))
+    if described.type is ColumnType.SHAPE:
+        return pa.array(values.tolist(), type_)
+    if described.type is ColumnType.TEXT:
+        return pa.array(_encodable(values.tolist()), type_)
+    mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    return pa.array(np.ma.getdata(values), type_, mask=mask, from_pandas=False)
+
+
+def _encodable(texts: list[Any]) -> list[Any]:
+    """Return the texts; what has no place in UTF-8, half of a surrogate pair, is spelled out."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return [text.encode(errors="backslashreplace").decode() for text in texts]
+    return texts
+
+
+# Reading ------------------------------------------------------------------------------------
+
+
+def read_frame(path: Path, schema: Schema[Any] | None = None, *, counts: bool = True) -> Frame[Any]:
+    """Read one file; see `read_frames`."""
+    return read_frames([path], schema, counts=counts)
+
+
+def read_frames(
+    paths: Sequence[Path],
+    schema: Schema[Any] | None = None,
+    *,
+    counts: bool = True,
+    steps: Collection[int] | None = None,
+) -> Frame[Any]:
+    """Read some files, one after the other, into one frame.
+
+    Columns that the schema does not know are left out.  What is null in a column of a group is
+    masked; anywhere else it is the column's default.
 
     Args:
-        counts: whether to name the array columns too.
-    """
-    return [name for name in _schema((), "").names if counts or name not in _ARRAYS]
-
-
-def read_rows(path: Path, *, counts: bool = True) -> Iterator[Record]:
-    """Read one Parquet file of records; columns that this version does not know are left out.
-
-    Args:
-        path: the file.
-        counts: whether to read the array columns.
+        paths: of the files, at least one.
+        schema: of the frame; by default what the files say of their own columns.
+        counts: whether to read the columns of arrays; without them the files need not have any.
+        steps: keep the rows of these steps only; all by default.
 
     Raises:
-        ValueError: if the file is no Parquet, or has not the columns of a record.
+        FileNotFoundError: if a file is not there.
+        ValueError: if one is no Parquet, is damaged, lacks a column that such a table must have, or
+            has a column twice or of another type.
     """
-    try:
-        present = pq.read_schema(path).names
-        unwanted = () if counts else _ARRAYS
-        missing = COLUMNS - set(present)
-        if missing:
-            raise ValueError(
-                f"{path} is no part of a jaynes_callbacks dataset: it has no column "
-                f"{', '.join(sorted(missing))}, but {', '.join(present[:8]) or 'none at all'}"
-            )
-        table = pq.read_table(path, columns=[name for name in present if name not in unwanted])
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no readable Parquet file: {error}") from error
-    columns = {name: _values(table.column(name)) for name in table.column_names}
-    families = _families_of(columns)
-    plain = [column.name for column in fields(Record) if column.name in columns]
-    for row in zip(*columns.values(), strict=True):
-        yield _record(dict(zip(columns, row, strict=True)), plain, families)
-
-
-def _table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
-    rows = [record.to_dict() for record in records]
-    columns = [
-        pa.array([row.get(name) for row in rows], schema.field(name).type, from_pandas=False)
-        for name in schema.names
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _schema(records: Sequence[Record], run_id: str) -> pa.Schema:
-    columns = [entry for column in fields(Record) for entry in _entries(column, records)]
-    metadata = {_VERSION: __version__.encode(), RUN_ID: run_id.encode()}
-    return pa.schema(columns, metadata=metadata)
-
-
-def _entries(column: "Field[Any]", records: Sequence[Record]) -> list[pa.Field]:
-    """The Parquet columns of one of the record's: one, or one for each family."""
-    note = {key: column.metadata[key] for key in ("unit", "meaning")}
-    prefix = column.metadata.get("prefix")
-    if prefix is None:
-        type_ = _LISTS.get(column.name) or _SCALARS[type(column.default)]
-        return [pa.field(column.name, type_, metadata=note)]
-    families = dict.fromkeys([*_FAMILIES, *(f for r in records for f in getattr(r, column.name))])
-    return [pa.field(prefix + family, pa.float64(), metadata=note) for family in families]
-
-
-def _values(column: pa.ChunkedArray) -> Sequence[Any]:
-    """The column's values; lists as views of one numpy array."""
-    if not pa.types.is_list(column.type):
-        values: list[Any] = column.to_pylist()
-        return values
-    array = column.combine_chunks()
-    flat = array.values.to_numpy().astype(np.int64)
-    ends = array.offsets.to_numpy()
-    return [flat[start:end] for start, end in pairwise(ends)]
-
-
-def _families_of(present: Iterable[str]) -> dict[str, dict[str, str]]:
-    """For each of the record's columns that has many families: their columns and their names."""
-    plain = {column.name for column in fields(Record)}
-    more = [name for name in present if name not in plain]
-    return {
-        column.name: {name: name.removeprefix(prefix) for name in more if name.startswith(prefix)}
-        for column in fields(Record)
-        if (prefix := column.metadata.get("prefix")) is not None
+    tables = [_read_table(path, schema, counts=counts, steps=steps) for path in paths]
+    if schema is None:
+        schema = _schema_of(_united(tables, paths), paths[0])
+    table = pa.concat_tables(tables, promote_options="default")
+    schema = schema.with_names(table.column_names)
+    columns = {
+        name: _from_arrow(schema.by_name[name], table.column(name), default=name in schema.plain)
+        for name in table.column_names
     }
+    return Frame(schema, columns)
 
 
-def _record(
-    row: Mapping[str, Any], plain: Sequence[str], families: Mapping[str, Mapping[str, str]]
-) -> Record:
-    values = {name: row[name] for name in plain}
-    for column, names in families.items():
-        found = ((family, row[name]) for name, family in names.items())
-        values[column] = {family: value for family, value in found if value is not None}
-    return Record(**{**values, "shape": tuple(map(int, row.get("shape", ())))})
+def read_run_id(path: Path) -> str | None:
+    """Return the id of the run that wrote a file; None where the file cannot be read."""
+    try:
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    return metadata.get(RUN_ID, b"").decode()
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file's columns as they are, whatever the folders above it are called."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=columns)
+
+
+def _read_table(
+    path: Path, schema: Schema[Any] | None, *, counts: bool, steps: Collection[int] | None
+) -> pa.Table:
+    """Read the known columns of one file, each in the type that it is written in."""
+    try:
+        with pq.ParquetFile(path) as file:
+            found = file.schema_arrow
+            known = (schema or _schema_of(found, path)).with_names(found.names)
+            names = _names(found.names, known, path, counts=counts)
+            table = file.read(columns=names)
+        types = {name: _ARROW_TYPES[known.by_name[name].type] for name in names}
+        table = table.select(names).cast(
+            pa.schema([found.field(name).with_type(types[name]) for name in names], found.metadata)
+        )
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is no readable Parquet file of a jaynes_callbacks dataset: {error}"
+        ) from error
+    if steps is not None:
+        table = table.filter(pc.is_in(table["step"], pa.array(list(steps), pa.int64())))
+    return table
+
+
+def _names(present: list[str], known: Schema[Any], path: Path, *, counts: bool) -> list[str]:
+    """Return the columns of a file that are read."""
+    arrays = {each.name for each in known.columns if each.type.is_array}
+    unread = set() if counts else arrays
+    if missing := known.required - set(present) - unread:
+        raise ValueError(
+            f"{path} is no part of a jaynes_callbacks dataset: it has no column "
+            f"{', '.join(sorted(missing))}, but {', '.join(present[:8]) or 'none at all'}"
+        )
+    names = [name for name in present if name in known.by_name and name not in unread]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            f"{path} is no part of a jaynes_callbacks dataset: it has more than one column "
+            f"{', '.join(twice)}"
+        )
+    return names
+
+
+def _united(tables: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Schema:
+    """Return the columns of all tables, as the last one that has a column describes it."""
+    try:
+        return pa.unify_schemas([table.schema for table in reversed(tables)])
+    except pa.ArrowException as error:
+        raise ValueError(f"the parts of {paths[0].parent} do not go together: {error}") from error
+
+
+def _schema_of(found: pa.Schema, path: Path) -> Schema[Any]:
+    """Make a schema of what a file says of its columns."""
+    inherited = set(Schema(Row).names)
+    try:
+        about = json.loads((found.metadata or {}).get(_INSTRUMENT, b"{}"))
+        row = make_dataclass(
+            "FileRow",
+            [_declared(each) for each in found if each.name not in inherited],
+            bases=(Row,),
+            frozen=True,
+            eq=False,
+        )
+        return Schema(row, str(about.get("instrument", "")), str(about.get("title", "")))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no part of a jaynes_callbacks dataset: its columns cannot be read as a "
+            f"table ({error})"
+        ) from error
+
+
+def _declared(each: pa.Field) -> tuple[str, Any, Any]:
+    """Return name, type and field of one column of a file, which is not trusted."""
+    if each.name.startswith("_") or hasattr(Row, each.name):
+        raise ValueError(f"no column may be called {each.name}")
+    notes = {key.decode(): value.decode() for key, value in (each.metadata or {}).items()}
+    fitting = [type_ for type_, arrow in _ARROW_TYPES.items() if arrow == each.type]
+    if not fitting:
+        raise TypeError(f"column {each.name} has type {each.type}")
+    type_ = next((type_ for type_ in fitting if type_.value == notes.get("type")), fitting[0])
+    unit, meaning = notes.get("unit", ""), notes.get("meaning", "")
+    if type_.is_array:
+        return each.name, Integers, counts_column(unit, meaning, type_)
+    declared = column(
+        unit,
+        meaning,
+        _DEFAULTS[type_],
+        label=notes.get("label", ""),
+        digits=min(max(int(notes.get("digits", _DIGITS)), 0), _MOST_DIGITS),
+        curve=notes.get("curve") == "1",
+        tag=notes.get("tag", ""),
+        title=notes.get("title", ""),
+        shown=notes.get("shown") == "1",
+    )
+    return each.name, _PYTHON_TYPES[type_], declared
+
+
+def _from_arrow(described: Column, values: pa.ChunkedArray, *, default: bool) -> Array:
+    """Return a column's values.
+
+    Args:
+        described: the column.
+        values: of it.
+        default: whether null is the column's default; else it is masked.
+    """
+    if described.type.is_array or described.type is ColumnType.SHAPE:
+        return _lists(values, as_tuples=described.type is ColumnType.SHAPE)
+    array = values.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    if described.type is ColumnType.TEXT:
+        texts: Array = array.fill_null(described.default if default else "").to_numpy(
+            zero_copy_only=False
+        )
+        return texts
+    mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+    if mask is not None:
+        array = array.fill_null(described.default if default else 0)
+    # A copy: the memory of a file's other columns is free once they are read.
+    numbers = array.to_numpy(zero_copy_only=False).copy()
+    return numbers if mask is None or default else np.ma.MaskedArray(numbers, mask)
+
+
+def _lists(values: pa.ChunkedArray, *, as_tuples: bool) -> Array:
+    """Return the lists as views of each file's values, or as tuples; null is an empty list."""
+    found = np.empty(len(values), dtype=object)
+    # Few shapes recur in many rows: each is made once.
+    tuples: dict[bytes, tuple[int, ...]] = {}
+    place = 0
+    for chunk in values.chunks:
+        flat = np.asarray(chunk.flatten().to_numpy(zero_copy_only=False)).astype(np.int64)
+        lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
+        for start, end in pairwise([0, *np.cumsum(lengths).tolist()]):
+            one = flat[start:end]
+            if as_tuples and (key := one.tobytes()) not in tuples:
+                tuples[key] = tuple(one.tolist())
+            found[place] = tuples[key] if as_tuples else one
+            place += 1
+    return found
