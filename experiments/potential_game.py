@@ -1,20 +1,21 @@
-"""The potential game itself, played to its end: a reference for the theory's quantities.
+"""Simulate the theory's potential game to its end: a reference for the theory's quantities.
 
 The theory's agents (weights; neurons for iota) sit in bins of magnitude and move where their
-effective utility is greater.  An agent of bin k, one of n_k among N, enjoys (Eqs 4-7; with η, ζ
-for α, β Eqs 18-22)
+effective utility is greater.  An agent of bin k, one of n_k among N, has the effective utility
+(Eqs 4-7; with η, ζ for α, β Eqs 18-22)
 
     ``h_k = α ln w_k − β ln² w_k − ln(n_k/(N Δ_k))``
 
-benefit less cost less competition, Δ_k the bin's width.  Here it compares its bin with those 1, 2,
-4 … bins away and moves if it gains, all agents of a bin at once as long as the last of them gains.
-Every move raises the potential per agent (Eqs 8-11, 25; the factorials before Stirling's formula)
+benefit less cost less competition; Δ_k is the bin's width.  Here an agent compares its bin with
+those 1, 2, 4 … bins away and moves if it gains, all agents of a bin at once as long as the last of
+them gains.  Every move raises the potential per agent (Eqs 8-11, 25, with the factorials that the
+paper replaces by Stirling's formula)
 
     ``φ = Σ_k (n_k/N)(α ln w_k − β ln² w_k + ln Δ_k) + (1/N) ln(N!/Π_k n_k!)``
 
-by exactly the mover's gain over N (R. W. Rosenthal, Int. J. Game Theory 2 (1973) 65), so the play
-ends, wherever it began, and it ends where no agent gains: at arbitrage equilibrium, all utilities
-equal up to ln(1 + 1/n_k), one agent's worth.  That is the lognormal of Eq. 13.
+by exactly the mover's gain over N (R. W. Rosenthal, Int. J. Game Theory 2 (1973) 65).  So the game
+ends from any start, and it ends where no agent gains: at arbitrage equilibrium, where all utilities
+are equal up to ln(1 + 1/n_k), the effect of one agent.  That is the lognormal of Eq. 13.
 """
 
 from typing import NamedTuple
@@ -41,14 +42,14 @@ def play(
 ) -> Int64[Tensor, "games 4096"]:
     """Let the agents of every game move for some rounds.
 
-    In a round every bin meets, one after the other, those 1, 2, 4 … 128 bins above and below it.
-    Meetings of neighbours alone would end too, but lonely agents in a far tail could then be stuck
-    among their like.
+    In a round every bin is compared, one after the other, with those 1, 2, 4 … 128 bins above and
+    below it.  Comparing neighbours alone would converge too, but single agents in a far tail could
+    be stuck there.
 
     Args:
         counts: where the agents are, on the universal grid; zeros and non-finite values stay out.
-        appeal: what each bin offers while empty, from `equilibrium.bin_appeal`.
-        rounds: how long.
+        appeal: utility of each bin while it is empty, from `equilibrium.bin_appeal`.
+        rounds: their number.
         eagerness: probability with which an agent that would gain moves; 1 makes the play
             deterministic.
         generator: source of the moves' randomness where eagerness is below 1.
@@ -87,7 +88,7 @@ def play(
 
 
 class _Meeting(NamedTuple):
-    """Bins that meet in pairs: views of the agents in them, and what the bins offer."""
+    """Pairs of bins that are compared: views of the agents in them, and the bins' appeal."""
 
     below: Float64[Tensor, "games pairs distance"]
     above: Float64[Tensor, "games pairs distance"]
@@ -97,8 +98,8 @@ class _Meeting(NamedTuple):
     def trade(self, eagerness: float, generator: torch.Generator | None) -> None:
         """Move, in place, the agents that gain.
 
-        With π the upper bin's part of a pair that leaves nobody anything to gain, the k-th agent
-        who leaves n to join m others gains as long as ``k < (n + 1)·π − m·(1 − π)``.
+        Let π be the upper bin's share of a pair's agents at which none gains by moving.  The k-th
+        agent who leaves n to join m others gains as long as ``k < (n + 1)·π − m·(1 − π)``.
         """
         advantage = self.appeal_above - self.appeal_below
         part, rest = torch.sigmoid(advantage), torch.sigmoid(-advantage)
@@ -115,7 +116,7 @@ class _Meeting(NamedTuple):
 def _pairs(
     bins: Float64[Tensor, "games bins"], first: int, distance: int
 ) -> tuple[Float64[Tensor, "games pairs distance"], Float64[Tensor, "games pairs distance"]]:
-    """Views of the bins that meet: from `first` on, `distance` of them with as many above."""
+    """Return views of paired bins: `distance` of them from `first` on, and as many above."""
     number = (bins.shape[-1] - first) // (2 * distance)
     blocks = bins[:, first : first + 2 * distance * number].unflatten(-1, (number, 2, distance))
     return blocks[:, :, 0], blocks[:, :, 1]
@@ -124,7 +125,7 @@ def _pairs(
 def potential(
     counts: Int64[Tensor, "games 4096"], appeal: Float64[Tensor, "games 4079"]
 ) -> Float64[Tensor, " games"]:
-    """φ of finitely many agents, in nats per agent; at most ln Z_Δ (Eqs 8-11, 25)."""
+    """Return φ of finitely many agents, in nats per agent; at most ln Z_Δ (Eqs 8-11, 25)."""
     agents = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
     number = agents.sum(-1)
     arrangements = torch.lgamma(number + 1) - torch.lgamma(agents + 1).sum(-1)
@@ -134,7 +135,7 @@ def potential(
 def greatest_gain(
     counts: Int64[Tensor, "games 4096"], appeal: Float64[Tensor, "games 4079"]
 ) -> Float64[Tensor, " games"]:
-    """What the worst placed agent would gain by moving to the best bin, in nats; ≤ 0 at the end."""
+    """Return the most that an agent gains by moving, in nats: worst to best bin; ≤ 0 at the end."""
     agents = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
     staying = torch.where(agents > 0, appeal - agents.log(), torch.inf)
     return (appeal - (agents + 1).log()).amax(-1) - staying.amin(-1)

@@ -1,1 +1,1 @@
-"""Count values on one fixed grid: the grid, the passes over values, whole tensors."""
+"""Values in, counts out: the magnitude grid, passes over values, and counting of tensors."""

@@ -1,25 +1,135 @@
-"""Counting whole tensors: integer work only, into int64 rows of 4096 codes.
+"""Counting the magnitudes of whole tensors.
 
-`count_` and `count_product_` are `torch.library` custom ops, so that compiled models call them
-without a graph break.
+- `count` finds all that is recorded of a weight: codes on the universal grid, the maximum, and the
+  paper's equal bins.  It counts a tensor at once or slice by slice, with the same result.
+- `count_` and `count_product_` add codes to a row of a table.  They are `torch.library` custom ops,
+  so that a compiled model calls them without a graph break.
+
+Everything is integer work, and integers add in any order.
 """
 
 import math
 import sys
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, reduce
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from jaynes_callbacks.counts.kernels import code_counts, first_pass, parts, position_counts
+from jaynes_callbacks.counts.kernels import (
+    FirstPass,
+    code_counts,
+    expand_patterns,
+    first_pass,
+    parts,
+    passes_over,
+    pattern_counts,
+    position_counts,
+)
 
-__all__ = ["LinearCounts", "count_", "count_product_", "linear_counts", "memory_order", "subsample"]
+__all__ = [
+    "Apply",
+    "TensorCounts",
+    "count",
+    "count_",
+    "count_product_",
+    "memory_order",
+    "reason_not_countable",
+    "subsample",
+]
+
+_Result = TypeVar("_Result")
+
+
+class TensorCounts(NamedTuple):
+    """The magnitudes of one tensor, counted on its device.
+
+    Attributes:
+        counts: on the universal grid, zeros and values that are not finite included.
+        maximum: largest finite magnitude; 0 if there is none.
+        linear: the finite, non-zero magnitudes in equal bins on [0, maximum], as the paper bins
+            them.  The only counts whose grid depends on the data, so the only ones that cannot be
+            added over tensors.
+    """
+
+    counts: Int64[Tensor, " 4096"]
+    maximum: Float32[Tensor, ""]
+    linear: Int64[Tensor, " bins"]
+
+
+class Apply(Protocol):
+    """How `count` goes over slices: as `map` does, in their order, or with a pool of threads."""
+
+    def __call__(
+        self, function: Callable[[Tensor], _Result], slices: Sequence[Tensor], /
+    ) -> Iterable[_Result]:
+        """Yield the function's result for each slice, in the order of the slices."""
+        ...
+
+
+def count(
+    values: Tensor, bins: int = 100, *, slice_size: int = sys.maxsize, apply: Apply = map
+) -> TensorCounts:
+    """Count the magnitudes of a tensor, on the universal grid and in the paper's equal bins.
+
+    Reads the values twice, since the equal bins need the maximum; large tensors of 8 or 16 bits a
+    value once (`jaynes_callbacks.counts.kernels.passes_over`).  The counts depend neither on the
+    slices nor on `apply`.
+
+    Args:
+        values: real floating-point tensor of any shape and strides.
+        bins: number of equal bins; the paper does not state its own.
+        slice_size: most values in a slice; all by default.
+        apply: calls a function with every slice, once for each time the values are read.  It may
+            do so in several threads, on another device, and with something before and after.
+
+    Returns:
+        The counts, on the device where `apply` evaluates the function: by default the values' own.
+
+    Raises:
+        TypeError: if `values` is not of a floating-point dtype.
+
+    Example:
+        >>> import torch
+        >>> found = count(torch.tensor([0.0, 0.5, -2.0]), bins=4)
+        >>> found.counts.sum().item(), found.maximum.item(), found.linear.tolist()
+        (3, 2.0, [0, 1, 0, 1])
+    """
+    flat = memory_order(values.detach())
+    slices = (flat,) if flat.numel() <= slice_size else flat.split(slice_size)
+    if passes_over(flat) == 1:
+        patterns = reduce(Tensor.add_, apply(pattern_counts, slices))
+        first, linear = expand_patterns(patterns, flat.dtype, bins)
+    else:
+        first = reduce(FirstPass.merge_, apply(first_pass, slices))
+        second = partial(position_counts, maximum=first.maximum, bins=bins)
+        linear = reduce(Tensor.add_, apply(second, slices))
+    return TensorCounts(*first, linear)
+
+
+def reason_not_countable(tensor: Tensor) -> str | None:
+    """Say why a tensor has no magnitudes to count; None if it has."""
+    # Not public in torch, so not imported with this module.
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "sparse or nested, without one value per place"
+    # Its type guard would have the checker take all other tensors for impossible.
+    wraps: bool = is_traceable_wrapper_subclass(tensor)
+    if wraps:
+        return f"a {type(tensor).__name__}, whose values lie in other tensors (quantised, sharded)"
+    if not tensor.dtype.is_floating_point:
+        return f"of dtype {tensor.dtype}, not real floating-point"
+    return None
 
 
 @torch.library.custom_op("jaynes_callbacks::count_", mutates_args=("counts",))
 def _count_op(values: Tensor, counts: Tensor, row: int, limit: int) -> None:
-    counts[row] += code_counts(memory_order(subsample(values, limit))).to(counts.device)
+    counts[row].add_(code_counts(memory_order(subsample(values, limit))).to(counts.device))
 
 
 @_count_op.register_fake
@@ -36,7 +146,7 @@ def _count_product_op(left: Tensor, right: Tensor, counts: Tensor, row: int, lim
     )
     for ours, theirs in pairs:
         product = ours.to(torch.float32) * theirs.to(torch.float32)
-        counts[row] += code_counts(product).to(counts.device)
+        counts[row].add_(code_counts(product).to(counts.device))
 
 
 @_count_product_op.register_fake
@@ -49,8 +159,8 @@ def count_(values: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize) -
 
     Args:
         values: real floating-point tensor of any shape and strides.
-        counts: int64 ``[streams, 4096]`` to add to; on another device than `values` it costs a
-            copy of one row.
+        counts: int64 ``[streams, 4096]`` to add to; if it is on another device than `values`, one
+            row is copied.
         row: the stream's row.
         limit: most values to count, see `subsample`; all by default.
 
@@ -63,9 +173,10 @@ def count_(values: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize) -
 def count_product_(
     left: Tensor, right: Tensor, counts: Tensor, row: int, limit: int = sys.maxsize
 ) -> None:
-    """Add the magnitudes of ``left * right``, which is never held whole, to row `row` of `counts`.
+    """Add the magnitudes of ``left * right`` to row `row` of `counts`, in place.
 
-    The products are taken in float32, whatever the factors' precision.
+    The products are computed in float32, whatever the factors' precision, and part by part, so
+    that they never take the memory of a whole tensor.
 
     Args:
         left: real floating-point tensor.
@@ -81,7 +192,7 @@ def count_product_(
 
 
 def memory_order(values: Tensor) -> Tensor:
-    """Flatten without a copy where the tensor is dense in any order of its dimensions."""
+    """Flatten a tensor; without a copy if it is dense in some order of its dimensions."""
     if not values.is_contiguous():
         order = sorted(range(values.dim()), key=values.stride, reverse=True)
         values = values.permute(order)
@@ -89,10 +200,10 @@ def memory_order(values: Tensor) -> Tensor:
 
 
 def subsample(values: Tensor, limit: int) -> Tensor:
-    """At most `limit` values at a constant stride that favours no row, channel or position.
+    """Take at most `limit` values at a constant stride that favours no row, channel or position.
 
-    The stride is the smallest one that keeps within `limit` and shares no factor with any
-    dimension, so that the picked values run through every index of every dimension.
+    The stride is the smallest one that takes no more than `limit` and shares no factor with any
+    dimension, so that the values come from every index of every dimension.
 
     >>> import torch
     >>> subsample(torch.arange(12.0).view(3, 4), 4).tolist()
@@ -105,28 +216,3 @@ def subsample(values: Tensor, limit: int) -> Tensor:
     while math.gcd(stride, total) > 1:
         stride += 1
     return memory_order(values)[::stride]
-
-
-class LinearCounts(NamedTuple):
-    """Magnitudes of one tensor as the paper bins them: equal bins on [0, maximum]."""
-
-    maximum: Float64[Tensor, ""]
-    counts: Int64[Tensor, " bins"]
-
-
-def linear_counts(values: Tensor, bins: int = 100) -> LinearCounts:
-    """Bin the finite, non-zero magnitudes over their maximum into `bins` equal bins on [0, 1].
-
-    The paper's own record (THEORY §6): the only one whose grid depends on the data, and so the
-    only one that cannot be added over tensors.
-
-    Args:
-        values: real floating-point tensor.
-        bins: number of bins; the paper does not state its own.
-
-    Returns:
-        The largest finite magnitude (0 if there is none) and the int64 counts.
-    """
-    flat = memory_order(values.detach())
-    maximum = first_pass(flat).maximum
-    return LinearCounts(maximum.to(torch.float64), position_counts(flat, maximum, bins))

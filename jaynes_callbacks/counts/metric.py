@@ -1,6 +1,6 @@
-"""The summable state around counting: counts add.
+"""Counts on the universal grid as the state of a torchmetrics metric.
 
-The merge of two histograms is their sum, on one device or over all ranks.
+Counts add, so merging two histograms means adding them, on one device or over all ranks.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,15 @@ __all__ = ["MagnitudeHistogram"]
 class MagnitudeHistogram(Metric):
     """Counts of magnitudes on the universal grid, one row per stream.
 
-    State ``counts``: int64 ``[streams, 4096]``, summed over ranks by a single ``all_reduce``.
-    Memory: 32 KiB per stream.
+    The state ``counts``, int64 ``[streams, 4096]``, takes 32 KiB per stream and is summed over
+    ranks by a single ``all_reduce``.
 
     Args:
-        streams: how many streams, or their names; histograms of other streams do not merge.
-        **kwargs: of `torchmetrics.Metric`.
+        streams: how many streams, or their names; histograms merge only if their streams are equal.
+        **kwargs: passed on to `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: if two streams have the same name.
 
     Example:
         >>> import torch
@@ -52,15 +55,28 @@ class MagnitudeHistogram(Metric):
         self.add_state("counts", default=empty, dist_reduce_fx="sum")
 
     def update(self, values: Tensor, stream: int | str = 0) -> None:
-        """Count the magnitudes of `values` into `stream` (its row or its name)."""
+        """Add the magnitudes of `values` to a stream's counts.
+
+        Args:
+            values: real floating-point tensor of any shape.
+            stream: its row or its name.
+
+        Raises:
+            KeyError: if there is no such stream.
+            TypeError: if `values` is not of a floating-point dtype.
+        """
         count_(values, self.counts, self._row(stream))
 
     def compute(self) -> Int64[Tensor, "streams 4096"]:
-        """The counts so far."""
+        """Return the counts so far."""
         return self.counts
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add another histogram's counts; both must hold the same streams."""
+        """Add another histogram's counts.
+
+        Raises:
+            ValueError: if the other one has different streams.
+        """
         theirs = getattr(incoming_state, "streams", self.streams)
         if theirs != self.streams:
             raise ValueError(
@@ -76,9 +92,9 @@ class MagnitudeHistogram(Metric):
         return row
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
-        # Metric's own sync gathers all ranks' states before it adds them: streams x ranks x 32 KiB.
+        # Metric's own sync would gather all ranks' states before adding: streams x ranks x 32 KiB.
         if dist_sync_fn is not None and not dist.is_initialized():
             super()._sync_dist(dist_sync_fn, process_group)
             return
-        # Metric.sync has put a copy of the rank's own counts aside.
+        # In place: `Metric.sync` has already stored a copy of the rank's own counts.
         dist.all_reduce(self.counts, group=cast(Any, process_group or self.process_group))

@@ -1,10 +1,12 @@
-"""The counting loops compiled by numba (extra ``fast``): equal to the torch path to the bit.
+"""The passes compiled by numba (extra ``fast``); they equal those in torch to the bit.
 
-Each works on a block that stays in the first cache: one loop that the compiler vectorises writes
-where every value belongs, another adds it to one of four tables, so that equal values that follow
-each other do not wait for one another's store.  The loops hold no lock of the interpreter.
+Each loop works on a block of values that stays in the first-level cache.  One inner loop, which the
+compiler vectorises, computes the bin of every value.  A second one adds them to one of four tables
+in turn, because adding to the same place twice in a row would have to wait for the first store.
+The loops release the global interpreter lock, so that threads count in parallel.
 
-Only `jaynes_callbacks.counts.counting` calls these; importing this module imports numba.
+Importing this module imports numba; only `jaynes_callbacks.counts.kernels` does so, when it is
+first needed.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES
 
-__all__ = ["add_codes", "add_patterns", "add_positions"]
+__all__ = ["first_pass", "pattern_counts", "position_counts"]
 
 _BLOCK = 8192
 _SIGN_OFF = np.uint32(0x7FFFFFFF)
@@ -26,20 +28,43 @@ _INFINITY = np.uint32(0x7F800000)
 _SHIFT = np.uint32(19)
 
 
+def first_pass(part: Tensor) -> tuple[Int64[Tensor, " 4096"], Float32[Tensor, ""]]:
+    """Count the codes of contiguous values and find their largest finite magnitude."""
+    bits = part.to(torch.float32).view(torch.int32).numpy().view(np.uint32)
+    counts, largest = _codes(bits)
+    maximum = np.array([largest], np.uint32).view(np.float32)
+    return torch.from_numpy(counts), torch.from_numpy(maximum)[0]
+
+
+def position_counts(part: Tensor, factor: float, bins: int) -> Int64[Tensor, " {bins}"]:
+    """Count contiguous values in the bin ``magnitude * factor``, or the last one if it is beyond.
+
+    Zeros and values that are not finite are in no bin.
+    """
+    counts = _positions(part.to(torch.float32).numpy(), np.float32(factor), bins)
+    return torch.from_numpy(counts)[:bins]
+
+
+def pattern_counts(words: Tensor, number: int) -> Int64[Tensor, " patterns"]:
+    """Count contiguous integers of 8 or 16 bits, modulo a power of two."""
+    unsigned = words.numpy().view({1: np.uint8, 2: np.uint16}[words.element_size()])
+    return torch.from_numpy(_patterns(unsigned, number))
+
+
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call and keep the machine code on disk where there is a place for it."""
+    """Compile at the first call, and cache the machine code on disk where that is possible."""
     options = {"nogil": True, "boundscheck": False}
     try:
         compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        # Neither next to this file nor in the user's cache may anything be written.
+        # Neither the directory of this file nor the user's cache directory is writable.
         compiled = numba.njit(**options)(function)
     return compiled
 
 
 @_compiled
-def _codes(bits, counts):  # type: ignore[no-untyped-def]
-    """Count the codes of float32 bit patterns; the largest finite pattern, as an unsigned int."""
+def _codes(bits):  # type: ignore[no-untyped-def]
+    """Count the codes of float32 bit patterns; find the bits of the largest finite magnitude."""
     tables = np.zeros((4, CODES), np.int64)
     first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     code = np.empty(_BLOCK, np.uint16)
@@ -59,13 +84,11 @@ def _codes(bits, counts):  # type: ignore[no-untyped-def]
             fourth[code[i + 3]] += 1
         for i in range(fours, size):
             first[code[i]] += 1
-    for i in range(CODES):
-        counts[i] += first[i] + second[i] + third[i] + fourth[i]
-    return largest
+    return first + second + third + fourth, largest
 
 
 @_compiled
-def _positions(values, factor, bins, counts):  # type: ignore[no-untyped-def]
+def _positions(values, factor, bins):  # type: ignore[no-untyped-def]
     """Count the equal bins of finite, non-zero float32 magnitudes; all others in bin `bins`."""
     tables = np.zeros((4, bins + 1), np.int64)
     first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
@@ -88,43 +111,19 @@ def _positions(values, factor, bins, counts):  # type: ignore[no-untyped-def]
             fourth[position[i + 3]] += 1
         for i in range(fours, size):
             first[position[i]] += 1
-    for i in range(bins + 1):
-        counts[i] += first[i] + second[i] + third[i] + fourth[i]
+    return first + second + third + fourth
 
 
 @_compiled
-def _patterns(bits, counts):  # type: ignore[no-untyped-def]
-    """Count whole bit patterns of 16 or 8 bits."""
-    tables = np.zeros((2, counts.size), np.int64)
+def _patterns(words, number):  # type: ignore[no-untyped-def]
+    """Count unsigned integers modulo `number`, a power of two."""
+    tables = np.zeros((2, number), np.int64)
     first, second = tables[0], tables[1]
-    twos = bits.size // 2 * 2
+    kept = words.dtype.type(number - 1)
+    twos = words.size // 2 * 2
     for i in range(0, twos, 2):
-        first[bits[i]] += 1
-        second[bits[i + 1]] += 1
-    for i in range(twos, bits.size):
-        first[bits[i]] += 1
-    for i in range(counts.size):
-        counts[i] += first[i] + second[i]
-
-
-def add_codes(values: Float32[Tensor, " values"], counts: Int64[Tensor, " codes"]) -> Tensor:
-    """Add the codes of contiguous values to `counts`; their largest finite magnitude, float32."""
-    bits = values.detach().view(torch.int32).numpy().view(np.uint32)
-    largest = np.array([_codes(bits, counts.numpy())], dtype=np.uint32)
-    return torch.from_numpy(largest.view(np.float32))[0]
-
-
-def add_positions(
-    values: Float32[Tensor, " values"], factor: float, counts: Int64[Tensor, " bins"]
-) -> None:
-    """Add the bin ``magnitude * factor`` of contiguous values to `counts`, whose last is no bin."""
-    _positions(values.detach().numpy(), np.float32(factor), len(counts) - 1, counts.numpy())
-
-
-def add_patterns(values: Tensor, counts: Int64[Tensor, " patterns"]) -> None:
-    """Add the bit patterns of contiguous values of 8 or 16 bits to `counts`."""
-    signed, unsigned = {
-        1: (torch.int8, np.uint8),
-        2: (torch.int16, np.uint16),
-    }[values.element_size()]
-    _patterns(values.detach().view(signed).numpy().view(unsigned), counts.numpy())
+        first[words[i] & kept] += 1
+        second[words[i + 1] & kept] += 1
+    for i in range(twos, words.size):
+        first[words[i] & kept] += 1
+    return first + second

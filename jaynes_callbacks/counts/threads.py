@@ -1,4 +1,4 @@
-"""How many threads torch works with, and what is done in several."""
+"""Limiting torch to one thread, and running a function over items in several threads."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +17,12 @@ _Result = TypeVar("_Result")
 def one_thread() -> Iterator[int]:
     """Let torch work with one thread in a block, or in a function that this decorates.
 
-    The block is told with how many it worked before.  It is for arrays of a core's cache, such as
-    those of the fits: two threads gain a fifth there, and where another process wants the second
-    core they wait for each other at every operation, which then takes ten times as long.
+    Meant for work on arrays that fit into a core's cache, such as the fits.  There, a second thread
+    saves a fifth of the time; but torch's threads synchronise at the end of every operation, and
+    where another process uses the second core, each operation takes ten times as long.
+
+    Yields:
+        How many threads torch worked with before.
 
     Example:
         >>> import torch
@@ -40,11 +43,19 @@ def one_thread() -> Iterator[int]:
 def side_by_side(
     function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
 ) -> list[_Result]:
-    """The function of each item, in their order, in so many threads with one of torch's each.
+    """Call the function with each item, in several threads, each limited to one thread of torch.
 
-    Such threads meet at the end only, so they gain what cores there are, and lose nothing where
-    there is but one.  What torch keeps for each thread (gradients, inference mode) they have as
-    this one.
+    The threads synchronise only at the end, unlike torch's own, so they use all cores there are and
+    cost nothing extra on one.  The settings that torch keeps per thread (gradients, inference mode)
+    are those of the calling thread.
+
+    Args:
+        function: called once with each item.
+        items: its arguments.
+        threads: how many to use; with fewer than two, the calling thread does the work.
+
+    Returns:
+        The results, in the order of the items.
 
     Example:
         >>> side_by_side(abs, [-3, 2], threads=2)

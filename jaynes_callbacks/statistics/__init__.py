@@ -1,42 +1,48 @@
-"""Counts in, typed results out: pure functions, batched over streams, on the counts' device.
+"""Statistics of counts: typed columns from the table ``[streams, 4096]``, batched over streams.
 
-=================  ==========================================================================
-`binned`           the occupied bins of many streams side by side
-`moments`          moments of ln w
-`families`         the lognormal and its rivals
-`fit`              batched grouped maximum likelihood
-`goodness`         the gap and other distances to a fit
-`dependence`       standard errors where values depend on each other
-`landmarks`        where known laws lie in the microstructure map
-`equilibrium`      utility, potential, entropy, arbitrage gap
+Pure functions in float64 on the counts' device.  They know neither models nor plots.
+
+=================  ============================================================================
+`binned`           gather the occupied bins of many streams side by side
+`moments`          moments of ln w, sizes
+`families`         the lognormal and its rivals, one law in one file
+`quadrature`       the mass of a bin from a log density
+`likelihood`       the grouped likelihood and its derivatives
+`newton`           batched maximisation within bounds
+`fit`              grouped maximum likelihood of every family
+`status`           how a fit ended
+`goodness`         the gap and other distances to a fit, Vuong's z
+`dependence`       standard errors of the gap where values depend on each other
+`landmarks`        skewness and kurtosis of ln w of known laws
+`equilibrium`      utility, potential and entropy of the theory
 `paper`            the paper's own protocol
-`curve`            its least squares
-=================  ==========================================================================
+`curve`            least squares of a lognormal curve, for `paper`
+=================  ============================================================================
+
+Formulas, references and errors: ``docs/statistics.md``; equations: arXiv 2405.10955.
 """
 
 from jaynes_callbacks.statistics.binned import Binned, occupied_bins
 from jaynes_callbacks.statistics.curve import paper_curve
 from jaynes_callbacks.statistics.dependence import (
-    bootstrap_standard_error,
     clustered_standard_errors,
     jackknife_standard_error,
 )
 from jaynes_callbacks.statistics.equilibrium import (
-    ActivationReading,
     Equilibrium,
-    NetworkTotals,
-    activation_reading,
     effective_utility,
     equilibrium,
     log_partition,
-    network_totals,
 )
 from jaynes_callbacks.statistics.families import (
     FAMILIES,
+    FAMILY_BY_NAME,
     GENERALIZED_GAMMA,
     LOGNORMAL,
     RIVALS,
+    Dashes,
     Family,
+    Parameter,
     SmoothFamily,
 )
 from jaynes_callbacks.statistics.fit import Fit, fit_families, fit_family
@@ -66,25 +72,24 @@ from jaynes_callbacks.statistics.status import Status
 
 __all__ = [
     "FAMILIES",
+    "FAMILY_BY_NAME",
     "FEWEST_WEIGHTS",
     "GENERALIZED_GAMMA",
     "LOGNORMAL",
     "RIVALS",
-    "ActivationReading",
     "Binned",
+    "Dashes",
     "Distances",
     "Equilibrium",
     "Family",
     "Fit",
     "LogMoments",
     "LogShape",
-    "NetworkTotals",
     "PaperFit",
+    "Parameter",
     "SmoothFamily",
     "Status",
     "Totals",
-    "activation_reading",
-    "bootstrap_standard_error",
     "clustered_standard_errors",
     "deviance",
     "distances",
@@ -102,7 +107,6 @@ __all__ = [
     "linear_from_counts",
     "log_moments",
     "log_partition",
-    "network_totals",
     "occupied_bins",
     "paper_curve",
     "paper_protocol",

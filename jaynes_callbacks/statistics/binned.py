@@ -1,8 +1,8 @@
-"""Occupied bins of many streams side by side: what every statistic works on.
+"""Occupied bins of many streams side by side, on which every statistic works.
 
-A stream occupies a few hundred of the grid's 4079 positive finite bins.  Gathering those makes a
-batch [streams, bins] an order of magnitude smaller than the grid, exactly: the gap is a sum over
-occupied bins, and each keeps its own two edges.
+A stream occupies a few hundred of the grid's 4079 positive finite bins.  A batch [streams, bins] of
+these alone is an order of magnitude smaller than the grid.  Nothing is lost: the gap is a sum over
+occupied bins, and each bin keeps its own two edges.
 """
 
 from typing import NamedTuple
@@ -20,11 +20,11 @@ OPEN = -1e4
 
 
 class Binned(NamedTuple):
-    """Weighted bins of L streams, K at the most; padding has weight zero.
+    """Weighted bins of L streams, at most K of each; padding has weight zero.
 
     Attributes:
-        weights: counts, or tilted counts, of the bins.
-        variances: variance of each weight, for bias corrections; of counts, the counts.
+        weights: counts of the bins, or counts times a power of w.
+        variances: variance of each weight, for bias corrections; of counts the counts themselves.
         lower: ln of the lower edges.
         upper: ln of the upper edges.
     """
@@ -36,17 +36,17 @@ class Binned(NamedTuple):
 
     @property
     def total(self) -> Float64[Tensor, " streams"]:
-        """Sum of the weights; of counts, n."""
+        """Sum of the weights; the number of values if they are counts."""
         return self.weights.sum(-1)
 
     @property
     def share(self) -> Float64[Tensor, "streams bins"]:
-        """Fractions p̂ of the bins; zeros in an empty row."""
+        """Fractions p̂_k of the total; zeros in an empty row."""
         return self.weights / self.total.clamp(min=torch.finfo(torch.float64).tiny)[:, None]
 
     @property
     def occupied(self) -> Bool[Tensor, "streams bins"]:
-        """Which bins are no padding."""
+        """Mask of the bins that are not padding."""
         return self.weights > 0
 
     @property
@@ -56,22 +56,25 @@ class Binned(NamedTuple):
 
     @property
     def middle(self) -> Float64[Tensor, "streams bins"]:
-        """ln of the bins' geometric middles."""
+        """Middles of the bins in ln w."""
         return (self.lower + self.upper) / 2
 
-    def take(self, rows: Tensor) -> "Binned":
-        """Some streams only, by index or mask, and no more bins than the fullest has."""
+    def subset(self, rows: Tensor) -> "Binned":
+        """Return some of the streams, by index or mask, cut to the bins that the longest has."""
         used = self.occupied[rows].any(0).nonzero()
         most = int(used[-1]) + 1 if len(used) else 1
         return Binned(*(part[rows, :most] for part in self))
 
     def tilted(self, power: float = 1.0) -> "Binned":
-        """The size-weighted law: each bin's weight times w**power at its geometric middle."""
-        factor = (power * (self.middle - self._reference()[:, None])).exp()
+        """Return the size-weighted law: each weight times w**power at the bin's middle in ln w.
+
+        Weights are relative to the mean of ln w, so that they stay finite.
+        """
+        factor = (power * (self.middle - self._mean_log()[:, None])).exp()
         return self._replace(weights=self.weights * factor, variances=self.variances * factor**2)
 
     def censored(self, share: float = 0.05) -> "Binned":
-        """The lowest bins, until they hold at least `share` of the weight, made one open bin."""
+        """Merge the lowest bins that hold at least `share` of the weight into one, open to zero."""
         below = self.share.cumsum(-1) - self.share
         merged = (below < share) & self.occupied
         last = merged & ~torch.nn.functional.pad(merged, (0, 1))[:, 1:]
@@ -87,14 +90,14 @@ class Binned(NamedTuple):
             self.upper,
         )
 
-    def _reference(self) -> Float64[Tensor, " streams"]:
+    def _mean_log(self) -> Float64[Tensor, " streams"]:
         return (self.share * self.middle).sum(-1)
 
 
 def occupied_bins(counts: Int64[Tensor, "streams 4096"]) -> Binned:
     """Gather the occupied bins of the grid's positive finite codes.
 
-    Float64 on the counts' device, on the CPU where the device has none.
+    The result is float64 on the counts' device, or on the CPU where the device has no float64.
     """
     if counts.device.type == "mps":
         counts = counts.cpu()
@@ -114,7 +117,7 @@ def occupied_bins(counts: Int64[Tensor, "streams 4096"]) -> Binned:
 def _padding_codes(
     column: Int64[Tensor, " bins"], number: Int64[Tensor, " streams"]
 ) -> Int64[Tensor, " streams"]:
-    """A code in the midst of each row, where every fitted density is tame; 1 for an empty row."""
+    """Return each row's median occupied code, where densities are finite; 1 of an empty row."""
     if not len(column):
         return torch.full_like(number, FIRST_POSITIVE)
     median = number.cumsum(0) - number + number // 2

@@ -1,14 +1,13 @@
 """Least squares of a lognormal curve through points, all streams at once.
 
-A variable projection (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10 (1973) 413): the amplitude
-is linear, so it is solved for exactly at every step, and Levenberg-Marquardt moves the other two
-parameters.  These are taken as natural parameters θ of the curve's logarithm, a parabola in
-``t = (ln x − m)/s``, with m and s the curve's own mean and spread of ln x:
+By variable projection (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10 (1973) 413): the amplitude
+is linear and is solved for exactly at every step, while Levenberg-Marquardt moves the other two
+parameters.  These are the coefficients θ of the curve's logarithm, a parabola in
+``t = (ln x − m)/s``, where m and s are mean and standard deviation of ln x under the ordinates:
 
     ``ln φ = θ₁ t − ½ θ₂ t²``,   ``σ² = s²/θ₂``,   ``μ = m + σ² (1 + θ₁/s)``
 
-so that a ramp (θ₂ = 0, where σ is infinite) is an ordinary point on the way and is recognised, not
-chased along a valley.
+so that a ramp, whose σ is infinite, is the ordinary point θ₂ = 0 and no limit to be approached.
 """
 
 import math
@@ -27,7 +26,7 @@ _EASE, _TIGHTEN = 0.1, 8.0
 
 
 class CurveFit(NamedTuple):
-    """Where the least squares of each stream ended.
+    """Result of the least squares of each stream.
 
     Attributes:
         mu: μ of the curve, in ln x.
@@ -41,7 +40,10 @@ class CurveFit(NamedTuple):
 
 
 class _Points(NamedTuple):
-    """Data of the fits.  Powers of t are combinations of powers of u = ln x, shared by all rows."""
+    """Data of the fits.
+
+    Powers of t are combinations of the powers of u = ln x, which all rows share.
+    """
 
     y: Float64[Tensor, "streams points"]
     square: Float64[Tensor, " streams"]
@@ -53,7 +55,7 @@ class _Points(NamedTuple):
 
 
 class _Projection(NamedTuple):
-    """The sum of squares with the amplitude at its optimum for θ; derivatives of its half."""
+    """Sum of squares with the amplitude at its optimum for θ, and the derivatives of half of it."""
 
     cost: Float64[Tensor, " streams"]
     gradient: Float64[Tensor, "streams 2"]
@@ -65,17 +67,17 @@ def paper_curve(
     mu: Float64[Tensor, " streams"],
     sigma: Float64[Tensor, " streams"],
 ) -> Float64[Tensor, "streams points"]:
-    """Lognormal density ``LN(x; μ', σ') = exp(−(ln x − μ')²/2σ'²)/(x σ' √2π)`` of x = w/max."""
+    """Return the lognormal density ``LN(x; μ, σ) = exp(−(ln x − μ)²/2σ²)/(x σ √2π)``."""
     z = (x.log() - mu[:, None]) / sigma[:, None]
     return (-0.5 * z**2).exp() / (x * sigma[:, None] * math.sqrt(2.0 * math.pi))
 
 
 def fit_curve(x: Float64[Tensor, " points"], y: Float64[Tensor, "streams points"]) -> CurveFit:
-    """Minimise ``Σ (y − A·LN(x; μ, σ))²`` over A, μ and σ, for every row of y.
+    """Minimise ``Σ (y − A·LN(x; μ, σ))²`` over A, μ and σ for every row of y.
 
     Args:
         x: positive abscissae, shared by all streams.
-        y: non-negative ordinates, at least two of them positive, of the order of one.
+        y: non-negative ordinates of order one, at least two of each row positive.
     """
     log_x = x.log()
     share = y / y.sum(-1, keepdim=True)
@@ -92,7 +94,7 @@ def fit_curve(x: Float64[Tensor, " points"], y: Float64[Tensor, "streams points"
 def _standardising(
     mean: Float64[Tensor, " streams"], std: Float64[Tensor, " streams"]
 ) -> Float64[Tensor, "streams 5 5"]:
-    """Rows of coefficients: t^k = Σ_j C(k, j) (−m)^(k−j) s^(−k) u^j."""
+    """Return the coefficients of t^k = Σ_j C(k, j) (−m)^(k−j) s^(−k) u^j, k in rows."""
     rows = [
         [math.comb(k, j) * (-mean) ** max(k - j, 0) / std**k for j in range(5)] for k in range(5)
     ]
@@ -100,11 +102,11 @@ def _standardising(
 
 
 def _project(points: _Points, theta: Float64[Tensor, "streams 2"]) -> _Projection:
-    """Solve for the amplitude A; then derivatives of what is left, ½Σy² − ½⟨φ, y⟩²/⟨φ, φ⟩.
+    """Solve for the amplitude A; differentiate the remaining cost, ½Σy² − ½⟨φ, y⟩²/⟨φ, φ⟩.
 
     With ∂φ = φ·(t, −t²/2) every inner product is a moment of φ² or of φ·y over the points.  The
-    Hessian is exact, 2A²⟨∂φ, ∂φᵀ⟩ − A⟨∂∂ᵀφ, y⟩ − ⟨φ, φ⟩ ∂A ∂Aᵀ: where the curve misses by as much
-    as it does on Gaussian weights, J'J converges too slowly.
+    Hessian is exact, 2A²⟨∂φ, ∂φᵀ⟩ − A⟨∂∂ᵀφ, y⟩ − ⟨φ, φ⟩ ∂A ∂Aᵀ.  Gauss-Newton's JᵀJ converges too
+    slowly where the curve fits badly, as on Gaussian weights.
     """
     first, second = theta.new_tensor([1.0, -0.5]), theta.new_tensor([1.0, -0.5, -0.5, 0.25])
     exponent = (theta * first)[:, None] @ points.t_from_u[:, 1:3]
@@ -124,21 +126,21 @@ def _project(points: _Points, theta: Float64[Tensor, "streams 2"]) -> _Projectio
 def _levenberg_marquardt(
     points: _Points, start: Float64[Tensor, "streams 2"]
 ) -> tuple[Float64[Tensor, "streams 2"], Bool[Tensor, " streams"]]:
-    """Minimise the projected residual of all rows; a row that has converged leaves the batch."""
+    """Minimise the projected cost of all rows; a row that has converged leaves the batch."""
     theta, converged = start.clone(), torch.zeros_like(start[:, 0], dtype=torch.bool)
     row = torch.arange(len(start), device=start.device)
     here, at, damping = start, _project(points, start), torch.full_like(start[:, 0], _FIRST_DAMPING)
     for _ in range(_ITERATIONS):
         step = _damped_step(at, damping)
         trial = _project(points, here + step)
-        # A step too small to show in the cost is taken all the same: the next would be nothing.
-        settled = (step.abs() <= _SMALL_STEP * (1.0 + here.abs())).all(-1)
-        better = (trial.cost <= at.cost) | settled
+        # A negligible step is taken even if rounding raises the cost: the fit has converged.
+        negligible = (step.abs() <= _SMALL_STEP * (1.0 + here.abs())).all(-1)
+        better = (trial.cost <= at.cost) | negligible
         here = torch.where(better[:, None], here + step, here)
         at = _Projection(*(_where(better, new, old) for new, old in zip(trial, at, strict=True)))
         damping = damping * torch.where(better, _EASE, _TIGHTEN)
-        theta[row], converged[row] = here, settled
-        left = (~settled).nonzero().squeeze(-1)
+        theta[row], converged[row] = here, negligible
+        left = (~negligible).nonzero().squeeze(-1)
         row, here, damping, points = row[left], here[left], damping[left], points.rows(left)
         at = _Projection(*(field[left] for field in at))
         if not len(row):
@@ -149,7 +151,7 @@ def _levenberg_marquardt(
 def _damped_step(
     at: _Projection, damping: Float64[Tensor, " streams"]
 ) -> Float64[Tensor, "streams 2"]:
-    """Solve (H + λ·½tr|H|) step = −gradient, H first made positive; nan where it vanishes."""
+    """Solve (H + λ·½tr|H|) step = −gradient with H made positive definite; nan where H = 0."""
     h_11, h_12, h_22 = at.hessian[:, 0, 0], at.hessian[:, 0, 1], at.hessian[:, 1, 1]
     mean, radius = (h_11 + h_22) / 2, torch.hypot((h_11 - h_22) / 2, h_12)
     lift = 2.0 * (radius - mean).clamp(min=0.0) + damping * (mean.abs() + radius)

@@ -1,8 +1,8 @@
-"""How far a stream's distribution is from a fitted family (THEORY §4).
+"""Distances between a stream's distribution and a fitted family.
 
-The one currency is the gap, KL(p̂ ‖ P_θ) in nats per value; a mean log-likelihood ratio of two
-families is the difference of their gaps.  P-values are not reported: with millions of weights each
-is zero.
+The main one is the gap, KL(p̂ ‖ P_θ) in nats per value; the mean log-likelihood ratio of two
+families is the difference of their gaps.  P-values are not reported: with millions of weights every
+one of them is zero.
 """
 
 import math
@@ -18,18 +18,18 @@ from jaynes_callbacks.statistics.fit import Fit
 
 __all__ = ["Distances", "deviance", "distances", "gap", "gap_standard_error", "vuong_z"]
 
-#: KS statistic times √n whose test has power one half; B. G. Lindsay & J. Liu, Statist. Sci. 24
-#: (2009) 296, the credibility index.
+#: Kolmogorov-Smirnov distance times √n at which the test rejects half the time (credibility index:
+#: B. G. Lindsay & J. Liu, Statist. Sci. 24 (2009) 296).
 _CREDIBILITY = 0.895
 
 
 class Distances(NamedTuple):
-    """Distances to a fitted lognormal, per stream; nan where there is no fit.
+    """Distances of each stream to its fitted lognormal; nan where there is no fit.
 
     Attributes:
         tv: total variation, Σ|p̂ − P|/2 over all bins.
         ks: Kolmogorov-Smirnov distance on the edges of occupied bins.
-        w1: Wasserstein-1 distance in ln w over σ.
+        w1: Wasserstein-1 distance in ln w, divided by σ.
         n_star: sample size at which a Kolmogorov-Smirnov test rejects half the time.
     """
 
@@ -40,21 +40,21 @@ class Distances(NamedTuple):
 
 
 def deviance(binned: Binned, fit: Fit) -> Float64[Tensor, "streams bins"]:
-    """d_k = ln(p̂_k/P_k): the gap's influence function at p̂; zero at padding."""
+    """Return d_k = ln(p̂_k/P_k), the gap's influence function at p̂; zero at padding."""
     difference = binned.share.clamp(min=1e-300).log() - fit.log_mass
     return torch.where(binned.occupied, difference, 0.0 * fit.parameters[:, :1])
 
 
 def gap(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
-    """Bias-corrected KL(p̂ ‖ P_θ), in nats per value.
+    """Compute KL(p̂ ‖ P_θ) in nats per value, corrected for its bias.
 
-    What the correction leaves comes of the sparse bins of the tails: a true lognormal of σ = 1 has
-    a gap of 0.0003, 0.0015, 0.009 and 0.04 at 50,000, 10,000, 2000 and 500 values (means of 300
-    draws), about 20/n.  A gap of few values below that says nothing.  Of its size-weighted law,
-    which few large values decide, it leaves 0.006, 0.03 and 0.1 at 37,000, 4000 and 900 values.
+    Sparse bins in the tails leave a bias after the correction, about 20/n: a true lognormal of
+    σ = 1 has a gap of 0.0003, 0.0015, 0.009 and 0.04 at 50,000, 10,000, 2000 and 500 values (means
+    of 300 draws).  A gap below 20/n says nothing.  The size-weighted law depends on few large
+    values, and its gap is 0.006, 0.03 and 0.1 at 37,000, 4000 and 900 values.
 
-    Of counts, the correction is −(m − 1 − p)/(2n) with m occupied bins and p parameters; of
-    tilted counts the same expansion with the weights' own variances V_k,
+    For counts the correction is −(m − 1 − p)/(2n) with m occupied bins and p parameters; for
+    tilted counts it is the same expansion with the weights' own variances V_k,
     −½[Σ_k V_k/(W w_k) − (1 + p) Σ_k V_k/W²], where W = Σ_k w_k.
     """
     plain = (binned.share * deviance(binned, fit)).sum(-1)
@@ -65,10 +65,10 @@ def gap(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
 
 
 def gap_standard_error(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
-    """Standard error of the gap for independent values: the deviance's spread over √n.
+    """Return the standard error of the gap for independent values: the spread of d_k over √n.
 
-    Of tilted counts n is (Σ_k w_k)²/Σ_k V_k.  The fit is stationary, so the parameters' own error
-    does not enter at first order.
+    For tilted counts n is (Σ_k w_k)²/Σ_k V_k.  The fit is stationary, so that the parameters' own
+    error does not enter at first order.
     """
     influence = deviance(binned, fit)
     mean = (binned.share * influence).sum(-1, keepdim=True)
@@ -77,7 +77,7 @@ def gap_standard_error(binned: Binned, fit: Fit) -> Float64[Tensor, " streams"]:
 
 
 def vuong_z(binned: Binned, first: Fit, second: Fit) -> Float64[Tensor, " streams"]:
-    """Vuong's z of two families; positive speaks for the first.
+    """Return Vuong's z of two families; positive values favour the first.
 
     z = [Σ_k c_k d_k − ½(p₁ − p₂) ln n]/(√n ω) with d_k = ln(P¹_k/P²_k) and ω their standard
     deviation (Q. H. Vuong, Econometrica 57 (1989) 307, with the Schwarz correction).
@@ -92,7 +92,7 @@ def vuong_z(binned: Binned, first: Fit, second: Fit) -> Float64[Tensor, " stream
 
 
 def distances(binned: Binned, lognormal: Fit) -> Distances:
-    """Distances between the counts and the fitted lognormal."""
+    """Compute the distances between the counts and the fitted lognormal."""
     mu, sigma = lognormal.parameters[:, :1], lognormal.parameters[:, 1:]
     low, high = (binned.lower - mu) / sigma, (binned.upper - mu) / sigma
     ks = _largest_distance(binned, low, high)
@@ -104,6 +104,7 @@ def distances(binned: Binned, lognormal: Fit) -> Distances:
 def _largest_distance(
     binned: Binned, low: Float64[Tensor, "streams bins"], high: Float64[Tensor, "streams bins"]
 ) -> Float64[Tensor, " streams"]:
+    """Return the largest |F̂ − Φ| on the edges of occupied bins, given these in z."""
     above = binned.share.cumsum(-1)
     below = above - binned.share
     at_edges = torch.maximum((below - ndtr(low)).abs(), (above - ndtr(high)).abs())
@@ -113,10 +114,10 @@ def _largest_distance(
 def _transport(
     binned: Binned, low: Float64[Tensor, "streams bins"], high: Float64[Tensor, "streams bins"]
 ) -> Float64[Tensor, " streams"]:
-    """∫|F̂ − Φ| dz over z = (ln w − μ)/σ.
+    """Integrate |F̂ − Φ| over z = (ln w − μ)/σ.
 
-    Exact between occupied bins, where F̂ is constant.  Within a bin F̂ is taken to run as the
-    fitted law does, so that the difference is straight and a perfect fit is at distance zero.
+    The integral is exact between occupied bins, where F̂ is constant.  Within a bin F̂ − Φ is
+    interpolated linearly, so that a perfect fit has distance zero.
     """
     above = binned.share.cumsum(-1)
     below = above - binned.share
@@ -135,7 +136,7 @@ def _transport(
 
 
 def _area(z: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
-    """∫Φ from −∞ to z: zΦ(z) + φ(z), without cancellation in the far tail."""
+    """Integrate Φ from −∞ to z: zΦ(z) + φ(z), at least 0 where the terms cancel in the far tail."""
     density = (-(z**2) / 2).exp() / math.sqrt(2 * math.pi)
     area: Tensor = z * ndtr(z) + density
     return area.clamp(min=0)

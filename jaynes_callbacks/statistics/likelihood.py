@@ -1,9 +1,9 @@
-"""The mean log-likelihood per value of grouped data, of many streams at once, and its derivatives.
+"""Mean log-likelihood per value of grouped data, of many streams at once, and its derivatives.
 
-f(θ) = Σ_k p̂_k ln P_k(θ) over the occupied bins, in the parameters' coordinates.  The gradient is
-exact.  The Hessian is taken by differences of a gradient: of f's own where the law changes much
-within a bin, else of the density's at the middles of bins two by two, which misses f's by a share
-(2 width/σ)²/12.
+f(θ) = Σ_k p̂_k ln P_k(θ) over the occupied bins, θ being the coordinates of a family's parameters.
+The gradient is exact.  The Hessian is made of differences of a gradient.  Where the density changes
+much within a bin that gradient is f's own; elsewhere it is that of the mean ln f(x) with every two
+bins taken at their middle, which is cheaper and misses f's by a fraction (2 width/σ)²/12.
 """
 
 from typing import NamedTuple
@@ -26,32 +26,33 @@ from jaynes_callbacks.statistics.quadrature import (
 
 __all__ = ["CoarseLikelihood", "Likelihood"]
 
-#: Difference of the coordinates by which the Hessian is taken.
+#: Difference of the coordinates from which the Hessian is made.
 _DIFFERENCE = 1e-6
 
 
-class _Merged(NamedTuple):
-    """Neighbouring bins taken together, each group at the mean of its values."""
+class _MergedBins(NamedTuple):
+    """Neighbouring bins merged into groups, each represented by the mean of its middles."""
 
     share: Float64[Tensor, "streams groups"]
     middle: Float64[Tensor, "streams groups"]
 
     @classmethod
-    def pairs(cls, binned: Binned) -> "_Merged":
-        """Bins two by two: enough for a Hessian, at half the price."""
+    def pairs(cls, binned: Binned) -> "_MergedBins":
+        """Merge bins two by two: accurate enough for a Hessian, at half the cost."""
         return cls(binned.share, binned.middle).halved()
 
-    def halved(self) -> "_Merged":
+    def halved(self) -> "_MergedBins":
+        """Merge the groups two by two."""
         odd = self.share.shape[1] % 2
         share = pad(self.share, (0, odd))
         middle = torch.cat([self.middle, self.middle[:, -odd:][:, :odd]], 1)
         # Strided halves: a reduction over a dimension of two costs several times as much.
         second, total = share[:, 1::2], share[:, ::2] + share[:, 1::2]
         beyond = (middle[:, 1::2] - middle[:, ::2]) * second / total
-        return _Merged(total, middle[:, ::2] + beyond.nan_to_num_(nan=0.0))
+        return _MergedBins(total, middle[:, ::2] + beyond.nan_to_num_(nan=0.0))
 
-    def take(self, rows: Tensor) -> "_Merged":
-        return _Merged(*(part[rows] for part in self))
+    def subset(self, rows: Tensor) -> "_MergedBins":
+        return _MergedBins(*(part[rows] for part in self))
 
 
 class Likelihood(NamedTuple):
@@ -60,84 +61,84 @@ class Likelihood(NamedTuple):
     Attributes:
         family: the law.
         binned: the occupied bins.
-        share: their fractions p̂.
-        merged: the same bins two by two.
-        sharp: whether the Hessian is f's own.
+        share: p̂_k, their fractions of the values.
+        merged: the same bins, merged two by two.
+        exact_hessian: whether the Hessian is made of f's own gradient.
     """
 
     family: SmoothFamily
     binned: Binned
     share: Float64[Tensor, "streams bins"]
-    merged: _Merged
-    sharp: bool
+    merged: _MergedBins
+    exact_hessian: bool
 
     @classmethod
-    def of(cls, family: SmoothFamily, binned: Binned, *, sharp: bool) -> "Likelihood":
-        """Of a family and the bins of streams."""
-        return cls(family, binned, binned.share, _Merged.pairs(binned), sharp)
+    def of(cls, family: SmoothFamily, binned: Binned, *, exact_hessian: bool) -> "Likelihood":
+        """Make the likelihood of a family from the bins of streams."""
+        return cls(family, binned, binned.share, _MergedBins.pairs(binned), exact_hessian)
 
-    def take(self, rows: Tensor) -> "Likelihood":
-        """Some streams only."""
-        return self.of(self.family, self.binned.take(rows), sharp=self.sharp)
+    def subset(self, rows: Tensor) -> "Likelihood":
+        """Return the likelihood of some of the streams."""
+        return self.of(self.family, self.binned.subset(rows), exact_hessian=self.exact_hessian)
 
     def at(self, theta: Float64[Tensor, "streams coordinates"]) -> Point:
-        """f, its gradient and its Hessian."""
+        """Return f, its gradient and its Hessian."""
         around = _around(theta)
-        if self.sharp:
+        if self.exact_hessian:
             mass = self._repeated(len(around)).mass(around.flatten(0, 1), REPORT_NODES)
-            gradients = slopes = _means(mass.score, self.share)
+            gradients = for_hessian = _means(mass.score, self.share)
         else:
             mass = self.mass(theta, FIT_NODES)
             gradients = _means(mass.score, self.share)
-            slopes = _means(
-                _densities(self.family, around, self.merged.middle).score, self.merged.share
-            )
+            densities = _densities(self.family, around, self.merged.middle)
+            for_hessian = _means(densities.score, self.merged.share)
         value = (self.share * mass.log_mass[: len(theta)]).sum(-1)
-        return Point(theta.clone(), value, gradients[0], _hessian(slopes))
+        return Point(theta.clone(), value, gradients[0], _hessian(for_hessian))
 
     def mass(self, theta: Float64[Tensor, "streams coordinates"], nodes: int) -> BinMass:
-        """ln P_k of each bin and its derivatives, by so many nodes a bin."""
+        """Return ln P_k of each bin and its derivatives, by quadrature with so many nodes a bin."""
         natural = self.family.natural(theta)
         return bin_mass(
             self.family.log_density, natural, self.binned.lower, self.binned.upper, nodes
         )
 
     def _repeated(self, times: int) -> "Likelihood":
-        """The same streams so many times over."""
+        """Repeat the streams, one copy after the other."""
         return self._replace(binned=Binned(*(part.repeat(times, 1) for part in self.binned)))
 
 
 class CoarseLikelihood(NamedTuple):
-    """The density's mean logarithm at the middles of bins four by four: f within a few thousandths.
+    """Mean of ln f(x) with every four bins taken at their middle: near f, at a quarter of the cost.
 
-    An objective for the first steps from a start that is far off.
+    An objective for the first steps from a start that is far from the estimate; its gradient is
+    f's within 2 % (tests/statistics/test_likelihood.py).
     """
 
     family: SmoothFamily
-    merged: _Merged
+    merged: _MergedBins
 
     @classmethod
     def of(cls, likelihood: Likelihood) -> "CoarseLikelihood":
-        """Of the same streams."""
+        """Make it for the same streams."""
         return cls(likelihood.family, likelihood.merged.halved())
 
-    def take(self, rows: Tensor) -> "CoarseLikelihood":
-        """Some streams only."""
-        return self._replace(merged=self.merged.take(rows))
+    def subset(self, rows: Tensor) -> "CoarseLikelihood":
+        """Return the likelihood of some of the streams."""
+        return self._replace(merged=self.merged.subset(rows))
 
     def at(self, theta: Float64[Tensor, "streams coordinates"]) -> Point:
-        """The function, its gradient and its Hessian."""
+        """Return the mean, its gradient and its Hessian."""
         around = _around(theta)
         at = _densities(self.family, around, self.merged.middle)
-        slopes = _means(at.score, self.merged.share)
+        gradients = _means(at.score, self.merged.share)
         value = (self.merged.share * at.value[: len(theta)]).sum(-1)
-        return Point(theta.clone(), value, slopes[0], _hessian(slopes))
+        return Point(theta.clone(), value, gradients[0], _hessian(gradients))
 
 
 def _around(
     theta: Float64[Tensor, "streams coordinates"],
 ) -> Float64[Tensor, "times streams coordinates"]:
-    """θ itself and a difference along each coordinate, side by side: one call for all of them."""
+    """Return θ itself and θ moved along each coordinate: one call then serves all of them."""
     directions = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)[:, None]
     return torch.cat([theta[None], theta + _DIFFERENCE * directions])
 
@@ -149,14 +150,14 @@ def _densities(family: SmoothFamily, around: Tensor, middle: Tensor) -> LogDensi
 def _means(
     score: "Tensor | tuple[Tensor, ...]", share: Float64[Tensor, "streams bins"]
 ) -> Float64[Tensor, "times streams coordinates"]:
-    """Means over the values, of as many repetitions of the streams as there are."""
+    """Average the score over the values, for each repetition of the streams."""
     parts = [part.unflatten(0, (-1, len(share))) * share for part in score]
     return torch.stack([part.sum(-1) for part in parts], -1)
 
 
 def _hessian(
-    slopes: Float64[Tensor, "times streams coordinates"],
+    gradients: Float64[Tensor, "times streams coordinates"],
 ) -> Float64[Tensor, "streams coordinates coordinates"]:
-    """Symmetric, from the gradients at `_around`'s points."""
-    hessian = (slopes[1:] - slopes[0]).permute(1, 2, 0) / _DIFFERENCE
+    """Return the symmetric Hessian, from the gradients at `_around`'s points."""
+    hessian = (gradients[1:] - gradients[0]).permute(1, 2, 0) / _DIFFERENCE
     return (hessian + hessian.mT) / 2

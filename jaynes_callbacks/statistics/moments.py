@@ -1,8 +1,8 @@
-"""Moments of the magnitudes and of their logarithms, from counts (THEORY §3).
+"""Moments of the magnitudes and of their logarithms, from counts.
 
-Moments of ln w take every bin at its geometric middle; Sheppard's corrections remove the bin
-width's share (0.0002 of the variance at worst).  What remains, the slope of the density within a
-bin, moves the figures by less than 0.001 for laws as wide as the landmarks'.
+Moments of ln w take every bin at its geometric middle; Sheppard's corrections remove what the
+bins' width adds (at most 0.0002 of the variance).  The slope of the density within a bin remains:
+it moves the moments by less than 0.001 for laws as wide as those of `landmarks`.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ __all__ = ["LogMoments", "Totals", "log_moments", "totals"]
 
 
 class Totals(NamedTuple):
-    """How many values took part, and how many did not."""
+    """Numbers of values: n that take part in fits, exact zeros, and infinite or nan."""
 
     n: Int64[Tensor, " streams"]
     zeros: Int64[Tensor, " streams"]
@@ -26,11 +26,11 @@ class Totals(NamedTuple):
 
 
 class LogMoments(NamedTuple):
-    """Per stream; nan where there is nothing to average.
+    """Moments of each stream; nan where there is nothing to average.
 
     Attributes:
         mean: of ln w.
-        std: of ln w; a tenth of the bin's width at least.
+        std: of ln w; at least a tenth of the bin's width.
         skew: of ln w; nan where all values lie in one bin.
         kurtosis: excess kurtosis of ln w; nan where all values lie in one bin.
         linear_mean: of w.
@@ -55,13 +55,13 @@ def totals(counts: Int64[Tensor, "streams 4096"]) -> Totals:
 
 
 def log_moments(binned: Binned) -> LogMoments:
-    """Moments of ln w, of w and of w² (W. F. Sheppard, Proc. London Math. Soc. 29 (1898) 353)."""
+    """Compute moments of ln w, w, w² (W. F. Sheppard, Proc. London Math. Soc. 29 (1898) 353)."""
     share = torch.where(binned.total[:, None] > 0, binned.share, torch.nan)
     mean = (share * binned.middle).sum(-1)
     centred = binned.middle - mean[:, None]
     raw2, third, raw4 = ((share * centred**power).sum(-1) for power in (2, 3, 4))
     width2 = (share * (binned.upper - binned.lower) ** 2).sum(-1)
-    # Of a law narrower than its bin the correction may leave nothing.
+    # The correction may leave nothing of the variance of a law that is narrower than its bin.
     second = torch.maximum(raw2 - width2 / 12, width2 / 100)
     fourth = raw4 - raw2 * width2 / 2 + 7 * width2**2 / 240
     spread = torch.where(binned.occupied_number > 1, second, torch.nan)

@@ -1,8 +1,9 @@
-"""Newton's method for many small maximisation problems at once, in a box.
+"""Newton's method for many small maximisation problems at once, within bounds.
 
-Negative curvature is turned around and a step that does not rise is shortened, so every problem
-either climbs or stands still.  A coordinate that a step would carry past its bound stays on it.
-Problems that have arrived leave the batch.
+Steps are saddle-free: negative curvature is taken by its absolute value, so that every step is a
+direction of ascent (Y. Dauphin et al., NeurIPS 27 (2014) 2933).  A step after which the function
+is lower is not taken and the next one is shorter.  A coordinate at a bound that the step would
+cross is kept there.  Problems that have converged leave the batch.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,17 +12,21 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-__all__ = ["Box", "Objective", "Point", "Summit", "maximise"]
+__all__ = ["Bounds", "Objective", "Optimum", "Point", "maximise"]
 
-#: Arrived when a Newton step promises a gain of less than this; the step is still taken.
+#: A problem has converged when a Newton step promises a smaller gain; that step is still taken.
 _TOLERANCE = 1e-10
+#: Largest change of a coordinate in one step.
 _LONGEST_STEP = 2.0
 _SMALLEST_CURVATURE = 1e-10
+#: A coordinate so close to its bound, relative to the bound, is put on it.
 _ROUNDING = 1e-9
+#: Factors of the step's length after a step that was taken, and after one that was not.
+_LENGTHEN, _SHORTEN = 4.0, 0.5
 
 
 class Point(NamedTuple):
-    """Each problem's function and its derivatives at one θ."""
+    """Value and derivatives of each problem's function at one θ."""
 
     theta: Float64[Tensor, "problems coordinates"]
     value: Float64[Tensor, " problems"]
@@ -29,76 +34,74 @@ class Point(NamedTuple):
     hessian: Float64[Tensor, "problems coordinates coordinates"]
 
     def where(self, condition: Bool[Tensor, " problems"], other: "Point") -> "Point":
-        """This point where the condition holds, the other one elsewhere."""
+        """Return this point where the condition holds, the other one elsewhere."""
 
         def choose(ours: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(condition.view(-1, *[1] * (ours.dim() - 1)), ours, theirs)
 
         return Point(*map(choose, self, other))
 
-    def take(self, rows: Tensor) -> "Point":
-        """Some problems only, by index or mask."""
+    def subset(self, rows: Tensor) -> "Point":
+        """Return some of the problems, by index or mask."""
         return Point(*(part[rows] for part in self))
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """What is maximised; its parts are independent of each other."""
+    """Functions to maximise, one a problem, independent of each other."""
 
     def at(self, theta: Float64[Tensor, "problems coordinates"]) -> Point:
-        """Value, gradient and Hessian (an approximate one slows convergence, no more)."""
+        """Return values, gradients and Hessians; approximate Hessians only slow convergence."""
 
-    def take(self, rows: Tensor) -> "Objective":
-        """Some problems only, by index or mask."""
+    def subset(self, rows: Tensor) -> "Objective":
+        """Return some of the problems, by index or mask."""
 
 
-class Box(NamedTuple):
+class Bounds(NamedTuple):
     """Bounds of the coordinates, the same for all problems; infinite where there is none."""
 
     low: Float64[Tensor, " coordinates"]
     high: Float64[Tensor, " coordinates"]
 
     def clamp(self, theta: Tensor) -> Tensor:
-        """θ with what is beyond a bound, or within rounding of it, put on the bound."""
+        """Put coordinates that are beyond a bound, or within rounding of it, on the bound."""
         theta = torch.where(theta <= self.low + _ROUNDING * self.low.abs(), self.low, theta)
         return torch.where(theta >= self.high - _ROUNDING * self.high.abs(), self.high, theta)
 
-    def touched(self, theta: Tensor) -> Bool[Tensor, "problems coordinates"]:
-        """Which coordinates are on a bound."""
+    def reached(self, theta: Tensor) -> Bool[Tensor, "problems coordinates"]:
+        """Tell which coordinates are on a bound."""
         return (theta <= self.low) | (theta >= self.high)
 
-    def held(self, theta: Tensor, step: Tensor) -> Bool[Tensor, "problems coordinates"]:
-        """Which coordinates are on a bound that the step would cross."""
+    def blocked(self, theta: Tensor, step: Tensor) -> Bool[Tensor, "problems coordinates"]:
+        """Tell which coordinates are on a bound that the step would cross."""
         return ((theta <= self.low) & (step < 0)) | ((theta >= self.high) & (step > 0))
 
     def shorten(self, theta: Tensor, step: Tensor) -> Tensor:
-        """The step as far as the first bound in its way."""
+        """Shorten the step to the first bound in its way."""
         room = torch.where(step < 0, self.low - theta, self.high - theta) / step
         reach = torch.where(step == 0, 1.0, room).amin(-1, keepdim=True)
         return step * reach.clamp(max=1.0)
 
 
-class Summit(NamedTuple):
-    """Where the climb ended.
+class Optimum(NamedTuple):
+    """Result of the maximisation of each problem.
 
     Attributes:
         theta: the coordinates.
-        hessian: at the last point but one.
-        bounded: which coordinates are on a bound.
-        arrived: whether the tolerance was reached.
-        iterations: steps tried.
+        at_bound: whether each coordinate is on a bound.
+        converged: whether the tolerance was reached.
+        iterations: number of steps tried.
     """
 
     theta: Float64[Tensor, "problems coordinates"]
-    hessian: Float64[Tensor, "problems coordinates coordinates"]
-    bounded: Bool[Tensor, "problems coordinates"]
-    arrived: Bool[Tensor, " problems"]
+    at_bound: Bool[Tensor, "problems coordinates"]
+    converged: Bool[Tensor, " problems"]
     iterations: Int64[Tensor, " problems"]
 
-    def replaced(self, rows: Int64[Tensor, " rows"], later: "Summit") -> "Summit":
-        """This summit with a later climb's for some problems, their iterations added."""
+    def replaced(self, rows: Int64[Tensor, " rows"], later: "Optimum") -> "Optimum":
+        """Return these results with later ones for some problems, their iterations added."""
         later = later._replace(iterations=self.iterations[rows] + later.iterations)
-        return Summit(
+        return Optimum(
             *(whole.index_copy(0, rows, part) for whole, part in zip(self, later, strict=True))
         )
 
@@ -106,53 +109,64 @@ class Summit(NamedTuple):
 def maximise(
     objective: Objective,
     start: Float64[Tensor, "problems coordinates"],
-    box: Box,
+    bounds: Bounds,
     iterations: int,
-) -> Summit:
-    """Climb from `start` within the box, in at most so many iterations.
+) -> Optimum:
+    """Maximise every problem's function from `start`, within the bounds.
 
-    A problem whose function is nan at the start never arrives.
+    Args:
+        objective: the functions.
+        start: θ to begin at; put within the bounds.
+        bounds: of the coordinates.
+        iterations: the most steps a problem may try.
+
+    Returns:
+        The highest point of each problem; one whose function is nan at the start never converges.
     """
-    best = objective.at(box.clamp(start))
+    best = objective.at(bounds.clamp(start))
     length = torch.ones_like(best.value)
-    taken = torch.zeros_like(best.value, dtype=torch.int64)
+    tried = torch.zeros_like(best.value, dtype=torch.int64)
     active = torch.arange(len(start), device=start.device)
     for _ in range(iterations):
-        here = best.take(active)
-        step, promise = _bounded_step(here, length[active], box)
-        ahead = box.clamp(here.theta + step)
-        arrived = promise < _TOLERANCE
-        best.theta[active[arrived]] = ahead[arrived]
-        if arrived.any():
-            active, here, ahead = active[~arrived], here.take(~arrived), ahead[~arrived]
+        here = best.subset(active)
+        step, promise = _bounded_step(here, length[active], bounds)
+        ahead = bounds.clamp(here.theta + step)
+        converged = promise < _TOLERANCE
+        best.theta[active[converged]] = ahead[converged]
+        if converged.any():
+            active, here, ahead = active[~converged], here.subset(~converged), ahead[~converged]
             if not len(active):
                 break
-            objective = objective.take(~arrived)
+            objective = objective.subset(~converged)
         trial = objective.at(ahead)
         better = (trial.value >= here.value) & trial.hessian.isfinite().all(-1).all(-1)
         for whole, part in zip(best, trial.where(better, here), strict=True):
             whole[active] = part
-        length[active] = (length[active] * torch.where(better, 4.0, 0.5)).clamp(max=1.0)
-        taken[active] += 1
-    arrived = torch.ones_like(taken, dtype=torch.bool)
-    arrived[active] = False
-    return Summit(best.theta, best.hessian, box.touched(best.theta), arrived, taken)
+        factor = torch.where(better, _LENGTHEN, _SHORTEN)
+        length[active] = (length[active] * factor).clamp(max=1.0)
+        tried[active] += 1
+    converged = torch.ones_like(tried, dtype=torch.bool)
+    converged[active] = False
+    return Optimum(best.theta, bounds.reached(best.theta), converged, tried)
 
 
-def _bounded_step(point: Point, length: Tensor, box: Box) -> tuple[Tensor, Tensor]:
-    free = torch.zeros_like(point.theta, dtype=torch.bool)
-    step, promise = _newton_step(point, length, free)
-    held = box.held(point.theta, step)
-    if held.any():
-        step, promise = _newton_step(point, length, held)
-    return box.shorten(point.theta, step), promise
+def _bounded_step(point: Point, length: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Return the step within the bounds, and the gain that a whole Newton step promises."""
+    none = torch.zeros_like(point.theta, dtype=torch.bool)
+    step, promise = _newton_step(point, length, none)
+    blocked = bounds.blocked(point.theta, step)
+    if blocked.any():
+        step, promise = _newton_step(point, length, blocked)
+    return bounds.shorten(point.theta, step), promise
 
 
-def _newton_step(point: Point, length: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-    """Saddle-free Newton step, bounded and shortened, and the gain that a whole one promises."""
-    gradient = point.gradient.masked_fill(held, 0.0)
-    fixed = held[:, None] | held[..., None]
-    curvature = torch.where(fixed, torch.eye(held.shape[-1], device=held.device), -point.hessian)
+def _newton_step(point: Point, length: Tensor, blocked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a saddle-free step in the coordinates that are not blocked, and its promised gain."""
+    gradient = point.gradient.masked_fill(blocked, 0.0)
+    fixed = blocked[:, None] | blocked[..., None]
+    curvature = torch.where(
+        fixed, torch.eye(blocked.shape[-1], device=blocked.device), -point.hessian
+    )
     size, axes = torch.linalg.eigh(curvature.nan_to_num(nan=1.0))
     size = size.abs().clamp(min=_SMALLEST_CURVATURE)
     along = (axes.mT @ gradient[..., None]).squeeze(-1)

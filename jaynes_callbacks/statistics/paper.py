@@ -1,10 +1,10 @@
 """The paper's own protocol: a lognormal curve through the size-weighted counts of equal bins.
 
-Magnitudes of one layer are divided by their maximum and counted in equal bins on [0, 1]; a bin's
-*size-weighted count* is its centre × its count; least squares draw ``A'·LN(x; μ', σ')`` through
-these points, ``LN`` being the lognormal density (arXiv 2405.10955, its figures and Table II;
-THEORY §6).  R² of that curve cannot tell a lognormal layer from Gaussian weights, so the figure
-that Gaussian weights of the same max/rms would score always stands beside it.
+Divide the magnitudes of one layer by their maximum and count them in equal bins on [0, 1].  A bin's
+*size-weighted count* is its centre × its count.  Least squares fit ``A'·LN(x; μ', σ')`` to these
+points, where ``LN`` is the lognormal density (arXiv 2405.10955, its figures and Table II).  R² of
+that curve cannot tell a lognormal layer from Gaussian weights, so that the R² that Gaussian weights
+of the same max/rms would have is always computed too.
 """
 
 import math
@@ -27,19 +27,19 @@ __all__ = [
     "paper_protocol",
 ]
 
-#: The paper left out layers of fewer weights, where R² was poor.
+#: The paper leaves out layers of fewer weights, whose R² was poor.
 FEWEST_WEIGHTS = 36_864
-#: A fit needs this many bins, its three parameters and one more, that reach `_REACH` of the peak.
+#: A fit needs so many bins that reach `_REACH` of the peak: its three parameters and one more.
 _FEWEST_BINS = 4
 _REACH = 1e-3
-#: σ' beyond which the curve is a power law on the data, its peak a matter of extrapolation.
+#: σ' beyond which the curve is a power law on the data and its peak an extrapolation.
 _WIDEST = 10.0
-#: A curve over fewer bins than this, (Σφ)²/Σφ², is a spike between two bin centres.
+#: A curve over fewer bins, by (Σφ)²/Σφ², is a spike between two bin centres.
 _FEWEST_BINS_OF_CURVE = 1.01
 
 
 class PaperFit(NamedTuple):
-    """The paper's figures of L streams; nan wherever their status is not `Status.CONVERGED`.
+    """The paper's quantities of L streams; nan where their status is not `Status.CONVERGED`.
 
     Attributes:
         r2: R² = 1 − Σ(y − ŷ)²/Σ(y − ȳ)² over all bins, empty ones included; y are the
@@ -47,10 +47,10 @@ class PaperFit(NamedTuple):
         mu: μ', in ln(w/max).
         sigma: σ'.
         amplitude: A', in w/max × values.
-        r2_gaussian: R² that as many Gaussian values of the same max/rms score on average, the
-            scatter of their counts included: of few weights it is low, for scatter is no curve's
-            fault.  nan where even these have no fit (max/rms below about 1, where they are a ramp,
-            or so large that they all lie in the first bins).
+        r2_gaussian: R² of as many Gaussian values of the same max/rms on average.  The scatter of
+            their counts is included, which lowers R² of few weights under any law.  nan where
+            these have no fit: max/rms below about 1, where they are a ramp, or so large that all
+            lie in the first bins.
         status: `Status` codes of the fit to the observed counts.
         gaussian_status: of the fit to the Gaussian weights.
     """
@@ -65,7 +65,7 @@ class PaperFit(NamedTuple):
 
 
 class _Curves(NamedTuple):
-    """What one least-squares fit a row finds: r2, mu, sigma and amplitude, and how it ended."""
+    """Result of one least-squares fit a row: r2, mu, sigma and amplitude, and the status."""
 
     figures: Float64[Tensor, "4 streams"]
     status: Int64[Tensor, " streams"]
@@ -82,29 +82,30 @@ def paper_protocol(
     """Fit ``A'·LN(μ', σ')`` to the size-weighted counts of every stream at once.
 
     A curve without a peak inside (0, 1) (the ramp of uniform weights, or a power law) is no
-    lognormal and gets `Status.NO_INTERIOR_OPTIMUM`, whatever its R²; one that is wider than
-    σ' = 10 or narrower than the bins gets `Status.AT_BOUND`; one of fewer than four bins that
-    reach a thousandth of the peak gets `Status.TOO_FEW_BINS`.
+    lognormal and gets `Status.NO_INTERIOR_OPTIMUM`, whatever its R².  A curve wider than σ' = 10 or
+    narrower than the bins gets `Status.AT_BOUND`.  Counts of which fewer than four bins reach a
+    thousandth of the peak get `Status.TOO_FEW_BINS`.
 
     Args:
-        linear: counts of equal bins on [0, maximum], from `counting.linear_counts` (exact) or
+        linear: counts of equal bins on [0, maximum], from `counts.counting.count` (exact) or
             from `linear_from_counts`.
         maximum: largest magnitude, in the tensor's unit.
         rms: root mean square of the finite, non-zero magnitudes, in the same unit.
-        split: whether the counts are from `linear_from_counts`, which evens out their scatter.
-        power: with what power of Gaussian values each stream is compared, see `gaussian_masses`.
+        split: whether the counts are from `linear_from_counts`, which smooths their scatter.
+        power: power of the Gaussian values that each stream is compared with, as in
+            `gaussian_masses`; 1 by default.
 
     Returns:
-        One figure a stream, on the device of `linear`.
+        One number a stream, on the device of `linear`.
 
     Example:
         >>> import torch
-        >>> from jaynes_callbacks.counts.counting import linear_counts
+        >>> from jaynes_callbacks.counts.counting import count
         >>> weights = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
-        >>> maximum, counts = linear_counts(weights)
-        >>> fit = paper_protocol(counts[None], maximum[None], weights.double().std()[None])
-        >>> print(f"R² {fit.r2.item():.2f}, σ' {fit.sigma.item():.2f}")
-        R² 0.96, σ' 0.63
+        >>> _, maximum, linear = count(weights)
+        >>> fit = paper_protocol(linear[None], maximum[None].double(), weights.double().std()[None])
+        >>> bool(0.94 < fit.r2 < 0.97), round(fit.sigma.item(), 1)
+        (True, 0.6)
     """
     gaussian = gaussian_masses(rms / maximum, linear.shape[-1], power)
     figures, status = _fit(torch.cat([linear.to(torch.float64), gaussian]))
@@ -119,18 +120,18 @@ def paper_protocol(
 def linear_from_counts(
     counts: Int64[Tensor, "streams 4096"], maximum: Float64[Tensor, " streams"], bins: int = 100
 ) -> Float64[Tensor, "streams {bins}"]:
-    """Equal bins on [0, maximum] from the universal grid's counts.
+    """Make equal bins on [0, maximum] from the universal grid's counts.
 
-    Each code's count is split in proportion to overlap, as if its values were spread evenly over
-    its bin; in the highest bin, evenly up to the maximum.  Against bins of the raw values R², on
-    1e6 draws of five laws, moves by less than 0.0005 and μ', σ' by less than 0.001 (100 and 1000
-    bins; tests/statistics/test_paper.py measures it).  With few values, where the scatter of
-    neighbouring bins is what lowers R², splitting smooths it: R² is then higher.
+    The count of each code is split in proportion to overlap, as if its values were spread evenly
+    over its bin, or in the highest bin up to the maximum.  On 1e6 draws of five laws, and with 100
+    or 1000 bins, R² moves by less than 0.0005 against bins of the raw values, μ' and σ' by less
+    than 0.001 (tests/statistics/test_paper.py).  Splitting smooths the scatter between neighbouring
+    bins, so that R² of few values is higher than on raw values.
 
     Args:
         counts: on the universal grid.
-        maximum: upper end of the bins; where only the counts are known, the upper edge of the
-            highest occupied code.  Values above it fall into the last bin.
+        maximum: upper end of the bins; the upper edge of the highest occupied code where only
+            the counts are known.  Values above it fall into the last bin.
         bins: number of equal bins.
     """
     positive = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
@@ -147,10 +148,10 @@ def linear_from_counts(
 def _scatter(
     masses: Float64[Tensor, "streams bins"], maximum: Float64[Tensor, " streams"], *, split: bool
 ) -> Float64[Tensor, " streams"]:
-    """n Σ_i Var(x_i N_i/n) of the size-weighted shares of n multinomial values.
+    """Return n Σ_i Var(x_i N_i/n) of the size-weighted shares x_i N_i/n of n multinomial values.
 
-    Linear bins that are split from one code share its scatter: it is spread over as many as the
-    code is wide, and its square the smaller.
+    Linear bins that are split from one code share its scatter evenly, so that their variance is
+    smaller by the number of bins that the code is wide.
     """
     bins = masses.shape[-1]
     centres = _centres(bins, masses.device)
@@ -168,7 +169,7 @@ def _scattered(
     masses: Float64[Tensor, "streams bins"],
     scatter: Float64[Tensor, " streams"],
 ) -> Float64[Tensor, " streams"]:
-    """R² of shares that scatter around the masses, a curve through which has the given R²."""
+    """Return the expected R² of shares that scatter around masses which alone have R² = `r2`."""
     weighted = masses * _centres(masses.shape[-1], masses.device)
     spread = ((weighted - weighted.mean(-1, keepdim=True)) ** 2).sum(-1)
     total = spread + scatter * (1 - 1 / masses.shape[-1])
@@ -189,10 +190,10 @@ def gaussian_masses(
     bins: int,
     power: Float64[Tensor, " streams"] | None = None,
 ) -> Float64[Tensor, "streams {bins}"]:
-    """Masses of |N|^p, N normal around 0, in equal bins on [0, 1].
+    """Return the masses of |N|^p in equal bins on [0, 1], N normal with mean 0.
 
     Args:
-        scale: root mean square of |N|^p, in which the maximum is 1.
+        scale: root mean square of |N|^p over the maximum, which is the bins' end 1.
         bins: number of bins.
         power: p of each stream; 1 by default, 2 for Z = z² of Gaussian pre-activations.
     """
@@ -205,7 +206,7 @@ def gaussian_masses(
 
 
 def _fit(counts: Float64[Tensor, "streams bins"]) -> _Curves:
-    """The curve of every row; rows that cannot be fitted keep nan and their reason."""
+    """Fit the curve to every row; rows that cannot be fitted have nan and a status."""
     centres = _centres(counts.shape[-1], counts.device)
     weighted = counts * centres
     peak = weighted.amax(-1)
@@ -223,14 +224,14 @@ def _fit(counts: Float64[Tensor, "streams bins"]) -> _Curves:
 def _fit_full_rows(
     y: Float64[Tensor, "streams bins"], centres: Float64[Tensor, " bins"]
 ) -> _Curves:
-    """Fit rows that have enough bins; the figures are of the last iterate, good or bad."""
+    """Fit rows that have enough bins; the numbers are the last iterate's, converged or not."""
     mu, sigma, converged = fit_curve(centres, y)
     curve = paper_curve(centres, mu, sigma)
     amplitude = (curve * y).sum(-1) / (curve**2).sum(-1)
     spread = ((y - y.mean(-1, keepdim=True)) ** 2).sum(-1)
     r2 = 1.0 - ((y - amplitude[:, None] * curve) ** 2).sum(-1) / spread
     narrow = curve.sum(-1) ** 2 < _FEWEST_BINS_OF_CURVE * (curve**2).sum(-1)
-    # A peak so far below the first bin that the curve underflows: a power law on the data.
+    # Amplitude not finite: the peak is so far below the first bin that the curve underflows.
     peakless = ~(mu < sigma**2) | ~amplitude.isfinite()
     status = _status(converged, sigma, narrow, peakless)
     return _Curves(torch.stack([r2, mu, sigma, amplitude]), status)
@@ -244,7 +245,7 @@ def _status(
 ) -> Int64[Tensor, " streams"]:
     status = torch.full_like(sigma, Status.CONVERGED, dtype=torch.int64)
     status[~converged] = Status.NOT_CONVERGED
-    # A fit still on its way out is told from one that is lost.
+    # Set after NOT_CONVERGED: a fit that still moves outward is at its bound, not lost.
     status[narrow | (sigma > _WIDEST)] = Status.AT_BOUND
     # The curve's peak is at ln x = μ' − σ'²; sigma is nan where the parabola opens upward.
     status[peakless] = Status.NO_INTERIOR_OPTIMUM

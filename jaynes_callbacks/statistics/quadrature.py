@@ -1,15 +1,17 @@
-"""Mass of a bin from its log density: Gauss-Legendre in ln w, without leaving the logarithm.
+"""Mass of a bin from its log density, by Gauss-Legendre quadrature in ln w.
 
-Bins of the grid are narrow in ln w, so a few nodes integrate a smooth density to rounding, in
-either tail alike: nothing is subtracted, so nothing cancels, and no tail has to be chosen.  Where
-the density changes by more than a factor e^½ within a bin (far tails, narrow laws, the wide bins of
-subnormal numbers, a bin that is open to zero), the part of the bin that holds the mass is sought
-and integrated in panels.
+Bins of the grid are narrow in ln w, so that a few nodes integrate a smooth density to rounding.
+Sums of densities are taken relative to the largest, and ln P is returned: far tails neither
+underflow nor cancel, and no tail has to be chosen, as a difference of distribution functions would.
 
-Error of ln P, against mpmath at up to 40 standard deviations: below 1e-11 with the nodes of a
-report (tests/statistics/test_families.py).  The two of a fit move its parameters by less than a
-thousandth of their standard errors, and its gap by less than 1e-10 nats
-(tests/statistics/test_likelihood.py).
+Where the density changes by more than a factor e^½ within a bin, more nodes are taken: in far
+tails, of laws narrower than a bin, in the wide bins of subnormal numbers.  Where it changes by more
+than e^15, as in a bin that is open to zero, the part of the bin that holds the mass is searched for
+first and integrated alone.
+
+Error of ln P, against mpmath at up to 40 standard deviations: below 1e-11 with `REPORT_NODES`
+(tests/statistics/test_families.py).  `FIT_NODES` move a fit's parameters by less than a thousandth
+of their standard errors and its gap by less than 1e-10 nats (tests/statistics/test_likelihood.py).
 """
 
 from collections.abc import Callable
@@ -23,29 +25,34 @@ from torch import Tensor
 
 __all__ = ["FIT_NODES", "REPORT_NODES", "BinMass", "LogDensity", "bin_mass"]
 
+#: Nodes a bin while a fit is on its way, and for the masses that are reported.
 FIT_NODES = 2
 REPORT_NODES = 6
-#: Range of ln f over a bin's nodes above which it is rough, and above which its mass is sought.
+#: Range of ln f over a bin's nodes above which it is integrated in panels, and above which the
+#: part that holds the mass is searched for.
 _ROUGH, _STEEP = 0.5, 15.0
-#: Panels over a rough bin, and over the mass of a steep one; nodes of each.
+#: Panels over a rough bin, panels over the mass of a steep one, nodes of each.
 _PANELS, _STEEP_PANELS, _PANEL_NODES = 2, 12, 12
-#: What lies this far below the largest ln f is no part of the mass.
+#: Where ln f is so far below its largest value there is no mass.
 _NEGLIGIBLE = 36.0
-#: Points of one look at a steep bin, and how many of them must lie on the mass.
+#: Points at which a steep bin is sampled, and how many of them must lie on the mass.
 _POINTS, _ENOUGH_POINTS = 33, 24
-#: A look is up to 16 times closer; from 1e4, a bin open to zero, to 1e-4 takes seven.
-_LOOKS = 8
+#: Each search narrows the interval up to 16 times; from 1e4, a bin open to zero, to 1e-4 takes 7.
+_SEARCHES = 8
 
 
 class LogDensity(NamedTuple):
-    """ln of the density of x = ln w, and its derivative in each parameter's coordinate."""
+    """ln of the density of x = ln w, and its derivative in each parameter's coordinate.
+
+    The derivatives may be left out, for masses alone.
+    """
 
     value: Float64[Tensor, "*nodes rows bins"]
     score: tuple[Float64[Tensor, "*nodes rows bins"], ...]
 
 
 class BinMass(NamedTuple):
-    """ln P_k of each bin, and its derivative in each parameter's coordinate."""
+    """ln P_k of each bin, and its derivative in each coordinate of which the density has one."""
 
     log_mass: Float64[Tensor, "rows bins"]
     score: Float64[Tensor, "parameters rows bins"]
@@ -61,14 +68,14 @@ def bin_mass(
     upper: Float64[Tensor, "rows bins"],
     nodes: int = REPORT_NODES,
 ) -> BinMass:
-    """∫ f(x) dx over each bin, f log-concave, as ln P and ∂ ln P.
+    """Integrate a log-concave density f(x) over each bin; return ln P and ∂ ln P.
 
     Args:
-        density: of parameters ``[rows, p]`` and x ``[…, rows, bins]``.
+        density: ln f and its derivatives, of parameters ``[rows, p]`` and x ``[…, rows, bins]``.
         parameters: of each row's law.
         lower: lower edges in ln w.
         upper: upper edges in ln w.
-        nodes: of the rule on bins that are not rough.
+        nodes: number of nodes on bins where the density changes little.
     """
     abscissae, weights = _rule(nodes, lower.device)
     width = upper - lower
@@ -80,17 +87,18 @@ def bin_mass(
     row, column = (span > _ROUGH).nonzero(as_tuple=True)
     if len(row):
         steep = span[row, column] > _STEEP
-        for bins, rule in ((~steep, _gentle_mass), (steep, _steep_mass)):
+        for bins, rule in ((~steep, _panel_mass), (steep, _steep_mass)):
             at_bins = row[bins], column[bins]
-            rough = rule(density, parameters[at_bins[0]], lower[at_bins], upper[at_bins])
-            log_mass[at_bins] = rough.log_mass
-            mass.score[:, *at_bins] = rough.score
+            refined = rule(density, parameters[at_bins[0]], lower[at_bins], upper[at_bins])
+            log_mass[at_bins] = refined.log_mass
+            mass.score[:, *at_bins] = refined.score
     return BinMass(log_mass, mass.score)
 
 
-def _gentle_mass(
+def _panel_mass(
     density: Density, parameters: Tensor, lower: Tensor, upper: Tensor, panels: int = _PANELS
 ) -> BinMass:
+    """Integrate bins, one a row, in panels of equal width."""
     abscissae, weights = _rule(_PANEL_NODES, lower.device)
     panel = torch.arange(panels, device=lower.device)[:, None]
     positions = ((panel + abscissae) / panels).flatten()
@@ -101,17 +109,18 @@ def _gentle_mass(
 
 
 def _steep_mass(density: Density, parameters: Tensor, lower: Tensor, upper: Tensor) -> BinMass:
-    ends = _seek_mass(density, parameters, lower, upper)
-    return _gentle_mass(density, parameters, *ends, _STEEP_PANELS)
+    """Integrate bins, one a row, over the part that holds their mass."""
+    ends = _search_mass(density, parameters, lower, upper)
+    return _panel_mass(density, parameters, *ends, _STEEP_PANELS)
 
 
-def _seek_mass(
+def _search_mass(
     density: Density, parameters: Tensor, lower: Tensor, upper: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The part of each bin that holds its mass; one interval, since f is log-concave."""
+    """Find the part of each bin that holds its mass: one interval, since f is log-concave."""
     fraction = torch.linspace(0, 1, _POINTS, dtype=torch.float64, device=lower.device)
     index = torch.arange(_POINTS, device=lower.device)
-    for _ in range(_LOOKS):
+    for _ in range(_SEARCHES):
         x = torch.lerp(lower[:, None], upper[:, None], fraction)
         value = density(parameters, x).value
         on_mass = value > value.amax(-1, keepdim=True) - _NEGLIGIBLE
@@ -125,13 +134,22 @@ def _seek_mass(
 
 
 def _sum(at: LogDensity, weights: Tensor, nodes: int) -> tuple[BinMass, Tensor]:
-    """Logarithm of the weighted sum of densities over the nodes, its derivatives; the largest."""
+    """Sum the weighted densities over the nodes; return its ln with derivatives, and the top ln f.
+
+    Args:
+        at: densities at the nodes.
+        weights: of the nodes, in the shape of their dimension.
+        nodes: the dimension to sum over.
+    """
     top = at.value.amax(nodes, keepdim=True)
     density = (at.value - top).exp_().mul_(weights)
     total = density.sum(nodes, keepdim=True)
+    log_mass = (total.log() + top).squeeze(nodes)
+    if not at.score:
+        return BinMass(log_mass, log_mass.new_empty(0, *log_mass.shape)), top.squeeze(nodes)
     density /= total
     score = torch.stack([(density * part).sum(nodes) for part in at.score])
-    return BinMass((total.log() + top).squeeze(nodes), score), top.squeeze(nodes)
+    return BinMass(log_mass, score), top.squeeze(nodes)
 
 
 @lru_cache
@@ -141,7 +159,7 @@ def _unit_rule(nodes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _rule(nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Gauss-Legendre abscissae and weights on [0, 1]."""
+    """Return Gauss-Legendre abscissae and weights on [0, 1]."""
     abscissae, weights = _unit_rule(nodes)
     return (
         torch.tensor(abscissae, dtype=torch.float64, device=device),

@@ -1,4 +1,4 @@
-"""How a fit ended: one code per stream, never an exception in mid-training."""
+"""Outcome of a fit: one code per stream instead of an exception in the midst of training."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ __all__ = ["Status"]
 
 
 class Status(IntEnum):
-    """Outcome of one stream's fit; its `reason` is what a record's status column says."""
+    """Outcome of one stream's fit; a record's status column shows its `reason`."""
 
     CONVERGED = 0
     EMPTY = 1
@@ -18,7 +18,7 @@ class Status(IntEnum):
 
     @property
     def reason(self) -> str:
-        """One phrase for a person."""
+        """Describe the outcome in one phrase."""
         return _REASONS[self]
 
 

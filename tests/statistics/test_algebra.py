@@ -71,7 +71,7 @@ def test_a_power_of_two_shifts_codes_and_leaves_gap_and_q(sample, power) -> None
     assert torch.equal(counts.roll(16 * power, -1), scaled)
     expected = figures(counts)
     for name, value in figures(scaled).items():
-        # Edges in ln w are shifted within rounding, which flat summits of few values magnify.
+        # Edges in ln w are shifted within rounding, which flat optima of few values magnify.
         torch.testing.assert_close(
             value, expected[name], rtol=1e-6, atol=1e-9, equal_nan=True, msg=name
         )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jaynes_callbacks.counts.grid import log_edges
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, RIVALS, Family, SmoothFamily
+from jaynes_callbacks.statistics import FAMILIES, FAMILY_BY_NAME, LOGNORMAL, RIVALS, SmoothFamily
 from jaynes_callbacks.statistics.binned import OPEN
 
 SMOOTH = [family for family in FAMILIES if isinstance(family, SmoothFamily)]
@@ -52,10 +52,6 @@ CASES = [
     ("generalized_gamma", (-3.0, 0.5, -1.5)),
     ("generalized_gamma", (0.0, 0.3, 3.0)),
 ]
-
-
-def family_named(name: str) -> Family:
-    return next(family for family in FAMILIES if family.name == name)
 
 
 def exact_log_mass(name: str, parameters: tuple[float, ...], lower: float, upper: float) -> float:
@@ -108,7 +104,7 @@ def test_log_mass_is_right_in_both_tails(name: str, parameters: tuple[float, ...
     right = [2.0, 3.0] if light else [5.0, 40.0]
     lower, upper = grid_bins(*spread(name, parameters), [*left, -1.0, 0.0, 0.5, 1.5, *right])
     natural = torch.tensor([parameters], dtype=torch.float64)
-    ours = family_named(name).log_mass(natural, lower, upper)[0]
+    ours = FAMILY_BY_NAME[name].log_mass(natural, lower, upper)[0]
     for index, got in enumerate(ours.tolist()):
         exact = exact_log_mass(name, parameters, lower[0, index].item(), upper[0, index].item())
         assert got == pytest.approx(exact, rel=1e-11, abs=1e-11), f"bin {index}"
@@ -118,7 +114,7 @@ def test_log_mass_is_right_in_both_tails(name: str, parameters: tuple[float, ...
 def test_masses_of_the_grid_sum_to_one(name: str, parameters: tuple[float, ...]) -> None:
     edges = log_edges()[1:]
     natural = torch.tensor([parameters], dtype=torch.float64)
-    mass = family_named(name).log_mass(natural, edges[None, :-1], edges[None, 1:]).exp()
+    mass = FAMILY_BY_NAME[name].log_mass(natural, edges[None, :-1], edges[None, 1:]).exp()
     assert mass.sum().item() == pytest.approx(1.0, abs=1e-11)
 
 
@@ -128,7 +124,7 @@ def test_a_bin_open_to_zero_holds_what_lies_below(name: str, parameters: tuple[f
     edges = log_edges()[1:]
     natural = torch.tensor([parameters], dtype=torch.float64)
     code = int(torch.searchsorted(edges, torch.tensor(centre - std, dtype=torch.float64)))
-    family = family_named(name)
+    family = FAMILY_BY_NAME[name]
     below = family.log_mass(natural, edges[None, :code], edges[None, 1 : code + 1]).exp().sum()
     whole = family.log_mass(
         natural, torch.full((1, 1), OPEN, dtype=torch.float64), edges[None, [code]]
@@ -138,7 +134,7 @@ def test_a_bin_open_to_zero_holds_what_lies_below(name: str, parameters: tuple[f
 
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_scores_are_the_density_s_slopes(name: str, parameters: tuple[float, ...]) -> None:
-    family = family_named(name)
+    family = FAMILY_BY_NAME[name]
     assert isinstance(family, SmoothFamily)
     natural = torch.tensor([parameters], dtype=torch.float64)
     columns = zip(family.parameters, natural.unbind(-1), strict=True)
@@ -168,7 +164,7 @@ def test_the_generalized_gamma_contains_its_relatives() -> None:
 
     def mass(name: str, *parameters: float) -> torch.Tensor:
         natural = torch.tensor([parameters], dtype=torch.float64)
-        return family_named(name).log_mass(natural, lower, upper)
+        return FAMILY_BY_NAME[name].log_mass(natural, lower, upper)
 
     k, theta = 0.7, 0.2
     relatives = {

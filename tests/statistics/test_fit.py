@@ -66,7 +66,7 @@ def grouped_likelihood(name: str, counts: torch.Tensor, parameters: list[float])
         return float((share * np.log(mass)).sum())
 
 
-#: The uniform's limit is an edge, which no climb finds.
+#: The uniform's limit is an edge, which Newton's method does not find.
 FITTABLE = [family for family in FAMILIES if family.name != "uniform"]
 
 
@@ -104,7 +104,7 @@ def test_grouped_maximum_likelihood_is_scipy_s(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_sharp_edges_of_uniform_weights_are_climbed(seed: int) -> None:
+def test_the_edge_of_uniform_weights_is_reached(seed: int) -> None:
     """Torch's own initialisation: its edge falls anywhere within a bin, and q goes to its bound."""
     generator = np.random.default_rng(seed)
     bounds = 1 / np.sqrt([784, 1024, 300, 64])

@@ -10,7 +10,7 @@ from scipy import stats
 from jaynes_callbacks.counts.counting import count_
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
-    FAMILIES,
+    FAMILY_BY_NAME,
     LOGNORMAL,
     Binned,
     Fit,
@@ -23,7 +23,7 @@ from jaynes_callbacks.statistics import (
     vuong_z,
 )
 
-HALF_NORMAL = next(family for family in FAMILIES if family.name == "half_normal")
+HALF_NORMAL = FAMILY_BY_NAME["half_normal"]
 
 
 def counts_of(*tensors: torch.Tensor) -> torch.Tensor:

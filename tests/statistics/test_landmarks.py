@@ -1,4 +1,4 @@
-"""The landmark table of THEORY §3: on 1e6 draws of each law, and by the cumulants' formulas."""
+"""Landmarks of the microstructure map: on 1e6 draws of each law, and by the cumulants' formulas."""
 
 import math
 from collections.abc import Callable
@@ -127,6 +127,35 @@ def test_student_s_place_is_that_of_its_density(dof: float) -> None:
     )
     shape = half_student_t_shape(column(dof))
     assert (shape.skew.item(), shape.kurtosis.item()) == pytest.approx(expected, abs=1e-8)
+
+
+def polygamma(order: int, x: float) -> mpmath.mpf:
+    return mpmath.polygamma(order, mpmath.mpf(x))
+
+
+@pytest.mark.parametrize("q", [0.05, 0.4, 1.0, 1.9, 9.0])
+def test_the_generalized_gamma_s_place_is_exact_to_rounding(q: float) -> None:
+    """torch's own ψ' is wrong by up to 5e-10."""
+    k = q**-2
+    spread = polygamma(1, k)
+    shape = generalized_gamma_shape(column(q))
+    assert shape.skew.item() == pytest.approx(
+        float(polygamma(2, k) / spread ** mpmath.mpf("1.5")), rel=1e-14
+    )
+    assert shape.kurtosis.item() == pytest.approx(float(polygamma(3, k) / spread**2), rel=1e-14)
+
+
+@pytest.mark.parametrize("dof", [0.3, 1.0, 4.0, 50.0])
+def test_student_s_place_is_exact_to_rounding(dof: float) -> None:
+    half, tail = 0.5, dof / 2
+    second = (polygamma(1, half) + polygamma(1, tail)) / 4
+    third = (polygamma(2, half) - polygamma(2, tail)) / 8
+    fourth = (polygamma(3, half) + polygamma(3, tail)) / 16
+    shape = half_student_t_shape(column(dof))
+    assert shape.skew.item() == pytest.approx(
+        float(third / second ** mpmath.mpf("1.5")), rel=1e-14, abs=1e-15
+    )
+    assert shape.kurtosis.item() == pytest.approx(float(fourth / second**2), rel=1e-14)
 
 
 def test_the_curves_end_in_their_limits() -> None:

@@ -8,6 +8,7 @@ from jaynes_callbacks.statistics import likelihood as likelihoods
 from jaynes_callbacks.statistics.binned import occupied_bins
 from jaynes_callbacks.statistics.families import SmoothFamily
 from jaynes_callbacks.statistics.likelihood import CoarseLikelihood, Likelihood
+from tests.statistics.standard_errors import standard_errors
 
 SMOOTH = [family for family in FAMILIES if isinstance(family, SmoothFamily)]
 
@@ -29,7 +30,7 @@ def coordinates(family, binned):
 
 @pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
 def test_the_derivatives_are_those_of_the_value(family, binned):
-    function = Likelihood.of(family, binned, sharp=False)
+    function = Likelihood.of(family, binned, exact_hessian=False)
     theta, by = coordinates(family, binned), 1e-5
     point = function.at(theta)
     for place in range(theta.shape[1]):
@@ -43,8 +44,8 @@ def test_the_derivatives_are_those_of_the_value(family, binned):
 
 
 @pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
-def test_a_sharp_hessian_is_exact(family, binned):
-    function = Likelihood.of(family, binned, sharp=True)
+def test_the_exact_hessian_is_exact(family, binned):
+    function = Likelihood.of(family, binned, exact_hessian=True)
     theta, by = coordinates(family, binned), 1e-5
     step = torch.zeros_like(theta)
     step[:, 0] = by
@@ -53,8 +54,8 @@ def test_a_sharp_hessian_is_exact(family, binned):
 
 
 @pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
-def test_merged_bins_have_nearly_the_same_summit(family, binned):
-    fine = Likelihood.of(family, binned, sharp=False)
+def test_merged_bins_have_nearly_the_same_optimum(family, binned):
+    fine = Likelihood.of(family, binned, exact_hessian=False)
     theta = coordinates(family, binned)
     coarse = CoarseLikelihood.of(fine)
     torch.testing.assert_close(
@@ -73,6 +74,6 @@ def test_two_nodes_are_enough_to_fit(family, binned, monkeypatch):
     exact = fit_family(family, binned, moments)
     ok = fit.status == Status.CONVERGED
     assert ok.any()
-    moved = (fit.parameters - exact.parameters).abs() / exact.standard_errors
+    moved = (fit.parameters - exact.parameters).abs() / standard_errors(binned, exact)
     assert moved[ok].max() < 1e-3
     assert (gap(binned, fit) - gap(binned, exact))[ok].abs().max() < 1e-10

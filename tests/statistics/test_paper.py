@@ -11,7 +11,7 @@ from numpy.random import Generator
 from scipy import optimize, stats
 from torch import Tensor
 
-from jaynes_callbacks.counts.counting import count_, linear_counts
+from jaynes_callbacks.counts.counting import count, count_
 from jaynes_callbacks.counts.grid import CODES, FIRST_POSITIVE, edges
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
@@ -38,10 +38,10 @@ LAWS: dict[str, Callable[[Generator, int], Array]] = {
 
 def _protocol_on(samples: list[Array], bins: int = BINS) -> PaperFit:
     tensors = [torch.tensor(sample, dtype=torch.float32) for sample in samples]
-    binned = [linear_counts(tensor, bins) for tensor in tensors]
+    binned = [count(tensor, bins) for tensor in tensors]
     rms = torch.stack([tensor.double().square().mean().sqrt() for tensor in tensors])
-    maximum = torch.stack([one.maximum for one in binned])
-    return paper_protocol(torch.stack([one.counts for one in binned]), maximum, rms)
+    maximum = torch.stack([one.maximum for one in binned]).double()
+    return paper_protocol(torch.stack([one.linear for one in binned]), maximum, rms)
 
 
 def _density(x: Array, amplitude: float, mu: float, sigma: float) -> Array:
@@ -99,7 +99,7 @@ def test_lognormal_gives_its_own_parameters() -> None:
 def test_equals_curve_fit(law: str) -> None:
     rng = np.random.default_rng(11)
     samples = [LAWS[law](rng, int(10 ** rng.uniform(3.5, 5.5))) for _ in range(8)]
-    counts = [linear_counts(torch.tensor(s, dtype=torch.float32)).counts.numpy() for s in samples]
+    counts = [count(torch.tensor(s, dtype=torch.float32)).linear.numpy() for s in samples]
     expected = np.array([_curve_fit(row) for row in counts]).T
     fit = _protocol_on(samples)
     assert (fit.status == Status.CONVERGED).all()
@@ -128,18 +128,19 @@ def test_gaussian_weights_score_what_is_said_of_gaussian_weights() -> None:
 def test_as_many_gaussian_weights_score_the_reference_on_average(
     size: int, slack: float, split: bool, bins: int
 ) -> None:
-    """Scatter of few counts lowers R², of a layer and of what it is held against."""
+    """Scatter of few counts lowers R², of a layer and of its reference."""
     generator = torch.Generator().manual_seed(size)
     fits = []
     for row in range(60):
         weights = (1 + row / 60) * torch.randn(size, generator=generator)
-        maximum, counts = linear_counts(weights, bins)
+        found = count(weights, bins)
+        maximum = found.maximum.double()
         rms = weights.double().square().mean().sqrt()[None]
         if split:
             made = linear_from_counts(_grid_counts(weights.numpy()), maximum[None], bins)
             fits.append(paper_protocol(made, maximum[None], rms, split=True))
         else:
-            fits.append(paper_protocol(counts[None], maximum[None], rms))
+            fits.append(paper_protocol(found.linear[None], maximum[None], rms))
     observed = torch.cat([fit.r2 for fit in fits]).nanmean().item()
     expected = torch.cat([fit.r2_gaussian for fit in fits]).nanmean().item()
     assert observed == pytest.approx(expected, abs=slack)
@@ -210,7 +211,7 @@ def test_any_counts_give_figures_or_a_reason(rows: list[list[int]]) -> None:
 
 def test_nothing_known_of_the_maximum_leaves_only_the_reference_out() -> None:
     sample = LAWS["gaussian"](np.random.default_rng(0), 9_999)
-    binned = linear_counts(torch.tensor(sample)).counts[None]
+    binned = count(torch.tensor(sample)).linear[None]
     nan = torch.full((1,), torch.nan, dtype=torch.float64)
     fit = paper_protocol(binned, nan, nan)
     assert fit.r2.isfinite().all()
@@ -233,10 +234,10 @@ def test_a_stream_does_not_see_its_neighbours() -> None:
 
 
 def test_more_values_of_the_same_law_scale_the_amplitude_only() -> None:
-    binned = linear_counts(torch.tensor(LAWS["gaussian"](np.random.default_rng(0), 50_000)))
+    linear = count(torch.tensor(LAWS["gaussian"](np.random.default_rng(0), 50_000))).linear
     one = torch.ones(1, dtype=torch.float64)
-    few = paper_protocol(binned.counts[None], one, one / 4)
-    many = paper_protocol(1000 * binned.counts[None], one, one / 4)
+    few = paper_protocol(linear[None], one, one / 4)
+    many = paper_protocol(1000 * linear[None], one, one / 4)
     scaled = many._replace(amplitude=many.amplitude / 1000, r2_gaussian=few.r2_gaussian)
     torch.testing.assert_close(scaled, few)
     assert many.r2_gaussian > few.r2_gaussian

@@ -1,10 +1,13 @@
-"""The lognormal and its rivals (THEORY §4): one class in one file each.
+"""The lognormal and its rivals, one class in one file each.
 
 To add a family, write its class and name it in `FAMILIES`: fits, distances, columns, figures and
-the oracle tests follow from this tuple.
+the tests against oracles follow from this tuple.
 """
 
-from jaynes_callbacks.statistics.families.base import Family, Parameter, SmoothFamily
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from jaynes_callbacks.statistics.families.base import Dashes, Family, Parameter, SmoothFamily
 from jaynes_callbacks.statistics.families.exponential import Exponential
 from jaynes_callbacks.statistics.families.gamma import Gamma
 from jaynes_callbacks.statistics.families.generalized_gamma import GeneralizedGamma
@@ -16,9 +19,11 @@ from jaynes_callbacks.statistics.families.weibull import Weibull
 
 __all__ = [
     "FAMILIES",
+    "FAMILY_BY_NAME",
     "GENERALIZED_GAMMA",
     "LOGNORMAL",
     "RIVALS",
+    "Dashes",
     "Exponential",
     "Family",
     "Gamma",
@@ -34,7 +39,7 @@ __all__ = [
 
 #: The theory's prediction.
 LOGNORMAL = Lognormal()
-#: The lognormal's generalisation, whose q is the tilt away from it.
+#: The lognormal's generalisation, whose q measures the tilt away from it.
 GENERALIZED_GAMMA = GeneralizedGamma()
 #: Every family that is fitted, the lognormal first.
 FAMILIES: tuple[Family, ...] = (
@@ -47,5 +52,9 @@ FAMILIES: tuple[Family, ...] = (
     Gamma(),
     GENERALIZED_GAMMA,
 )
-#: The families that do not contain the lognormal: what it must beat (THEORY §7).
+#: The same by `Family.name`.
+FAMILY_BY_NAME: Mapping[str, Family] = MappingProxyType(
+    {family.name: family for family in FAMILIES}
+)
+#: The families that do not contain the lognormal, which a lognormal stream must fit better.
 RIVALS: tuple[Family, ...] = tuple(family for family in FAMILIES if not family.contains_lognormal)

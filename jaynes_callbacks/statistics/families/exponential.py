@@ -1,4 +1,7 @@
-"""Magnitudes of Laplace weights; for iota the Hopfield and Boltzmann prediction (Eq. 35)."""
+"""The exponential: magnitudes of Laplace weights.
+
+For iota it is what the paper derives for Hopfield networks and Boltzmann machines (Eq. 35).
+"""
 
 from torch import Tensor
 
@@ -11,17 +14,20 @@ __all__ = ["Exponential"]
 
 
 class Exponential(SmoothFamily):
-    """Density exp(−w/b)/b."""
+    """Law of density exp(−w/b)/b."""
 
     name = "exponential"
-    parameters = (Parameter("scale"),)
+    label = "exponential"
+    color = "#e69f00"
+    dashes = "-."
+    parameters = (Parameter("scale", "w", "exponential's scale b, its mean"),)
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """The mean, the maximum-likelihood estimate from raw values."""
+        """Return the mean, the maximum-likelihood estimate from raw values."""
         return moments.linear_mean[:, None]
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """y − eʸ with y = x − ln b."""
+        """Return ln f = y − eʸ with y = x − ln b."""
         y = x - parameters.log()
         ratio = y.exp()
         return LogDensity(y - ratio, (ratio - 1,))

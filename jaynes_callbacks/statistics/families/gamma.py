@@ -1,4 +1,4 @@
-"""A rival that contains the exponential (k = 1)."""
+"""The gamma law, which contains the exponential (k = 1)."""
 
 import torch
 from torch import Tensor
@@ -12,22 +12,29 @@ __all__ = ["Gamma"]
 
 
 class Gamma(SmoothFamily):
-    """Density wᵏ⁻¹ exp(−w/θ)/(Γ(k) θᵏ)."""
+    """Law of density wᵏ⁻¹ exp(−w/θ)/(Γ(k) θᵏ)."""
 
     name = "gamma"
-    parameters = (Parameter("shape"), Parameter("scale"))
+    label = "gamma"
+    color = "#7f6fc9"
+    dashes = (0, (1, 1))
+    parameters = (
+        Parameter("shape", "1", "gamma's shape k"),
+        Parameter("scale", "w", "gamma's scale θ"),
+    )
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """Close to the estimate from raw values, ln k − ψ(k) = ln(mean w) − mean(ln w) = s.
+        """Approximate the maximum-likelihood estimate from raw values.
 
-        k = (3 − s + √((s − 3)² + 24 s))/12 s (T. P. Minka, Estimating a Gamma distribution, 2002).
+        It solves ln k − ψ(k) = ln(mean w) − mean(ln w) = s, so that k is close to
+        (3 − s + √((s − 3)² + 24 s))/12 s (T. P. Minka, Estimating a Gamma distribution, 2002).
         """
         s = (moments.linear_mean.log() - moments.mean).clamp(min=1e-6)
         shape = (3 - s + ((s - 3) ** 2 + 24 * s).sqrt()) / (12 * s)
         return torch.stack([shape, moments.linear_mean / shape], -1)
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """k y − eʸ − ln Γ(k) with y = x − ln θ."""
+        """Return ln f = k y − eʸ − ln Γ(k) with y = x − ln θ."""
         shape, scale = parameters[:, :1], parameters[:, 1:]
         y = x - scale.log()
         ratio = y.exp()

@@ -1,4 +1,7 @@
-"""The axis from lognormal to uniform: Prentice's log-gamma model (Biometrika 61 (1974) 539)."""
+"""The generalized gamma, from lognormal to uniform.
+
+Prentice's log-gamma model (R. L. Prentice, Biometrika 61 (1974) 539).
+"""
 
 import math
 from typing import NamedTuple
@@ -9,17 +12,16 @@ from torch.special import digamma, polygamma
 
 from jaynes_callbacks.statistics.binned import Binned
 from jaynes_callbacks.statistics.families.base import Parameter, SmoothFamily
-from jaynes_callbacks.statistics.landmarks import generalized_gamma_shape
 from jaynes_callbacks.statistics.moments import LogMoments
 from jaynes_callbacks.statistics.quadrature import LogDensity
 
 __all__ = ["GeneralizedGamma"]
 
 _LARGEST_Q = 10.0
-#: Below this |q| the functions of u = qz are summed as series, on which u = 0 is no exception.
+#: Below this |q| the functions of u = qz are summed as series, which are regular at u = 0.
 _SMALL_Q = 0.01
 _TERMS = 11
-#: No mass is left here.
+#: u beyond which no mass is left.
 _END = 300.0
 #: 1/k below which Binet's function is summed as a series, and its coefficients of k⁻¹, k⁻³, ….
 _SMALL_RECIPROCAL = 0.1
@@ -27,42 +29,55 @@ _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 
 
 class GeneralizedGamma(SmoothFamily):
-    """x = ln w = μ + σW with W of density |q| kᵏ exp(k(qW − e^{qW}))/Γ(k), k = q⁻².
+    """Law of w with ln w = μ + σW, W of density |q| kᵏ exp(k(qW − e^{qW}))/Γ(k), k = q⁻².
 
     q = 0 is the lognormal, q = √2 with σ = 1/√2 the half-normal, q = 1 the Weibull, q = σ the
-    gamma; q → ∞ tends to the uniform.  q → 0 alone is no proof of a lognormal: a folded Cauchy law
-    has q = 0 too; the gap must vanish as well.
+    gamma; q → ∞ tends to the uniform.  q = 0 alone does not show a lognormal: a folded Cauchy law
+    has q = 0 too.  The gap must vanish as well.
     """
 
     name = "generalized_gamma"
+    label = "generalized gamma"
+    color = "#8c8c8c"
+    dashes = (0, (6, 2, 1, 2))
     parameters = (
-        Parameter("mu", "linear"),
-        Parameter("sigma"),
-        Parameter("q", "linear", -_LARGEST_Q, _LARGEST_Q),
+        Parameter("mu", "ln w", "generalized gamma's μ", "linear"),
+        Parameter("sigma", "ln w", "generalized gamma's σ"),
+        Parameter(
+            "q",
+            "1",
+            "Prentice's tilt away from lognormal, in [-10, 10]",
+            "linear",
+            -_LARGEST_Q,
+            _LARGEST_Q,
+            column="q",
+        ),
     )
     contains_lognormal = True
     skew_limit = 2.0
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """From the first three moments: skewness sgn(q) ψ''(k)/ψ'(k)^{3/2} falls with q."""
-        grid = torch.linspace(0.0, _LARGEST_Q, 501, dtype=torch.float64, device=moments.skew.device)
-        shape = grid[1:] ** -2
-        spread = polygamma(1, shape)
-        skewness = -generalized_gamma_shape(grid).skew
+        """Match three moments: |skewness| = −ψ''(k)/ψ'(k)^{3/2} of ln w rises with |q|, k = q⁻².
+
+        torch's ψ' is good to 5e-10, which is enough for a start.
+        """
+        device = moments.skew.device
+        sizes = torch.linspace(0.0, _LARGEST_Q, 501, dtype=torch.float64, device=device)[1:]
+        shapes = sizes**-2
+        variances = polygamma(1, shapes)
+        skewness = -polygamma(2, shapes) / variances**1.5
         place = torch.searchsorted(skewness, moments.skew.abs().nan_to_num(0.0))
-        place = place.clamp(1, len(shape))
-        size, shape = grid[place], shape[place - 1]
+        place = place.clamp(max=len(sizes) - 1)
+        size, k = sizes[place], shapes[place]
         q = -moments.skew.sign() * size
-        sigma = moments.std * size / spread[place - 1].sqrt()
-        return torch.stack(
-            [moments.mean - sigma / q * (digamma(shape) - shape.log()), sigma, q], -1
-        )
+        sigma = moments.std * size / variances[place].sqrt()
+        return torch.stack([moments.mean - sigma / q * (digamma(k) - k.log()), sigma, q], -1)
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """−ln σ√2π − ς(q²) − z² φ₂(qz) with z = (x − μ)/σ.
+        """Return ln f = −ln σ√2π − ς(q²) − z² φ₂(qz) with z = (x − μ)/σ.
 
         φ₂(u) = (eᵘ − 1 − u)/u² and Binet's function ς(1/k) = ln Γ(k) − (k − ½) ln k + k − ½ ln 2π:
-        the density above without its cancelling infinities as q → 0.
+        the density of the class, without terms that grow and cancel as q → 0.
         """
         mu, sigma, q = parameters[:, :1], parameters[:, 1:2], parameters[:, 2:]
         z = (x - mu) / sigma
@@ -76,7 +91,7 @@ class GeneralizedGamma(SmoothFamily):
 
 
 class _Phi(NamedTuple):
-    """φ₁ = (eᵘ − 1)/u, φ₂ = (eᵘ − 1 − u)/u² and dφ₂/du."""
+    """Values of φ₁ = (eᵘ − 1)/u, φ₂ = (eᵘ − 1 − u)/u² and dφ₂/du."""
 
     first: Tensor
     second: Tensor
@@ -103,7 +118,7 @@ def _phi_series(u: Tensor) -> _Phi:
 
 
 def _binet(reciprocal: Tensor) -> tuple[Tensor, Tensor]:
-    """ς and dς/d(1/k) of 1/k."""
+    """Return Binet's function ς and dς/d(1/k) at 1/k."""
     near = reciprocal.clamp(max=_SMALL_RECIPROCAL)
     value, slope = torch.zeros_like(near), torch.zeros_like(near)
     for order, coefficient in reversed(list(enumerate(_STIRLING))):

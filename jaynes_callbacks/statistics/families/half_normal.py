@@ -1,4 +1,4 @@
-"""Magnitudes of Gaussian weights: the null of Kaiming-normal initialisation."""
+"""The half-normal: magnitudes of Gaussian weights, as Kaiming-normal initialisation draws them."""
 
 import math
 
@@ -13,17 +13,20 @@ __all__ = ["HalfNormal"]
 
 
 class HalfNormal(SmoothFamily):
-    """Density √(2/π)/s · exp(−w²/2s²)."""
+    """Law of density √(2/π)/s · exp(−w²/2s²)."""
 
     name = "half_normal"
-    parameters = (Parameter("scale"),)
+    label = "half-normal"
+    color = "#009e73"
+    dashes = "--"
+    parameters = (Parameter("scale", "w", "half-normal's scale s, its root mean square"),)
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """The root mean square, the maximum-likelihood estimate from raw values."""
+        """Return the root mean square, the maximum-likelihood estimate from raw values."""
         return moments.rms[:, None]
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """½ ln(2/π) + y − e²ʸ/2 with y = x − ln s."""
+        """Return ln f = ½ ln(2/π) + y − e²ʸ/2 with y = x − ln s."""
         y = x - parameters.log()
         square = (2 * y).exp()
         return LogDensity(math.log(2 / math.pi) / 2 + y - square / 2, (square - 1,))

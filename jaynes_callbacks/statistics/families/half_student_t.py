@@ -1,4 +1,4 @@
-"""Magnitudes of Student-t weights: the heavy-tailed rival."""
+"""Magnitudes of Student-t weights: the rival with a heavy tail."""
 
 import math
 
@@ -18,17 +18,25 @@ _LIGHTEST, _HEAVIEST = 1e-4, 50.0
 
 
 class HalfStudentT(SmoothFamily):
-    """Density ∝ (1 + w²/νs²)^−(ν+1)/2; ν → ∞ is the half-normal.
+    """Law of density ∝ (1 + w²/νs²)^−(ν+1)/2; ν → ∞ is the half-normal.
 
-    The fit moves 1/ν, in which the half-normal is a regular point of the boundary.
+    The fit moves 1/ν, in which the half-normal is a regular point on the bound.
     """
 
     name = "half_student_t"
-    parameters = (Parameter("scale"), Parameter("dof", "reciprocal", _LIGHTEST, _HEAVIEST))
+    label = "Student t"
+    color = "#3a8fd6"
+    dashes = (0, (5, 1))
+    parameters = (
+        Parameter("scale", "w", "Student t's scale s"),
+        Parameter(
+            "dof", "1", "Student t's degrees of freedom ν", "reciprocal", _LIGHTEST, _HEAVIEST
+        ),
+    )
     rough_start = True
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """From var ln|T| = ¼[ψ'(½) + ψ'(ν/2)] and E ln|T| = ½[ln ν + ψ(½) − ψ(ν/2)]."""
+        """Match two moments, var ln|T| = ¼[ψ'(½) + ψ'(ν/2)], E ln|T| = ½[ln ν + ψ(½) − ψ(ν/2)]."""
         grid = torch.logspace(-1.5, 3, 200, dtype=torch.float64, device=moments.std.device)
         spread = (math.pi**2 / 2 + polygamma(1, grid / 2)) / 4
         place = torch.searchsorted(-spread, -(moments.std**2).nan_to_num(1.0))
@@ -37,7 +45,10 @@ class HalfStudentT(SmoothFamily):
         return torch.stack([(moments.mean - centre).exp(), dof], -1)
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """ln C(ν) + y − ½(ν + 1) ln(1 + e²ʸ/ν) with y = x − ln s, C = 2Γ(½(ν+1))/Γ(½ν)√(νπ)."""
+        """Return ln f = ln C(ν) + y − ½(ν + 1) ln(1 + e²ʸ/ν) with y = x − ln s.
+
+        C = 2Γ(½(ν+1))/Γ(½ν)√(νπ).
+        """
         scale, dof = parameters[:, :1], parameters[:, 1:]
         y = x - scale.log()
         square = (2 * y).exp() / dof

@@ -1,4 +1,4 @@
-"""The theory's prediction."""
+"""The lognormal, the law that the theory predicts at arbitrage equilibrium."""
 
 import math
 
@@ -14,18 +14,24 @@ __all__ = ["Lognormal"]
 
 
 class Lognormal(SmoothFamily):
-    """x = ln w is normal with mean μ and standard deviation σ (the paper's Eq. 13)."""
+    """Law of w whose x = ln w is normal with mean μ, standard deviation σ (the paper's Eq. 13)."""
 
     name = "lognormal"
-    parameters = (Parameter("mu", "linear"), Parameter("sigma"))
+    label = "lognormal"
+    color = "#d55e00"
+    dashes = "-"
+    parameters = (
+        Parameter("mu", "ln w", "lognormal's μ", "linear", column="mu"),
+        Parameter("sigma", "ln w", "lognormal's σ", column="sigma"),
+    )
     contains_lognormal = True
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """Mean and standard deviation of ln w."""
+        """Return mean and standard deviation of ln w."""
         return torch.stack([moments.mean, moments.std], -1)
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """−z²/2 − ln σ√2π with z = (x − μ)/σ."""
+        """Return ln f = −z²/2 − ln σ√2π with z = (x − μ)/σ."""
         mu, sigma = parameters[:, :1], parameters[:, 1:]
         z = (x - mu) / sigma
         square = z * z

@@ -1,4 +1,4 @@
-"""Magnitudes of uniform weights: the null of PyTorch's default (Kaiming-uniform) initialisation."""
+"""The uniform: magnitudes of weights as PyTorch initialises them by default (Kaiming-uniform)."""
 
 import torch
 from torch import Tensor
@@ -11,17 +11,20 @@ __all__ = ["Uniform"]
 
 
 class Uniform(Family):
-    """Density 1/a on [0, a].
+    """Law of density 1/a on [0, a].
 
     The grouped likelihood −n ln a + c_top ln(a − e) of a within the top occupied bin [e, e') is
-    greatest at a = e·n/(n − c_top), or at e' if that lies beyond.
+    greatest at a = e·n/(n − c_top), or at e' where that is less.
     """
 
     name = "uniform"
-    parameters = (Parameter("limit"),)
+    label = "uniform"
+    color = "#cc79a7"
+    dashes = ":"
+    parameters = (Parameter("limit", "w", "uniform's upper end a"),)
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """The grouped maximum-likelihood estimate itself."""
+        """Return the grouped maximum-likelihood estimate itself."""
         closed = torch.where(binned.occupied, binned.lower, -torch.inf)
         top = closed.argmax(-1, keepdim=True)
         edge, end = (part.gather(-1, top).exp() for part in (binned.lower, binned.upper))
@@ -29,6 +32,6 @@ class Uniform(Family):
         return torch.minimum(edge * binned.total[:, None] / others, end)
 
     def log_mass(self, parameters: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        """ln((min(e_b, a) − e_a)/a); −∞ beyond a."""
+        """Return ln((min(e', a) − e)/a) of a bin [e, e'); −∞ beyond a."""
         limit = parameters
         return ((torch.minimum(upper.exp(), limit) - lower.exp()).clamp(min=0) / limit).log()

@@ -1,4 +1,4 @@
-"""A rival that contains the exponential (c = 1) and the Rayleigh law (c = 2)."""
+"""The Weibull, which contains the exponential (c = 1) and the Rayleigh law (c = 2)."""
 
 import math
 
@@ -12,24 +12,30 @@ from jaynes_callbacks.statistics.quadrature import LogDensity
 
 __all__ = ["Weibull"]
 
-#: No mass is left here; the square of its exponential is still a number.
+#: y beyond which no mass is left; the square of its exponential is still finite.
 _END = 300.0
 
 
 class Weibull(SmoothFamily):
-    """Density (c/λ)(w/λ)ᶜ⁻¹ exp(−(w/λ)ᶜ)."""
+    """Law of density (c/λ)(w/λ)ᶜ⁻¹ exp(−(w/λ)ᶜ)."""
 
     name = "weibull"
-    parameters = (Parameter("shape"), Parameter("scale"))
+    label = "Weibull"
+    color = "#8a8f2a"
+    dashes = (0, (3, 1, 1, 1))
+    parameters = (
+        Parameter("shape", "1", "Weibull's shape c"),
+        Parameter("scale", "w", "Weibull's scale λ"),
+    )
 
     def start(self, binned: Binned, moments: LogMoments) -> Tensor:
-        """c from var ln w = π²/6c²; λᶜ = mean of wᶜ, the maximum-likelihood estimate for that c."""
+        """Match var ln w = π²/6c², then take the maximum-likelihood λ for that c, λᶜ = mean wᶜ."""
         shape = math.pi / math.sqrt(6) / moments.std
         power = binned.share.log() + shape[:, None] * binned.middle
         return torch.stack([shape, (torch.logsumexp(power, -1) / shape).exp()], -1)
 
     def log_density(self, parameters: Tensor, x: Tensor) -> LogDensity:
-        """ln c + y − eʸ with y = c (x − ln λ)."""
+        """Return ln f = ln c + y − eʸ with y = c (x − ln λ)."""
         shape, scale = parameters[:, :1], parameters[:, 1:]
         y = (shape * (x - scale.log())).clamp(max=_END)
         excess = y.exp() - 1
