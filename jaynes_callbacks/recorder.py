@@ -1,40 +1,41 @@
-"""Recorder: weights and activations of a plain PyTorch model, no trainer needed."""
+"""Recorder: instruments on a plain PyTorch model, no trainer needed."""
 
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from jaynes_callbacks.instruments.counted import pack_counts, restore_counts
-from jaynes_callbacks.instruments.record import Kind, Records, Stream
-from jaynes_callbacks.instruments.state import pack, unpack
-from jaynes_callbacks.instruments.summary import Moment, summarise
-from jaynes_callbacks.instruments.tally import tally_of_groups
-from jaynes_callbacks.watch.activations import ActivationWatch
+from jaynes_callbacks.instruments import made
+from jaynes_callbacks.instruments.base import Instrument, Moment, State
+from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
+from jaynes_callbacks.instruments.packing import pack_frame, unpack_frame
+from jaynes_callbacks.instruments.ranks import RankReduction
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
 from jaynes_callbacks.watch.parameters import weight_names
-from jaynes_callbacks.watch.ranks import Counted, RankSum, is_alone
 from jaynes_callbacks.watch.selection import MIN_SIZE, Coverage, Selection, shorten
-from jaynes_callbacks.watch.weights import Weighed, WeightWatch
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
-#: Most values counted of one activation call.
-IOTA_VALUES_PER_CALL = 1 << 18
+#: What each instrument collected at one moment, by its name.
+Moments = Mapping[str, Moment]
 
 
 class Recorder:
-    """Records how a model's weights and activations are distributed.
+    """Records a model's state by one or more instruments.
 
     As a context manager it watches every forward of the model; `snapshot` then returns one record
-    per stream: the weights as they are, and the activations counted since the last snapshot.
+    per stream: by default the magnitudes of the weights as they are, and of the activations counted
+    since the last snapshot.
 
     Args:
         model: any module.
-        kinds: ``weight``, ``iota`` or both.
+        instruments: what is measured: names (`jaynes_callbacks.instruments.KNOWN`) or objects.
+        kinds: of the streams of magnitudes: ``weight``, ``iota`` or both.
         include: glob patterns on stream names; only matching streams are watched.
         exclude: glob patterns on stream names that are not watched.
         min_size: weights with fewer elements are skipped.
@@ -45,8 +46,8 @@ class Recorder:
         run: name of the run in the records.
 
     Raises:
-        ValueError: for an unknown kind, a negative size or a single group; at `attach` for a
-            pattern that can match nothing, or if no stream is left to watch.
+        ValueError: for an unknown instrument or kind, a negative size or a single group; at
+            `attach` for a pattern that can match nothing, or if no stream is left to watch.
 
     Example:
         >>> import torch
@@ -62,7 +63,8 @@ class Recorder:
         self,
         model: nn.Module,
         *,
-        kinds: Sequence[Kind] | Kind = ("weight", "iota"),
+        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = ("magnitudes",),
+        kinds: Sequence[str] | str = (WEIGHT, IOTA),
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
@@ -70,24 +72,23 @@ class Recorder:
         iota_groups: int = 0,
         run: str = "",
     ) -> None:
-        if not isinstance(iota_values_per_call, int) or iota_values_per_call < 1:
-            raise ValueError(
-                f"iota_values_per_call must be a positive integer, got {iota_values_per_call!r}"
-            )
-        if not isinstance(iota_groups, int) or iota_groups < 0 or iota_groups == 1:
-            raise ValueError(
-                f"iota_groups must be 0 or an integer from 2 on, got {iota_groups!r}; 8 is usual"
-            )
+        of_magnitudes = {
+            "iota_values_per_call": iota_values_per_call,
+            "iota_groups": iota_groups,
+        }
         self.model = model
         self.selection = Selection.of(kinds, include, exclude, min_size)
         self.run = run
-        self.start = Records()
-        groups = max(1, iota_groups)
-        self._watch = ActivationWatch(model, self.selection.admits, iota_values_per_call, groups)
-        self._ranks = RankSum(groups)
-        self._weights = WeightWatch(model, self.selection)
-        self._listened = False
-        self._collected = False
+        self.instruments = {
+            each.name: each for each in made(instruments, {"magnitudes": of_magnitudes})
+        }
+        self._ranks = RankReduction(
+            {name: each.quantities for name, each in self.instruments.items()}
+        )
+        self._has_listened = self._has_said_unmatched = False
+        self._failed: set[str] = set()
+        self._resumed: dict[str, Mapping[str, Any]] = {}
+        self._attached = False
 
     # Attaching ------------------------------------------------------------------------------
 
@@ -105,174 +106,242 @@ class Recorder:
         self.detach()
 
     def attach(self) -> None:
-        """Find the streams; activations are counted between `open` and `close`."""
+        """Let every instrument find what it watches; wrong arguments raise here."""
         modules = [name for name, _ in self.model.named_modules()]
         self.selection.check(weight_names(self.model), modules)
-        self._weights.find()
-        if "weight" in self.selection.kinds and not self._weights.streams:
-            self.selection.refuse_if_meant(self._weights.skipped)
-        if "iota" in self.selection.kinds:
-            self._watch.attach()
+        for instrument in self.instruments.values():
+            instrument.attach(self.model, self.selection)
+        self._attached = True
+        self._resume()
 
     def detach(self) -> None:
         """Take every hook off."""
-        self._watch.detach()
+        for instrument in self.instruments.values():
+            instrument.detach()
+
+    def begin(self) -> None:
+        """Take the model as it is now for the start, and for the next record.
+
+        For a training loop whose first forward, and so the first snapshot, cannot be told from its
+        first update.
+        """
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.begin())
 
     def open(self, *, one_forward: bool = False) -> None:
-        """Count activations from here on, in the next group of samples if there are groups.
+        """Listen to the forwards that follow.
 
         Args:
             one_forward: take all until `close` as one forward, however many modules are called.
         """
-        if "iota" in self.selection.kinds:
-            if self._listened:
-                self._watch.ledger.next_group()
-            self._watch.open(one_forward=one_forward)
-            self._listened = True
+        self._has_listened = True
+        for instrument in self.instruments.values():
+            instrument.open(one_forward=one_forward)
 
     def close(self) -> None:
-        """Cease to count activations, until the next `open`; the model is free of hooks."""
-        self._watch.close()
+        """Cease to listen to forwards, until the next `open`; the model is free of hooks."""
+        for instrument in self.instruments.values():
+            instrument.close()
+
+    def before_step(
+        self, parameters: Sequence[nn.Parameter], names: Collection[str] | None = None
+    ) -> None:
+        """Show gradients to instruments: complete, unscaled, before clipping and the update.
+
+        Args:
+            parameters: that are about to be updated.
+            names: of the instruments that are recorded after this step; all by default.
+        """
+        for name in self.instruments if names is None else names:
+            self._spare(name, lambda instrument: instrument.before_step(parameters))
+
+    def forget(self) -> None:
+        """Let instruments go of gradients that were shown for a record that is not made."""
+        for instrument in self.instruments.values():
+            instrument.forget()
 
     @property
-    def has_listened(self) -> bool:
-        """Whether activations have been watched since the last snapshot."""
-        return self._listened
+    def wants_forward(self) -> bool:
+        """True if an instrument has listened to no forward since its last record."""
+        return any(each.wants_forward for each in self.instruments.values())
 
     # What is watched ------------------------------------------------------------------------
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The streams known so far, on any rank; activations appear with their first forward."""
-        own = (*self._weights.streams, *self._watch.ledger.streams)
-        known = {stream.key: stream for stream in (*own, *self._ranks.streams)}
-        return tuple(sorted(known.values(), key=lambda stream: stream.kind, reverse=True))
+        known = {
+            stream.key: stream
+            for name, instrument in self.instruments.items()
+            for stream in (
+                *instrument.coverage.watched,
+                *(slot.stream for slot in self._ranks.agreed[name]),
+            )
+        }
+        order = in_order(stream.kind for stream in known.values())
+        return tuple(sorted(known.values(), key=lambda stream: order.index(stream.kind)))
+
+    @property
+    def start(self) -> Frame[Any]:
+        """The first record of each stream of the first instrument, with its counts."""
+        return self.start_of(next(iter(self.instruments)))
+
+    def start_of(self, name: str) -> Frame[Any]:
+        """Return the first record of each stream of an instrument, with its counts."""
+        instrument = self.instruments[name]
+        return _frame_of(instrument, instrument.start.values())
 
     @property
     def coverage(self) -> Coverage:
-        """What is watched and what is not, with the reasons."""
-        skipped = (*self._weights.skipped, *self._watch.ledger.skipped)
-        return Coverage(self.streams, skipped, self._note())
-
-    def _note(self) -> str:
-        seen = any(stream.kind == "iota" for stream in self.streams)
-        if "iota" not in self.selection.kinds or seen:
-            return ""
-        if not self._collected:
-            return "activations appear with the first forward that is counted"
-        return "no activation function was applied in a counted forward: weights only"
+        """The streams that are watched and what is not, with the reasons."""
+        each = [instrument.coverage for instrument in self.instruments.values()]
+        skipped = dict.fromkeys(skipped for coverage in each for skipped in coverage.skipped)
+        notes = [coverage.note for coverage in each if coverage.note]
+        return Coverage(self.streams, tuple(skipped), "; ".join(notes))
 
     # Recording ------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Take the weights as they are now for the start, and for the next snapshot.
+    def snapshot(self, step: int = 0, epoch: int = 0) -> Frame[Any]:
+        """Return the first instrument's record; `record` returns those of all.
 
-        For a training loop whose first forward, and so the first snapshot, cannot be told from its
-        first update.
-        """
-        self._weights.begin()
-
-    def snapshot(self, step: int = 0, epoch: int = 0) -> Records:
-        """Records of the weights as they are and of the activations since the last snapshot.
-
-        Streams that saw no forward since then are left out.  Under `torch.distributed` the counts
-        of activations and of sharded weights are summed over ranks, so every rank must call this.
+        With magnitudes a record has the weights as they are and the activations since the last
+        snapshot; streams that saw no forward since then are left out.  Under `torch.distributed`
+        the ranks' states are reduced, so every rank must call this.
 
         Args:
             step: optimizer step, as it shall stand in the records.
             epoch: epoch, likewise.
 
         Raises:
-            RuntimeError: if counting failed on another rank; none then has a record of this step.
+            RuntimeError: if collecting failed on another rank; none then has a record of this step.
         """
-        return self.summarise([self.count(step, epoch)])[0]
+        first = next(iter(self.instruments))
+        return self.record(step, epoch)[first]
 
-    def count(self, step: int = 0, epoch: int = 0) -> Moment:
-        """What a snapshot would be made of; `summarise` makes the records of many at once.
+    def record(self, step: int = 0, epoch: int = 0) -> dict[str, Frame[Any]]:
+        """Return the record of every instrument by its name; see `snapshot`."""
+        (frames,) = self.summarise([self.count(step, epoch)])
+        return frames
 
-        Under `torch.distributed` the counts of activations and of sharded weights are summed over
-        ranks, so every rank must call this.
+    def count(
+        self, step: int = 0, epoch: int = 0, names: Collection[str] | None = None
+    ) -> dict[str, Moment]:
+        """Collect what a record is made of; `summarise` makes the records of many at once.
+
+        Under `torch.distributed` the ranks' states are reduced, so every rank must call this.
 
         Args:
             step: optimizer step, as it shall stand in the records.
             epoch: epoch, likewise.
+            names: of the instruments that are recorded; all by default.
 
         Raises:
-            RuntimeError: if counting failed on another rank; none then has a record of this step.
+            RuntimeError: if collecting failed on another rank; none then has a record of this step.
         """
-        with self._watch.paused():
-            weights, seen = self._collect()
-        streams = [*weights.streams, *seen.streams]
-        return Moment(
-            streams,
-            weights.tally.joined(tally_of_groups(seen.counts)),
-            [weights.moved.get(stream.name, math.nan) for stream in streams],
-            self.run,
-            step,
-            epoch,
-        )
+        chosen = [name for name in self.instruments if names is None or name in names]
+        own: dict[str, State | None] = {}
+        errors: dict[str, Exception] = {}
+        for name in chosen:
+            try:
+                own[name] = self.instruments[name].collect_once()
+            except Exception as error:
+                own[name], errors[name] = None, error
+        states, elsewhere = self._ranks.reduce(own, _device(self.model))
+        errors = {**elsewhere, **errors}
+        if errors and not states:
+            raise next(iter(errors.values()))
+        for name, failure in errors.items():
+            self._say_failed(name, failure)
+        self._say_unmatched()
+        return {name: Moment(state, self.run, step, epoch) for name, state in states.items()}
 
-    def summarise(self, moments: Sequence[Moment]) -> list[Records]:
-        """The records of some moments, in their order; the first of a stream is its start.
+    def summarise(self, moments: Sequence[Moments]) -> list[dict[str, Frame[Any]]]:
+        """Compute the records of some moments, in their order, for each instrument in one batch.
 
         Args:
             moments: from `count`, in the order in which they were counted.
         """
-        with self._watch.paused():
-            finished = summarise(moments, self.start.by_stream())
-        for records in finished:
-            known = self.start.by_stream()
-            self.start += Records(record for record in records if record.key not in known)
+        finished: list[dict[str, Frame[Any]]] = [{} for _ in moments]
+        for name, instrument in self.instruments.items():
+            places = [place for place, each in enumerate(moments) if name in each]
+            if not places:
+                continue
+            frames = instrument.compute([moments[place][name] for place in places])
+            for place, frame in zip(places, frames, strict=True):
+                finished[place][name] = frame
+                instrument.start = {**frame.by_stream(), **instrument.start}
         return finished
 
-    def _collect(self) -> tuple[Weighed, Counted]:
-        """The weights, and what all ranks together have counted of shares and activations."""
-        first, self._listened = self._listened and not self._collected, False
-        self._collected |= first
-        device = _device(self.model)
+    def _spare(self, name: str, act: Callable[[Instrument[Any]], None]) -> None:
+        """Let an instrument act; what goes wrong is said and spares the training."""
         try:
-            activations = self._watch.ledger.take()
-            weights = self._weights.weigh()
-            own = weights.shares.joined(activations)
-        except Exception:
-            self._ranks.abstain(device)
-            raise
-        seen = self._ranks.sum(own, device)
-        if first:
-            self._say_unmatched()
-        return weights, seen
+            act(self.instruments[name])
+        except Exception as error:
+            self._say_failed(name, error)
+
+    def _say_failed(self, name: str, error: Exception) -> None:
+        """Say once of each instrument that it failed."""
+        if name not in self._failed:
+            self._failed.add(name)
+            warnings.warn(
+                f"no record by the instrument {name}: {type(error).__name__}: {error}; all else "
+                "goes on",
+                stacklevel=4,
+            )
 
     def _say_unmatched(self) -> None:
-        """Only after a forward are all streams known; by then it is too late for an error."""
+        """Say after the first forward, when all streams are known, which patterns match none."""
+        if not self._has_listened or self._has_said_unmatched:
+            return
+        self._has_said_unmatched = True
         names = [stream.name for stream in self.streams]
         if unmatched := self.selection.unmatched(names):
             warnings.warn(
                 f"include patterns {unmatched} match no stream; there are {shorten(names)}",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     # Resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on: CPU tensors and builtins only."""
+        """Return what a resumed run needs to go on: CPU tensors and builtins only."""
         return {
-            "start": [pack(record) for record in self.start],
-            "first": {name: values.cpu() for name, values in self._weights.first.items()},
-            "counted": pack_counts(self._watch.ledger) if self._listened else [],
-            "group": self._watch.ledger.group,
+            "instruments": {
+                name: {"start": pack_frame(self.start_of(name)), **each.state_dict()}
+                for name, each in self.instruments.items()
+            }
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        self.start = Records(unpack(row) for row in state["start"])
-        self._weights.resume(state["first"])
-        # A checkpoint holds what the first rank had counted: several ranks begin to count anew.
-        if (counted := state.get("counted")) and is_alone():
-            self._listened = True
-            restore_counts(self._watch.ledger, counted, state["group"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`, or from that of version 0.1.
+
+        The state of an instrument that there is no more is dropped; a new one begins here.
+        """
+        # Version 0.1 had magnitudes only, and their state stood where now the instruments' do.
+        states = state.get("instruments", {"magnitudes": state})
+        for name, instrument in self.instruments.items():
+            if name in states:
+                instrument.start = unpack_frame(
+                    states[name]["start"], instrument.schema
+                ).by_stream()
+                self._resumed[name] = states[name]
+        if self._attached:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Hand the states on to the instruments, which take them once they are attached."""
+        resumed, self._resumed = self._resumed, {}
+        for name, state in resumed.items():
+            self.instruments[name].load_state_dict(state)
+
+
+def _frame_of(instrument: Instrument[Any], rows: Iterable[Any]) -> Frame[Any]:
+    """Make a frame of some rows, of the class that the instrument's frames have."""
+    frame = Frame.from_rows(instrument.schema, rows)
+    return Records(frame) if instrument.schema.main else frame
 
 
 def _device(model: nn.Module) -> torch.device:
-    """Where counts are added up: with the model, which is on the same type of device everywhere."""
+    """Return where states are reduced: with the model, on the same type of device on all ranks."""
     devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
     return next(devices, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""When: functions ``step -> bool``.
+"""Schedules, which say when: functions ``step -> bool``.
 
 What this module makes is comparable, can be pickled, and prints alike in every process: a monitor's
 arguments name its state in a checkpoint.
@@ -11,7 +11,7 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-__all__ = ["Schedule", "at", "describe", "every", "log_spaced", "never", "schedule_of"]
+__all__ = ["Cadence", "Schedule", "at", "describe", "every", "log_spaced", "never", "schedule_of"]
 
 Schedule = Callable[[int], bool]
 
@@ -87,7 +87,9 @@ def never(step: int) -> bool:
 
 
 def schedule_of(choice: int | Schedule | None, *, what: str) -> Schedule:
-    """What a user's argument stands for: an interval, a schedule of one's own, None for never.
+    """Return the schedule that a user's argument stands for.
+
+    An interval, a schedule of the user's own, or None for never.
 
     Raises:
         ValueError: if it is none of them, or cannot be called with one step.
@@ -107,7 +109,7 @@ def schedule_of(choice: int | Schedule | None, *, what: str) -> Schedule:
 
 
 def describe(choice: Any) -> str:
-    """The argument in words that are the same in every process.
+    """Return the argument in words that are the same in every process.
 
     A function is its qualified name, for its repr holds an address; so two functions of one name,
     such as two lambdas of one scope, cannot be told apart.
@@ -121,6 +123,46 @@ def describe(choice: Any) -> str:
         if owner is choice or repr(choice) == object.__repr__(choice):
             return f"{owner.__module__}.{owner.__qualname__}"
     return str(choice)
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When one instrument is recorded, besides the first and the last state of a run.
+
+    Attributes:
+        every_n_epochs: at the end of every n-th epoch, or by a schedule of complete epochs; None
+            for never.
+        every_n_steps: after every n-th optimizer step, or by a schedule of steps; None for never.
+
+    Raises:
+        ValueError: for an interval that is no positive integer, or a schedule that takes no step.
+
+    Example:
+        >>> cadence = Cadence(every_n_steps=100)
+        >>> cadence.step_is_due(99, 100), cadence.step_is_due(100, 101)
+        (True, False)
+    """
+
+    every_n_epochs: int | Schedule | None = 1
+    every_n_steps: int | Schedule | None = None
+
+    def __post_init__(self) -> None:
+        # Frozen: schedules are derived from the arguments, which name a monitor's state.
+        object.__setattr__(self, "_epochs", schedule_of(self.every_n_epochs, what="every_n_epochs"))
+        object.__setattr__(self, "_steps", schedule_of(self.every_n_steps, what="every_n_steps"))
+
+    def epoch_is_due(self, epochs: int) -> bool:
+        """Tell whether a record is due once so many epochs are complete."""
+        schedule: Schedule = vars(self)["_epochs"]
+        return schedule(epochs)
+
+    def step_is_due(self, before: int, now: int) -> bool:
+        """Tell whether a record fell due after step `before`, up to step `now`.
+
+        Several optimizers step several times in one batch, so a due step may be jumped over.
+        """
+        schedule: Schedule = vars(self)["_steps"]
+        return any(schedule(step) for step in range(before + 1, now + 1))
 
 
 @dataclass

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
+from jaynes_callbacks.instruments.distribution import counts_of, summarise
 from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.summary import counts_of, summarise
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.recorder import Recorder
 
@@ -103,7 +103,7 @@ def test_measuring_is_not_watched(model: nn.Sequential, monkeypatch: pytest.Monk
         modes.append(_get_current_function_mode_stack())
         return summarise(*args, **kwargs)
 
-    monkeypatch.setattr("jaynes_callbacks.recorder.summarise", noting)
+    monkeypatch.setattr("jaynes_callbacks.instruments.magnitudes.summarise", noting)
     with Recorder(model) as recorder:
         model(torch.randn(4, 16))
         recorder.snapshot()

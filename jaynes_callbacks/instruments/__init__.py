@@ -1,1 +1,66 @@
-"""What is measured of a network in training; one instrument, one file."""
+"""Instruments: what is measured of a network in training, one file each.
+
+An instrument is asked for by its name, or given as an object.  To add one, write its file and name
+it in `KNOWN`; `instruments.base` says what it must have.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaynes_callbacks.instruments.base import Instrument
+
+__all__ = ["KNOWN", "made"]
+
+#: Instruments that can be asked for by name, and where each is defined.
+KNOWN: Mapping[str, str] = {
+    "magnitudes": "jaynes_callbacks.instruments.magnitudes:Magnitudes",
+    "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
+}
+
+
+def made(
+    chosen: "Sequence[str | Instrument[Any]] | str | Instrument[Any]",
+    options: Mapping[str, Mapping[str, Any]],
+) -> "list[Instrument[Any]]":
+    """Make the instruments that a user has chosen.
+
+    Args:
+        chosen: names and objects, or one of them.
+        options: arguments of instruments that are chosen by name, by that name.
+
+    Raises:
+        ValueError: for an unknown name, none at all, or two instruments of one name.
+        TypeError: for what is neither a name nor an instrument.
+    """
+    from jaynes_callbacks.instruments.base import Instrument
+
+    listed = [chosen] if isinstance(chosen, str | Instrument) else list(chosen)
+    instruments = [_made(each, options) for each in listed]
+    names = [each.name for each in instruments]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"instruments must be one or more of different names, got {names or 'none'}; known are "
+            f"{list(KNOWN)}"
+        )
+    return instruments
+
+
+def _made(
+    chosen: "str | Instrument[Any]", options: Mapping[str, Mapping[str, Any]]
+) -> "Instrument[Any]":
+    from jaynes_callbacks.instruments.base import Instrument
+
+    if isinstance(chosen, Instrument):
+        return chosen
+    if not isinstance(chosen, str):
+        raise TypeError(
+            f"an instrument is a name of {list(KNOWN)} or an object of a subclass of "
+            f"jaynes_callbacks.instruments.base.Instrument, got {chosen!r}"
+        )
+    if chosen not in KNOWN:
+        raise ValueError(f"there is no instrument {chosen!r}; known are {list(KNOWN)}")
+    module, name = KNOWN[chosen].split(":")
+    instrument: Instrument[Any] = getattr(import_module(module), name)(**options.get(chosen, {}))
+    return instrument

@@ -1,34 +1,82 @@
-"""Counts to figures: every statistic, once, for all streams of a snapshot, on their device."""
+"""Turn counts into finished records: how the magnitudes of streams are distributed.
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+Every statistic is computed once, for all streams of all moments at once, on the counts' device: a
+fit of a few streams costs no less than one of a hundred.  One stacked copy brings the figures to
+the host, another the counts.
+"""
 
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from jaynes_callbacks import statistics
-from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, edges
+from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.counts.threads import one_thread
-from jaynes_callbacks.instruments.record import Stream, Variable
-from jaynes_callbacks.instruments.tally import PAPER_BINS, Tally
+from jaynes_callbacks.instruments.base import Moment
+from jaynes_callbacks.instruments.record import OK, SCHEMA, Record, Records
+from jaynes_callbacks.instruments.tally import PAPER_BINS, Tally, tally_of_counts, tally_of_state
+from jaynes_callbacks.instruments.verdict import verdict
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import Array
+from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import (
-    GENERALIZED_GAMMA,
+    FAMILIES,
     LOGNORMAL,
     RIVALS,
     Binned,
     Fit,
     LogMoments,
     PaperFit,
+    Status,
 )
 
-__all__ = ["GAUSSIAN", "PAPER", "PAPER_IOTA_BINS", "Measured", "gaussian_power", "measure"]
+__all__ = [
+    "GAUSSIAN",
+    "PAPER",
+    "PAPER_IOTA_BINS",
+    "Measured",
+    "Tallied",
+    "counts_of",
+    "gaussian_power",
+    "measure",
+    "paper_bins",
+    "recompute",
+    "summarise",
+    "tallied",
+]
 
 #: Equal bins of the paper's protocol for iota.
 PAPER_IOTA_BINS = 1000
 #: What a status belongs to besides a family.
 PAPER, GAUSSIAN = "paper protocol", "Gaussian reference"
 _PAPER_FIGURES = ("r2", "mu", "sigma", "amplitude", "r2_gaussian")
+#: Variables of neurons, whose histograms the paper draws finer, and powers of Gaussian ones.
+_OF_NEURONS = ("y", "z*y")
+
+
+class Tallied(NamedTuple):
+    """Counts of some streams at one moment of a run.
+
+    Attributes:
+        streams: in the order of the tally's rows.
+        tally: the counts.
+        moved: ‖w − w₀‖/‖w₀‖ of each stream; empty if nothing is known of that.
+        run: name of the run.
+        step: optimizer step.
+        epoch: epoch.
+    """
+
+    streams: Sequence[Stream]
+    tally: Tally
+    moved: Sequence[float] = ()
+    run: str = ""
+    step: int = 0
+    epoch: int = 0
 
 
 class Measured(NamedTuple):
@@ -36,20 +84,211 @@ class Measured(NamedTuple):
 
     Attributes:
         figures: columns of the record, by name.
-        rival_gaps: gap to each family but the lognormal.
-        vuong_z: the lognormal against each rival; positive speaks for the lognormal.
         statuses: `Status` of each family's fit, of the paper's protocol and its Gaussian reference,
             and of the lognormal's fits to the tilted and the censored counts.
     """
 
     figures: Mapping[str, Float64[Tensor, " streams"]]
-    rival_gaps: Mapping[str, Float64[Tensor, " streams"]]
-    vuong_z: Mapping[str, Float64[Tensor, " streams"]]
     statuses: Mapping[str, Int64[Tensor, " streams"]]
 
 
+# Counts to records --------------------------------------------------------------------------
+
+
+def summarise(
+    moments: Sequence[Tallied],
+    start: Mapping[tuple[str, str], Record] | None = None,
+    *,
+    judge: bool = True,
+) -> list[Records]:
+    """Return the finished records of some moments, in their order.
+
+    Args:
+        moments: what was counted.
+        start: first record of each stream, for the verdict; streams without one start here.
+        judge: whether a verdict is passed on each stream.
+
+    Returns:
+        For each moment, one record per stream.
+    """
+    if not any(moment.streams for moment in moments):
+        return [Records() for _ in moments]
+    streams = [stream for moment in moments for stream in moment.streams]
+    tally = reduce(Tally.joined, (moment.tally for moment in moments))
+    rows = _records(streams, tally)
+    first = dict(start or {})
+    finished, begin = [], 0
+    for moment in moments:
+        end = begin + len(moment.streams)
+        records = _at(rows.take(slice(begin, end)), moment)
+        begin = end
+        if not judge:
+            finished.append(records)
+            continue
+        judged = list(records)
+        first = {**{record.key: record for record in judged}, **first}
+        verdicts = [verdict(first[record.key], record) for record in judged]
+        finished.append(records.replaced(verdict=_texts(verdicts)))
+    return finished
+
+
+def tallied(moment: Moment) -> Tallied:
+    """Return what a state tells of distributions; streams without a count are left out."""
+    streams, tally, moved = tally_of_state(moment.state)
+    return Tallied(streams, tally, moved, moment.run, moment.step, moment.epoch)
+
+
+def recompute(records: Iterable[Record]) -> Records:
+    """Compute records again from their saved counts.
+
+    What cannot follow from one row's counts (`gap_se` of streams counted in the paper's bins,
+    `moved`, `verdict`) is carried over.
+
+    Args:
+        records: with their counts.
+    """
+    rows = list(records)
+    if not rows:
+        return Records()
+    tally = tally_of_counts(counts_of(rows))
+    for index, row in enumerate(rows):
+        if row.variable not in _OF_NEURONS:
+            tally.errors[index] = row.gap_se
+        if row.paper_counts.size:
+            tally.linear[index], tally.maximum[index] = torch.from_numpy(row.paper_counts), row.max
+            tally.exact[index] = True
+    streams = [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows]
+    kept = Frame.from_rows(SCHEMA, rows)
+    carried = {name: kept[name] for name in ("run", "step", "epoch", "moved", "verdict")}
+    return _records(streams, tally).replaced(**carried)
+
+
+def counts_of(records: Sequence[Record]) -> Int64[Tensor, "streams 4096"]:
+    """Return the saved counts of some records as they were counted, one row each."""
+    counts = torch.zeros(len(records), CODES, dtype=torch.int64)
+    for index, record in enumerate(records):
+        counts[index, torch.from_numpy(record.codes)] = torch.from_numpy(record.counts)
+    return counts
+
+
+def _at(records: Records, moment: Tallied) -> Records:
+    """Say when some rows were recorded, and how far their weights have moved."""
+    number = len(records)
+    return records.replaced(
+        run=_texts([moment.run] * number),
+        step=np.full(number, moment.step),
+        epoch=np.full(number, moment.epoch),
+        moved=np.array(moment.moved or [np.nan] * number, dtype=float),
+    )
+
+
+def _records(streams: Sequence[Stream], tally: Tally) -> Records:
+    """Measure streams: one row each, of no moment yet."""
+    measured = measure(tally, streams)
+    figures = dict(
+        zip(
+            measured.figures,
+            torch.stack(list(measured.figures.values())).cpu().numpy(),
+            strict=True,
+        )
+    )
+    totals = torch.stack(statistics.totals(tally.counts)).cpu().numpy()
+    columns: dict[str, Array] = {
+        "kind": _texts([stream.kind for stream in streams]),
+        "name": _texts([stream.name for stream in streams]),
+        "variable": _texts([stream.variable for stream in streams]),
+        "shape": _objects([stream.shape for stream in streams]),
+        **dict(zip(("n", "zeros", "nonfinite"), totals, strict=True)),
+        **figures,
+        "best_family": _best_families(figures, totals[0]),
+        "status": _texts(_reasons(measured.statuses)),
+        **_sparse(tally),
+    }
+    return Records._like(SCHEMA, columns)
+
+
+def _sparse(tally: Tally) -> dict[str, Array]:
+    """Return the occupied codes of each stream and their counts, and the paper's bins."""
+    counts, linear = tally.counts.cpu().numpy(), tally.linear.cpu().numpy()
+    row, code = counts.nonzero()
+    ends = np.searchsorted(row, np.arange(1, len(counts)))
+    return {
+        "codes": _objects(np.split(code, ends)),
+        "counts": _objects(np.split(counts[row, code], ends)),
+        "paper_counts": _objects(
+            [
+                own if exact else own[:0]
+                for own, exact in zip(linear, tally.exact.tolist(), strict=True)
+            ]
+        ),
+    }
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    packed = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        packed[place] = value
+    return packed
+
+
+def _texts(values: Sequence[str]) -> Array:
+    return _objects(values)
+
+
+def _best_families(figures: Mapping[str, Array], n: Array) -> Array:
+    """Return the family that Schwarz's criterion prefers, per value and up to a constant.
+
+    A special case beats its generalisation.  The bias correction of the gap has taken p/(2n) back
+    already (G. Schwarz, Ann. Statist. 6 (1978) 461).  Nothing where the lognormal itself has no
+    fit: then nothing was compared.
+    """
+    compared = (LOGNORMAL, *RIVALS)
+    gaps = np.stack([figures[_gap_column(family.name)] for family in compared])
+    number = np.array([[len(family.parameters)] for family in compared])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        criterion = gaps + number * (np.log(n) - 1) / (2 * n)
+    best = np.where(np.isfinite(gaps), criterion, np.inf).argmin(0)
+    names = [compared[place].name for place in best]
+    return _texts(
+        [name if known else "" for name, known in zip(names, np.isfinite(gaps[0]), strict=True)]
+    )
+
+
+def _gap_column(family: str) -> str:
+    return "gap" if family == LOGNORMAL.name else f"gap_{family}"
+
+
+def _reasons(statuses: Mapping[str, Tensor]) -> list[str]:
+    """Return for each row ``ok``, or why figures are nan: the lognormal's reason, then others'."""
+    names = list(statuses)
+    table = torch.stack([statuses[name] for name in names], -1).tolist()
+    return [_reason(dict(zip(names, row, strict=True))) if any(row) else OK for row in table]
+
+
+def _reason(statuses: Mapping[str, int]) -> str:
+    own = statuses[LOGNORMAL.name]
+    reasons = [Status(own).reason] if _has_no_numbers(LOGNORMAL.name, own) else []
+    reasons += [
+        f"{name}: {Status(status).reason}"
+        for name, status in statuses.items()
+        if status != own and _has_no_numbers(name, status)
+    ]
+    return "; ".join(reasons) or OK
+
+
+def _has_no_numbers(name: str, status: int) -> bool:
+    """Tell whether a fit has no numbers; at a bound a family has some, the paper's curves none."""
+    curve = name in (PAPER, GAUSSIAN)
+    return status != Status.CONVERGED and (curve or status != Status.AT_BOUND)
+
+
+# Counts to figures --------------------------------------------------------------------------
+
+
 def measure(tally: Tally, streams: Sequence[Stream]) -> Measured:
-    """All statistics of the counts; on the CPU in threads that never wait for each other.
+    """Compute every statistic of the counts.
+
+    On the CPU torch works with one thread meanwhile, and families are fitted side by side.
 
     Args:
         tally: the counts.
@@ -60,6 +299,19 @@ def measure(tally: Tally, streams: Sequence[Stream]) -> Measured:
         return _measure(tally, streams, threads)
 
 
+def gaussian_power(variable: str) -> float:
+    """Return the power of Gaussian values that a variable is compared with in the paper's protocol.
+
+    Z = z·y goes as the square of the pre-activation, the y of a ReLU as the pre-activation itself.
+    """
+    return 2.0 if variable == "z*y" else 1.0
+
+
+def paper_bins(variable: str) -> int:
+    """Return the number of equal bins in which the paper's protocol counts a variable."""
+    return PAPER_IOTA_BINS if variable in _OF_NEURONS else PAPER_BINS
+
+
 def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
     binned = statistics.occupied_bins(tally.counts)
     moments = statistics.log_moments(binned)
@@ -68,20 +320,29 @@ def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
     maximum = _maximum(tally)
     paper = _paper(tally, streams, maximum, moments.rms)
     chances, chance_statuses = _best_chances(binned, moments)
+    gaps = {
+        f"gap_{name}": statistics.gap(binned, fit)
+        for name, fit in fits.items()
+        if fit is not lognormal
+    }
     figures = {
         "max": maximum,
         **_shape(moments),
         # Of bins, and so a little beyond the largest value where all lie in one.
         "rms": torch.minimum(moments.rms, maximum),
         **_of_lognormal(binned, lognormal, tally.errors),
+        **gaps,
+        "gap_best_rival": _least([gaps[f"gap_{rival.name}"] for rival in RIVALS]),
+        **{
+            f"vuong_z_{rival.name}": statistics.vuong_z(binned, lognormal, fits[rival.name])
+            for rival in RIVALS
+        },
+        **_parameters(fits),
         **chances,
-        "q": fits[GENERALIZED_GAMMA.name].parameters[:, 2],
         **{f"paper_{name}": getattr(paper, name) for name in _PAPER_FIGURES},
     }
     return Measured(
         figures,
-        {name: statistics.gap(binned, fit) for name, fit in fits.items() if fit is not lognormal},
-        {rival.name: statistics.vuong_z(binned, lognormal, fits[rival.name]) for rival in RIVALS},
         {
             **{name: fit.status for name, fit in fits.items()},
             PAPER: paper.status,
@@ -91,12 +352,22 @@ def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
     )
 
 
-def gaussian_power(variable: Variable) -> float:
-    """The power of Gaussian values that a variable is compared with in the paper's protocol.
+def _parameters(fits: Mapping[str, Fit]) -> dict[str, Tensor]:
+    """Return the estimates of all families' parameters by column, so that none is fitted again."""
+    return {
+        column: values
+        for family in FAMILIES
+        for column, values in zip(
+            family.columns, fits[family.name].parameters.unbind(-1), strict=True
+        )
+    }
 
-    Z = z·y goes as the square of the pre-activation, the y of a ReLU as the pre-activation itself.
-    """
-    return 2.0 if variable == "z*y" else 1.0
+
+def _least(gaps: Sequence[Tensor]) -> Tensor:
+    """Return the smallest of the gaps that there are; nan where there is none."""
+    stacked = torch.stack(list(gaps))
+    least = stacked.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(0)
+    return torch.where(least.isfinite(), least, torch.nan)
 
 
 def _shape(moments: LogMoments) -> dict[str, Tensor]:
@@ -113,8 +384,6 @@ def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tens
     mu, sigma = fit.parameters.unbind(-1)
     theory = statistics.equilibrium(binned, mu, sigma)
     return {
-        "mu": mu,
-        "sigma": sigma,
         "gap": statistics.gap(binned, fit),
         "gap_se": torch.where(clustered.isnan(), independent, clustered),
         **statistics.distances(binned, fit)._asdict(),
@@ -129,9 +398,10 @@ def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tens
 def _best_chances(
     binned: Binned, moments: LogMoments
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The lognormal's gap where sizes count, and where the smallest values may be noise.
+    """Fit the lognormal where sizes count, and where the smallest values may be noise.
 
-    Figures, and the statuses of the two fits.
+    Returns:
+        Figures, and the statuses of the two fits.
     """
     tilted, censored = binned.tilted(), binned.censored()
     tilted_moments = statistics.log_moments(tilted)
@@ -147,13 +417,13 @@ def _best_chances(
 
 
 def _maximum(tally: Tally) -> Float64[Tensor, " streams"]:
-    """The known maximum, or the upper edge of the highest occupied code; nan if there is none."""
+    """Return the known maximum, or the upper edge of the highest occupied code; nan for none."""
     occupied = tally.counts[:, FIRST_POSITIVE:FIRST_NONFINITE] > 0
     order = torch.arange(FIRST_POSITIVE, FIRST_NONFINITE, device=occupied.device)
     highest = (occupied * order).amax(-1)
     edge = edges(occupied.device)[highest + 1]
     bounded = torch.where(highest > 0, edge, torch.nan)
-    return torch.where(tally.maximum.isnan(), bounded, tally.maximum)
+    return torch.where(tally.exact, tally.maximum, bounded)
 
 
 def _paper(
@@ -162,19 +432,23 @@ def _paper(
     maximum: Float64[Tensor, " streams"],
     rms: Float64[Tensor, " streams"],
 ) -> PaperFit:
-    """The paper's protocol on the streams' own bins, or else on bins made from the counts."""
-    weighs = torch.tensor([stream.kind == "weight" for stream in streams], device=maximum.device)
+    """Apply the paper's protocol to the streams' own bins, or else to bins made from the counts."""
+    number = torch.tensor(
+        [paper_bins(stream.variable) for stream in streams], device=maximum.device
+    )
     power = maximum.new_tensor([gaussian_power(stream.variable) for stream in streams])
-    known = ~tally.maximum.isnan()
-    masks = (known, ~known & weighs, ~known & ~weighs)
-    own, weights, iota = (mask.nonzero().squeeze(-1) for mask in masks)
+    own = tally.exact.nonzero().squeeze(-1)
     fits = [statistics.paper_protocol(tally.linear[own], maximum[own], rms[own])]
-    for rows, bins in ((weights, PAPER_BINS), (iota, PAPER_IOTA_BINS)):
+    order = [own]
+    for bins in (PAPER_BINS, PAPER_IOTA_BINS):
+        rows = (~tally.exact & (number == bins)).nonzero().squeeze(-1)
         if len(rows):
             counts = statistics.linear_from_counts(tally.counts[rows], maximum[rows], bins)
-            fit = statistics.paper_protocol(
-                counts, maximum[rows], rms[rows], split=True, power=power[rows]
+            fits.append(
+                statistics.paper_protocol(
+                    counts, maximum[rows], rms[rows], split=True, power=power[rows]
+                )
             )
-            fits.append(fit)
-    order = torch.cat([own, weights, iota]).argsort()
-    return PaperFit(*(torch.cat(column)[order] for column in zip(*fits, strict=True)))
+            order.append(rows)
+    back = torch.cat(order).argsort()
+    return PaperFit(*(torch.cat(column)[back] for column in zip(*fits, strict=True)))

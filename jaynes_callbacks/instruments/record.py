@@ -1,159 +1,274 @@
-"""One row's schema with units: what was measured of one stream at one step.
+"""Rows of magnitudes: how the values of one stream are distributed at one step.
 
 A `Record` is one row, `Records` a table of them.  Both are finished results on the host: plain
-numbers, and the sparse counts from which every figure can be computed again.
+numbers, and the sparse counts from which every figure can be computed again.  A new column is a
+field here and its value in `instruments.distribution`; printed tables, curves, files and the
+documentation follow from the field.  The report's table of magnitudes chooses its own columns
+(`report.streams`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
-import numpy as np
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import (
+    ColumnType,
+    Integers,
+    Key,
+    Row,
+    Schema,
+    column,
+    counts_column,
+    group,
+)
+from jaynes_callbacks.records.stream import WEIGHT
+from jaynes_callbacks.records.text import count_text, number_text
+from jaynes_callbacks.statistics import (
+    FAMILIES,
+    FAMILY_BY_NAME,
+    FEWEST_WEIGHTS,
+    GENERALIZED_GAMMA,
+    LOGNORMAL,
+)
 
-from jaynes_callbacks.records.text import html_table, text_table
+__all__ = [
+    "BANDS",
+    "LEFT_OUT",
+    "NEAR",
+    "OK",
+    "SCHEMA",
+    "Record",
+    "Records",
+    "aggregates",
+    "band",
+    "family_label",
+    "paper_text",
+    "remarks",
+    "tilt_text",
+]
 
-if TYPE_CHECKING:
-    import pandas as pd
+#: Upper limits of the display bands of a gap, in nats per value.
+BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
+#: The gap below which a distribution counts as lognormal.
+NEAR = BANDS["near"]
+#: What the star beside a paper figure means.
+LEFT_OUT = f"* the paper leaves out layers of fewer than {FEWEST_WEIGHTS:,} weights."
+#: Status of a row of which nothing is missing.
+OK = "ok"
+_LARGEST_Q = GENERALIZED_GAMMA.parameters[2].high
 
-__all__ = ["Kind", "Record", "Records", "Stream", "Variable"]
 
-Kind = Literal["weight", "iota"]
-#: What a stream's values are: weights, a neuron's output, or its iota Z = z·y itself.
-Variable = Literal["w", "y", "z*y"]
+def band(gap: float) -> str:
+    """Return the name of a gap's display band; ``undetermined`` for nan.
 
-
-@dataclass(frozen=True)
-class Stream:
-    """One distribution watched: the weights of one parameter, or one activation call site.
-
-    Attributes:
-        kind: ``weight`` or ``iota``.
-        name: qualified name as PyTorch prints it, ``#1``, ``#2`` … appended from the second call
-            of one activation within a forward.
-        shape: of the parameter, or of one call's output without its batch dimension.
-        aliases: other names of the same tied parameter.
-        variable: ``w`` of weights; of iota ``y`` where Z = y² (ReLU), else ``z*y``.
+    >>> band(0.163), band(0.001)
+    ('no', 'lognormal-like')
     """
-
-    kind: Kind
-    name: str
-    shape: tuple[int, ...] = ()
-    aliases: tuple[str, ...] = ()
-    variable: Variable = "w"
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells one stream from another: its kind and its name."""
-        return self.kind, self.name
+    return next((name for name, limit in BANDS.items() if gap < limit), "undetermined")
 
 
-def _column(unit: str, meaning: str, default: Any = np.nan) -> Any:
-    return field(default=default, metadata={"unit": unit, "meaning": meaning})
+def family_label(name: str) -> str:
+    """Return a family's name as people write it; other texts as they are.
+
+    >>> family_label("half_student_t"), family_label("")
+    ('Student t', '')
+    """
+    return FAMILY_BY_NAME[name].label if name in FAMILY_BY_NAME else name
 
 
-def _family_columns(unit: str, meaning: str, prefix: str) -> Any:
-    metadata = {"unit": unit, "meaning": meaning, "prefix": prefix}
-    return field(default_factory=dict, metadata=metadata)
+def tilt_text(q: float) -> str:
+    """Return Prentice's q, or that it is at its bound.
+
+    >>> tilt_text(1.414), tilt_text(10.0), tilt_text(-10.0)
+    ('1.41', '≥ 10', '≤ -10')
+    """
+    if abs(q) >= _LARGEST_Q:
+        return f"≥ {_LARGEST_Q:.0f}" if q > 0 else f"≤ -{_LARGEST_Q:.0f}"
+    return number_text(q, 2)
 
 
-def _empty() -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.zeros(0, dtype=np.int64)
+def is_left_out(record: "Record") -> bool:
+    """Tell whether the paper would have left a layer out, and R² is known all the same."""
+    small = record.kind == WEIGHT and 0 < record.n < FEWEST_WEIGHTS
+    return small and math.isfinite(record.paper_r2)
 
 
-def _array_column(unit: str, meaning: str) -> Any:
-    return field(default_factory=_empty, metadata={"unit": unit, "meaning": meaning}, repr=False)
+def paper_text(record: "Record") -> str:
+    """Return R² (that of Gaussian weights), with a star where the paper leaves the layer out.
+
+    >>> paper_text(Record(n=5120, paper_r2=0.92, paper_r2_gaussian=0.9))
+    '0.92 (0.90)*'
+    """
+    star = "*" if is_left_out(record) else ""
+    return f"{number_text(record.paper_r2, 2)} ({number_text(record.paper_r2_gaussian, 2)}){star}"
 
 
-@dataclass(frozen=True)
-class Record:
-    """What was measured of one stream at one step; nan where `status` says why.
+def _count_text(record: "Record") -> str:
+    return count_text(record.n)
+
+
+def _tilt_text(record: "Record") -> str:
+    return tilt_text(record.q)
+
+
+def _family_text(record: "Record") -> str:
+    return family_label(record.best_family)
+
+
+@dataclass(frozen=True, eq=False)
+class Record(Row):
+    """Figures of one stream at one step; nan where `status` says why.
 
     Gaps are in nats per weight (or neuron); mu is in ln of the tensor's own unit.
     """
 
-    run: str = _column("", "name of the run", "")
-    step: int = _column("optimizer steps", "when", 0)
-    epoch: int = _column("epochs", "when", 0)
-    kind: Kind = _column("", "weight or iota", "weight")
-    name: str = _column("", "the stream", "")
-    variable: Variable = _column("", "w, y (ReLU, whose Z is y²) or z*y: what was counted", "w")
-    shape: tuple[int, ...] = _column("", "of the parameter, or of one sample's activation", ())
-    n: int = _column("values", "finite, non-zero", 0)
-    zeros: int = _column("values", "exact zeros and magnitudes below 2**-130", 0)
-    nonfinite: int = _column("values", "inf and nan", 0)
-    max: float = _column("w", "largest finite magnitude, or its bin's upper edge")
-    rms: float = _column("w", "root mean square of the n values")
-    log_mean: float = _column("ln w", "mean of ln w")
-    log_std: float = _column("ln w", "standard deviation of ln w")
-    log_std_tilted: float = _column("ln w", "the same of the size-weighted law")
-    log_skew: float = _column("1", "skewness of ln w")
-    log_kurtosis: float = _column("1", "excess kurtosis of ln w")
-    mu: float = _column("ln w", "lognormal's μ")
-    sigma: float = _column("ln w", "lognormal's σ")
-    gap: float = _column("nats", "KL to the best lognormal: the arbitrage gap")
-    gap_se: float = _column("nats", "standard error of gap; weights: their rows are clusters")
-    gap_tilted: float = _column("nats", "gap of the size-weighted law; few large values decide it")
-    gap_censored: float = _column("nats", "gap with the lowest 5 % as one open bin")
-    q: float = _column("1", "Prentice's tilt away from lognormal, in [-10, 10]")
-    rival_gaps: Mapping[str, float] = _family_columns("nats", "KL to the best of a family", "gap_")
-    best_family: str = _column("", "lognormal or the rival that Schwarz's criterion prefers", "")
-    vuong_z: Mapping[str, float] = _family_columns("1", "lognormal against a rival", "vuong_z_")
-    tv: float = _column("1", "total variation to the best lognormal")
-    ks: float = _column("1", "Kolmogorov-Smirnov distance on the bin edges")
-    w1: float = _column("σ", "Wasserstein-1 distance in ln w over σ")
-    n_star: float = _column("values", "sample size at which a KS test rejects half the time")
-    alpha: float = _column("1", "α (iota: η), Eq. 13 (24)")
-    beta: float = _column("1", "β (iota: ζ), Eq. 13 (24)")
-    utility_std: float = _column("nats", "spread of the effective utility over bins")
-    potential: float = _column("nats", "φ, Eqs 8-11, 25")
-    entropy: float = _column("nats", "φ_s, the entropy part of φ")
-    paper_r2: float = _column("1", "R² by the paper's protocol")
-    paper_mu: float = _column("ln(w/max)", "μ' by the paper's protocol")
-    paper_sigma: float = _column("1", "σ' by the paper's protocol")
-    paper_amplitude: float = _column("w/max × values", "A' by the paper's protocol")
-    paper_r2_gaussian: float = _column(
+    kind: str = column("", "what the values are: weight, iota, …", WEIGHT, shown=True)
+    variable: str = column("", "w, y (ReLU, whose Z is y²) or z*y: what was counted", "w")
+    shape: tuple[int, ...] = column("", "of the parameter, or of one sample's activation", ())
+    n: int = column("values", "finite, non-zero", 0, shown=True, text=_count_text)
+    zeros: int = column("values", "exact zeros and magnitudes below 2**-130", 0)
+    nonfinite: int = column("values", "inf and nan", 0)
+    max: float = column("w", "largest finite magnitude, or its bin's upper edge")
+    rms: float = column("w", "root mean square of the n values")
+    log_mean: float = column("ln w", "mean of ln w")
+    log_std: float = column("ln w", "standard deviation of ln w")
+    log_std_tilted: float = column("ln w", "the same of the size-weighted law")
+    log_skew: float = column("1", "skewness of ln w")
+    log_kurtosis: float = column("1", "excess kurtosis of ln w")
+    mu: float = column("ln w", "lognormal's μ")
+    sigma: float = column("ln w", "lognormal's σ")
+    gap: float = column(
+        "nats",
+        "KL to the best lognormal: the arbitrage gap",
+        curve=True,
+        title="gap to the lognormal, nats",
+    )
+    gap_best_rival: float = column(
+        "nats",
+        "KL to the best of the rivals; below gap, a rival describes the values better",
+        curve=True,
+        title="gap to the best rival, nats",
+        tag="gap_{kind}_best_rival",
+        shown=False,
+    )
+    gap_se: float = column("nats", "standard error of gap; weights: their rows are clusters")
+    gap_tilted: float = column("nats", "gap of the size-weighted law; few large values decide it")
+    gap_censored: float = column("nats", "gap with the lowest 5 % as one open bin")
+    q: float = column(
+        "1",
+        "Prentice's tilt away from lognormal, in [-10, 10]",
+        curve=True,
+        title="tilt q: 0 lognormal, √2 Gaussian",
+        text=_tilt_text,
+    )
+    rival_gaps: dict[str, float] = group("gap_", "nats", "KL to the best {}")
+    best_family: str = column(
+        "",
+        "lognormal or the rival that Schwarz's criterion prefers",
+        "",
+        label="best family",
+        shown=True,
+        text=_family_text,
+    )
+    vuong_z: dict[str, float] = group("vuong_z_", "1", "lognormal against {}, Vuong's z")
+    fits: dict[str, float] = group("fit_", "", "{}")
+    tv: float = column("1", "total variation to the best lognormal")
+    ks: float = column("1", "Kolmogorov-Smirnov distance on the bin edges")
+    w1: float = column("σ", "Wasserstein-1 distance in ln w over σ")
+    n_star: float = column("values", "sample size at which a KS test rejects half the time")
+    alpha: float = column("1", "α (iota: η), Eq. 13 (24)")
+    beta: float = column("1", "β (iota: ζ), Eq. 13 (24)")
+    utility_std: float = column("nats", "spread of the effective utility over bins")
+    potential: float = column("nats", "φ, Eqs 8-11, 25")
+    entropy: float = column("nats", "φ_s, the entropy part of φ")
+    paper_r2: float = column(
+        "1", "R² by the paper's protocol", label="R² (Gauss)", shown=True, text=paper_text
+    )
+    paper_mu: float = column("ln(w/max)", "μ' by the paper's protocol")
+    paper_sigma: float = column("1", "σ' by the paper's protocol")
+    paper_amplitude: float = column("w/max × values", "A' by the paper's protocol")
+    paper_r2_gaussian: float = column(
         "1", "mean R² of as many Gaussian weights (z*y: pre-activations, squared) at this max/rms"
     )
-    moved: float = _column("1", "‖w − w₀‖/‖w₀‖ since the first record")
-    verdict: str = _column("", "by the rule fixed before any experiment", "")
-    status: str = _column("", "ok, or the reason of each nan", "ok")
-    codes: np.ndarray[Any, np.dtype[np.int64]] = _array_column("code", "occupied codes")
-    counts: np.ndarray[Any, np.dtype[np.int64]] = _array_column("values", "their counts")
-    paper_counts: np.ndarray[Any, np.dtype[np.int64]] = _array_column(
+    moved: float = column("1", "‖w − w₀‖/‖w₀‖ since the first record")
+    verdict: str = column("", "by the rule fixed before any experiment", "", shown=True)
+    status: str = column("", "ok, or the reason of each nan", OK)
+    codes: Integers = counts_column("code", "occupied codes", ColumnType.CODES)
+    counts: Integers = counts_column("values", "their counts")
+    paper_counts: Integers = counts_column(
         "values",
         "counts of the paper's equal bins on [0, max]; empty where only codes were counted",
     )
 
-    def to_dict(self, *, counts: bool = True) -> dict[str, Any]:
-        """The row flat, in the schema's order, one entry per column.
 
-        Args:
-            counts: whether to keep the array columns.
-        """
-        row: dict[str, Any] = {}
-        for column in fields(self):
-            value = getattr(self, column.name)
-            if isinstance(value, np.ndarray) and not counts:
-                continue
-            prefix = column.metadata.get("prefix")
-            row |= {column.name: value} if prefix is None else _prefixed(prefix, value)
-        return row
-
-    def replace(self, **changes: Any) -> "Record":
-        """A copy with some columns changed."""
-        return replace(self, **changes)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells one stream from another: its kind and its name."""
-        return self.kind, self.name
+def remarks(records: Sequence[Record]) -> list[str]:
+    """Return what a star means, and each reason of missing figures once with its number of rows."""
+    numbers = Counter(record.status for record in records if record.status != OK)
+    reasons = [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
+    return [LEFT_OUT, *reasons] if any(map(is_left_out, records)) else reasons
 
 
-def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {prefix + family: value for family, value in values.items()}
+def aggregates(records: Frame[Any]) -> dict[str, float]:
+    """Return the few numbers of a record that loggers, early stopping and sweeps want.
+
+    Returns:
+        For each kind with a finite gap: ``equilibrium/<kind>/gap_median``, ``…/gap_worst``, and
+        the share of its streams in each of `BANDS`: ``…/share_lognormal_like`` (a gap below 0.003
+        nats), ``…/share_near`` (to 0.02), ``…/share_far`` (to 0.08), ``…/share_no``; they add up
+        to one.
+
+    Example:
+        >>> numbers = aggregates(Records([Record(gap=0.001), Record(gap=0.163)]))
+        >>> numbers["equilibrium/weight/gap_worst"], numbers["equilibrium/weight/share_no"]
+        (0.163, 0.5)
+    """
+    gaps: dict[str, list[float]] = {}
+    for kind, gap in zip(records["kind"].tolist(), records["gap"].tolist(), strict=True):
+        if math.isfinite(gap):
+            gaps.setdefault(kind, []).append(gap)
+    numbers = {}
+    for kind, values in gaps.items():
+        numbers[f"equilibrium/{kind}/gap_median"] = median(values)
+        numbers[f"equilibrium/{kind}/gap_worst"] = max(values)
+        found = Counter(map(band, values))
+        for name in BANDS:
+            tag = f"equilibrium/{kind}/share_{name.replace('-', '_')}"
+            numbers[tag] = found[name] / len(values)
+    return numbers
 
 
-class Records(Sequence[Record]):
+def _parameter_keys() -> dict[str, Key]:
+    """Describe the columns of the families' parameters that have no column of their own."""
+    return {
+        name.removeprefix("fit_"): Key(parameter.meaning, parameter.unit)
+        for family in FAMILIES
+        for name, parameter in zip(family.columns, family.parameters, strict=True)
+        if name.startswith("fit_")
+    }
+
+
+_RIVALS = {family.name: Key(family.label) for family in FAMILIES if family is not LOGNORMAL}
+_KEYS = {"rival_gaps": _RIVALS, "vuong_z": _RIVALS, "fits": _parameter_keys()}
+#: Of the table of records.
+SCHEMA: Schema[Record] = Schema(
+    Record,
+    "magnitudes",
+    "Magnitudes",
+    main=True,
+    first_curve="gap",
+    required=frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"}),
+    ahead=("kind", "name", "step", "n", "gap", "best_family", "q", "paper_r2", "verdict"),
+    keys=_KEYS,
+    aggregate=aggregates,
+    remarks=remarks,
+)
+
+
+class Records(Frame[Record]):
     """An immutable table of records.
 
     Example:
@@ -163,50 +278,5 @@ class Records(Sequence[Record]):
     """
 
     def __init__(self, rows: Iterable[Record] = ()) -> None:
-        self._rows = tuple(rows)
-
-    def __repr__(self) -> str:
-        return text_table(self._rows)
-
-    def _repr_html_(self) -> str:
-        return html_table(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Records": ...
-    def __getitem__(self, index: "int | slice") -> "Record | Records":
-        return Records(self._rows[index]) if isinstance(index, slice) else self._rows[index]
-
-    def __add__(self, other: "Records") -> "Records":
-        return Records((*self, *other))
-
-    def select(self, *, kind: Kind | None = None, name: str | None = None) -> "Records":
-        """The rows of one kind, of one stream's name, or of both."""
-        return Records(row for row in self if kind in (None, row.kind) and name in (None, row.name))
-
-    def by_stream(self) -> dict[tuple[str, str], Record]:
-        """The last row of each stream, by its `Record.key`."""
-        return {row.key: row for row in self}
-
-    def without_counts(self) -> "Records":
-        """The same rows, their array columns emptied: what is cheap to keep for long."""
-        none = _empty()
-        return Records(row.replace(codes=none, counts=none, paper_counts=none) for row in self)
-
-    def to_pandas(self, *, counts: bool = False) -> "pd.DataFrame":
-        """One row per record; `kind`, `name` and `step` are ordinary columns.
-
-        Args:
-            counts: whether to keep the sparse counts, columns of arrays.
-        """
-        import pandas as pd
-
-        columns = list(Record().to_dict(counts=counts)) if not self else None
-        return pd.DataFrame([row.to_dict(counts=counts) for row in self], columns=columns)
+        frame = rows if isinstance(rows, Frame) else Frame.from_rows(SCHEMA, rows)
+        super().__init__(frame.schema, frame.columns)

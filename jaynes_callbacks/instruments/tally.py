@@ -1,103 +1,168 @@
-"""What was counted of some streams at one moment: all that the statistics ever see."""
+"""Tallies: what was counted of some streams at one moment, all that the statistics see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from jaynes_callbacks.counts.counting import count_, linear_counts
+from jaynes_callbacks.counts.counting import count, count_
 from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.instruments.base import Quantity, Slot, State
+from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import clustered_standard_errors, jackknife_standard_error
+from jaynes_callbacks.watch.weights import WeightValue
 
 __all__ = [
     "PAPER_BINS",
+    "QUANTITIES",
     "Tally",
-    "counts_of_tensors",
-    "reason_not_to_count",
+    "counts_state",
     "tally_of_counts",
     "tally_of_groups",
+    "tally_of_state",
     "tally_of_tensors",
+    "weights_state",
 ]
 
 #: Equal bins of the paper's protocol for weights; the paper does not state its own.
 PAPER_BINS = 100
 
+#: What is collected of distributions: counts that add over ranks, and what only a rank that has all
+#: values can tell of them.
+QUANTITIES: Mapping[str, Quantity] = {
+    "counts": Quantity((CODES,), torch.int64),
+    "maximum": Quantity(reduction=None),
+    "linear": Quantity((PAPER_BINS,), torch.int64, None),
+    "errors": Quantity(reduction=None),
+    "exact": Quantity(dtype=torch.bool, reduction=None),
+    "moved": Quantity(reduction=None),
+}
+
 
 class Tally(NamedTuple):
-    """Counts of L streams, and what only the values themselves could tell.
+    """Counts of some streams, and what cannot be computed from the counts.
 
     Attributes:
         counts: magnitudes on the universal grid.
-        maximum: largest finite magnitude, nan where only the counts know it (iota, and weights
-            that are spread over ranks).
-        linear: the paper's own equal bins on [0, maximum]; a row of zeros where they are to be
-            made from the counts.
-        errors: cluster-robust standard error of the lognormal's gap, nan where it is not known.
+        maximum: largest finite magnitude of streams that are `exact`.
+        linear: the paper's own equal bins on [0, maximum] of streams that are `exact`.
+        errors: cluster-robust standard error of the lognormal's gap, nan where there is none.
+        exact: whether the values themselves were seen; of activations, and of weights that are
+            spread over ranks, only the counts are known.
     """
 
     counts: Int64[Tensor, "streams 4096"]
     maximum: Float64[Tensor, " streams"]
     linear: Int64[Tensor, "streams bins"]
     errors: Float64[Tensor, " streams"]
+    exact: Bool[Tensor, " streams"]
 
     def joined(self, other: "Tally") -> "Tally":
-        """These streams, then the other's, on this one's device, or the other's if it is empty."""
+        """Concatenate the streams, on this tally's device, or the other's if this one is empty."""
         device = (self if len(self.counts) else other).counts.device
         pairs = zip(self, other, strict=True)
         return Tally(*(torch.cat([ours.to(device), theirs.to(device)]) for ours, theirs in pairs))
-
-
-def reason_not_to_count(tensor: Tensor) -> str:
-    """Why a tensor has no magnitudes to count; empty if it has."""
-    if tensor.is_meta:
-        return "on the meta device, without values"
-    if tensor.is_nested or tensor.layout is not torch.strided:
-        return "sparse or nested, without one value per place"
-    # Its type guard would have the checker take all other tensors for impossible.
-    wraps: bool = is_traceable_wrapper_subclass(tensor)
-    if wraps:
-        return f"a {type(tensor).__name__}, whose values lie in other tensors (quantised, sharded)"
-    if not tensor.dtype.is_floating_point:
-        return f"of dtype {tensor.dtype}, not real floating-point"
-    return ""
-
-
-def counts_of_tensors(tensors: Sequence[Tensor]) -> Int64[Tensor, "streams 4096"]:
-    """The magnitudes of every tensor as it is now, on the first one's device."""
-    device = tensors[0].device if tensors else torch.device("cpu")
-    counts = torch.zeros(len(tensors), CODES, dtype=torch.int64, device=device)
-    for row, tensor in enumerate(tensors):
-        count_(tensor, counts, row)
-    return counts
 
 
 def tally_of_tensors(tensors: Sequence[Tensor]) -> Tally:
     """Count every tensor as it is now, on the first one's device.
 
     Args:
-        tensors: real floating-point tensors; the rows of each are clusters.  A sequence may make
-            each of them when it is asked for: none is kept.
+        tensors: real floating-point tensors; the rows of each are clusters.  Each is taken from
+            the sequence once, since a sequence may compute it on access, and kept until the end.
     """
-    device = tensors[0].device if tensors else torch.device("cpu")
-    tally = tally_of_counts(torch.zeros(len(tensors), CODES, dtype=torch.int64, device=device))
-    for row, tensor in enumerate(tensors):
-        count_(tensor, tally.counts, row)
-        tally.maximum[row], tally.linear[row] = linear_counts(tensor, PAPER_BINS)
-    return tally._replace(errors=clustered_standard_errors(tensors, tally.counts))
+    taken = list(tensors)
+    device = taken[0].device if taken else torch.device("cpu")
+    tally = tally_of_counts(torch.zeros(len(taken), CODES, dtype=torch.int64, device=device))
+    for row, tensor in enumerate(taken):
+        tally.counts[row], tally.maximum[row], tally.linear[row] = count(tensor, PAPER_BINS)
+    errors = clustered_standard_errors(taken, tally.counts)
+    return tally._replace(errors=errors, exact=torch.ones_like(tally.exact))
 
 
 def tally_of_counts(counts: Int64[Tensor, "streams 4096"]) -> Tally:
-    """Streams of which nothing but the counts is known."""
+    """Make a tally of streams of which nothing but the counts is known."""
     unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=counts.device)
-    return Tally(counts, unknown, counts.new_zeros(len(counts), PAPER_BINS), unknown.clone())
+    linear = counts.new_zeros(len(counts), PAPER_BINS)
+    seen = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
+    return Tally(counts, unknown, linear, unknown.clone(), seen)
 
 
 def tally_of_groups(groups: Int64[Tensor, "streams groups 4096"]) -> Tally:
-    """Streams that were counted in groups of samples, whose spread gives the error of the gap."""
+    """Make a tally of streams counted in groups of samples, whose spread gives the gap's error."""
     if groups.shape[1] < 2:
         return tally_of_counts(groups.sum(1))
     errors = jackknife_standard_error(groups.transpose(0, 1))
     return tally_of_counts(groups.sum(1))._replace(errors=errors)
+
+
+# States -------------------------------------------------------------------------------------
+
+
+def weights_state(weights: Sequence[WeightValue], device: torch.device) -> State:
+    """Count weights: of those that this rank has whole everything, of the others their share.
+
+    Args:
+        weights: as they are now.
+        device: where the state is kept.
+    """
+    whole = [weight for weight in weights if not weight.sharded]
+    parts = [weight for weight in weights if weight.sharded]
+    states = [
+        _state(whole, tally_of_tensors([weight.values for weight in whole]), device),
+        _state(
+            parts, tally_of_counts(_counts([weight.values for weight in parts], device)), device
+        ),
+    ]
+    return states[0].joined(states[1])
+
+
+def counts_state(streams: Sequence[Stream], groups: Int64[Tensor, "streams groups 4096"]) -> State:
+    """Return the state of streams of which only counts are known, in groups of samples."""
+    slots = [Slot(stream, group) for stream in streams for group in range(groups.shape[1])]
+    tally = tally_of_counts(groups.flatten(0, 1))
+    tensors = {**tally._asdict(), "moved": torch.full_like(tally.errors, torch.nan)}
+    return State(slots, tensors, [True] * len(slots))
+
+
+def tally_of_state(state: State) -> tuple[list[Stream], Tally, list[float]]:
+    """Return the streams of which anything was counted, their tally, and how far each has moved.
+
+    A stream that was counted in groups of samples has the jackknife's standard error.
+    """
+    rows: dict[Stream, list[int]] = {}
+    counted = (state["counts"].sum(-1) > 0).tolist()
+    for row, slot in enumerate(state.slots):
+        rows.setdefault(slot.stream, []).append(row)
+    seen = [stream for stream in rows if any(counted[row] for row in rows[stream])]
+    alone = [rows[stream][0] for stream in seen if len(rows[stream]) == 1]
+    tally = Tally(*(state[name][alone] for name in Tally._fields))
+    grouped = [stream for stream in seen if len(rows[stream]) > 1]
+    if grouped:
+        counts = torch.stack([state["counts"][rows[stream]] for stream in grouped])
+        tally = tally.joined(tally_of_groups(counts))
+    streams = [stream for stream in seen if len(rows[stream]) == 1] + grouped
+    moved = state["moved"].tolist()
+    return streams, tally, [moved[rows[stream][0]] for stream in streams]
+
+
+def _state(weights: Sequence[WeightValue], tally: Tally, device: torch.device) -> State:
+    moved = [weight.moved.to(device, torch.float64) for weight in weights]
+    return State(
+        [Slot(weight.stream) for weight in weights],
+        {
+            **{name: each.to(device) for name, each in tally._asdict().items()},
+            "moved": torch.stack(moved) if moved else torch.zeros(0, dtype=torch.float64),
+        },
+        [weight.sharded for weight in weights],
+    )
+
+
+def _counts(tensors: Sequence[Tensor], device: torch.device) -> Int64[Tensor, "streams 4096"]:
+    """Count magnitudes alone."""
+    counts = torch.zeros(len(tensors), CODES, dtype=torch.int64, device=device)
+    for row, tensor in enumerate(tensors):
+        count_(tensor, counts, row)
+    return counts

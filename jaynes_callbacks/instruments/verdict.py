@@ -1,6 +1,6 @@
-"""Emergence: the verdict rule, stated before any experiment was run (THEORY §7).
+"""The verdict on emergence: its rule was fixed before any experiment was run.
 
-A stream's last record is held against its first:
+A stream's last record is compared with its first:
 
 1. *emerged*: gap(end) < 0.02, below the gap of every rival family, and below gap(start) by more
    than twice the standard error of the difference;
@@ -16,32 +16,19 @@ as much as the limit itself.
 
 import math
 
-from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.instruments.record import NEAR, Record
 from jaynes_callbacks.statistics import RIVALS
 
-__all__ = ["BANDS", "FEWEST_VALUES", "NEAR", "VERDICTS", "band", "rival_gaps", "verdict"]
+__all__ = ["FEWEST_VALUES", "VERDICTS", "rival_gaps", "verdict"]
 
-#: Upper limits of the display bands, in nats per value.
-BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
-#: The gap below which a distribution counts as lognormal.
-NEAR = BANDS["near"]
 #: All that `verdict` can answer, best first.
 VERDICTS = ("emerged", "present from the start", "approaching", "not emerging", "undetermined")
 #: Of fewer values no verdict is passed.
 FEWEST_VALUES = 1000
 
 
-def band(gap: float) -> str:
-    """Name of the display band of a gap; ``undetermined`` for nan.
-
-    >>> band(0.163), band(0.001)
-    ('no', 'lognormal-like')
-    """
-    return next((name for name, limit in BANDS.items() if gap < limit), "undetermined")
-
-
 def verdict(start: Record, end: Record) -> str:
-    """The rule above for one stream.
+    """Judge one stream by the rule above.
 
     >>> start = Record(n=50_000, gap=0.163, gap_se=0.001)
     >>> end = Record(n=50_000, gap=0.091, gap_se=0.001, rival_gaps={"exponential": 0.0})
@@ -59,7 +46,7 @@ def verdict(start: Record, end: Record) -> str:
 
 
 def rival_gaps(record: Record) -> dict[str, float]:
-    """The finite gaps of the rivals: families that do not contain the lognormal.
+    """Return the finite gaps of the rivals: families that do not contain the lognormal.
 
     A family that contains it fits at least as well, and says so by its own parameter (q).
     """
@@ -68,6 +55,6 @@ def rival_gaps(record: Record) -> dict[str, float]:
 
 
 def _fell(start: Record, end: Record) -> bool:
-    """Whether the gap fell by more than twice the standard error of the fall."""
+    """Tell whether the gap fell by more than twice the standard error of the fall."""
     errors = [0.0 if math.isnan(record.gap_se) else record.gap_se for record in (start, end)]
     return start.gap - end.gap > 2 * math.hypot(*errors)

@@ -1,28 +1,32 @@
-"""The activations of a model: one stream for each place where an activation function is applied.
+"""Activations of a model: one stream for each place where an activation function is applied.
 
-A `TorchFunctionMode` sees ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU``
-alike, and so every function of `jaynes_callbacks.watch.functions`; hooks on the modules tell
-whose forward it happens in.  What is seen is counted at once and nothing of it is kept, so neither
-in-place operations nor memory are a concern.  Mode and hooks are there only while the watch is
-open: at any other time the model runs as if there were no watch.
+A `TorchFunctionMode` sees every call of a function of `jaynes_callbacks.watch.functions`, whichever
+way it is spelt: ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU`` alike.
+Forward hooks on the modules tell in which module's forward a call happens, and so name its stream.
+A call is counted at once and none of its tensors is kept, so in-place operations are counted like
+any other and no memory is needed.  Mode and hooks exist only while the watch is open; while it is
+closed the model runs as if there were no watch.
 
-Compiled models: the mode and the hooks are traced into a graph of their own, which is kept beside
-the graph of the closed watch.  In it a call's row is a constant.
+Compiled models: `torch.compile` traces the mode and the hooks into a second graph, which it keeps
+beside the graph of the closed watch.  In it the row of each call is a constant.
+
+A call that cannot be counted costs only its own stream, see `ActivationWatch`.
 """
 
+import inspect
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch._dynamo.eval_frame import skip_code
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode, get_overridable_functions, resolve_name
 from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.counts.counting import count_, count_product_, subsample
-from jaynes_callbacks.watch.dtensors import share
+from jaynes_callbacks.watch.dtensors import owned_values
 from jaynes_callbacks.watch.functions import (
     ACTIVATION_MODULES,
     FUNCTIONS,
@@ -35,8 +39,11 @@ from jaynes_callbacks.watch.ledger import NO_ROW, Ledger
 
 __all__ = ["ActivationWatch"]
 
-#: Calls of one site within one forward that get a stream each: a recurrence may go on and on.
+#: Calls of one site within one forward that get a stream each; a recurrence may make many more.
 _MOST_CALLS = 128
+#: How `torch.fx` names the file of the code that it generates for a graph.
+_GENERATED_CODE = "<eval_with_key>"
+_HIDDEN = "not seen inside compiled models by this version of torch"
 
 
 class _Place(NamedTuple):
@@ -46,17 +53,19 @@ class _Place(NamedTuple):
     is_activation: bool
 
     def site(self, function: str) -> str:
-        """Name of a function applied while this is the innermost running module."""
+        """Name a function that is applied while this is the innermost running module."""
         if self.is_activation:
             return self.name or function
         return f"{self.name}.{function}" if self.name else function
 
 
-#: Outside of every module that is known.
+#: Outside of every module of the model.
 _NOWHERE = _Place("", is_activation=False)
 
 
 class _Hooked(NamedTuple):
+    """A module and the two hooks that are registered on it while the watch is open."""
+
     module: nn.Module
     enter: Callable[..., None]
     leave: Callable[..., None]
@@ -65,9 +74,14 @@ class _Hooked(NamedTuple):
 class ActivationWatch:
     """Counts the iota of every activation of a model while the watch is open.
 
+    If counting a call raises an exception, its stream is no longer recorded and what was counted
+    of it is dropped: a warning names its site (once for each site), the ledger names the stream
+    and the reason among the skipped ones, and all other streams go on.  This holds for each rank:
+    ranks on which the stream did not fail go on recording it.
+
     Args:
         model: any module; names are those of its ``named_modules``.
-        admits: which names to count.
+        admits: tells which names to count.
         limit: most values counted of one call, picked at a constant stride.
         groups: of samples, among which the counts are dealt.
 
@@ -87,10 +101,14 @@ class ActivationWatch:
         self._one_forward = False
         self._running: list[_Place] = []
         self._calls: dict[str, int] = {}
-        self._failed = False
+        self._failed_sites: set[str] = set()
+        self._hidden: tuple[str, ...] = ()
+        #: True once a graph has been traced that counts into this ledger.
+        self._traced = False
 
     def attach(self) -> None:
         """Find the modules in whose forward an activation may be applied."""
+        self._hidden = () if _dispatch_every_spelling() else _spellings_hidden_by_dynamo()
         self._hooked = []
         for name, module in self.model.named_modules():
             if reason := reason_not_to_watch(module):
@@ -108,25 +126,27 @@ class ActivationWatch:
         """Begin to count.
 
         Args:
-            one_forward: calls of one site are numbered through until the watch is closed; by
-                default anew whenever the model, or a part of it, is called from outside.
+            one_forward: number the calls of one site through until the watch is closed; by default
+                they are numbered anew whenever the model, or a part of it, is called from outside.
         """
         if self._mode is not None:
             return
         self._one_forward = one_forward
         self._begin_forward()
-        # Twice what is known, for a compiled graph cannot be given a larger table while it is made;
-        # and no larger one later but for need, for with a new table it would be made again.
-        known, rows = len(self.ledger.streams), len(self.ledger.table)
-        self.ledger.reserve(2 * max(len(self._hooked), known * (known > rows)), _device(self.model))
+        # Twice as many rows as are known, for the table cannot be enlarged while a graph is
+        # compiled.  Enlarge it later only if rows are missing: the graph holds on to its table, so
+        # with a new one the model would be compiled again.
+        known, reserved = self.ledger.rows, len(self.ledger.table)
+        rows = 2 * max(len(self._hooked), known if known > reserved else 0)
+        self.ledger.reserve(rows, _device(self.model))
         for module, enter, leave in self._hooked:
             self._handles.append(module.register_forward_pre_hook(enter))
             self._handles.append(module.register_forward_hook(leave))
-        self._mode = mode = _ActivationMode(self._before, self._after)
+        self._mode = mode = _ActivationMode(self)
         mode.__enter__()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Cease to count; no hook is left on the model."""
+        """Cease to count and take every hook off the model."""
         if self._mode is None:
             return
         self._mode.__exit__(None, None, None)
@@ -137,7 +157,7 @@ class ActivationWatch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """No mode and no hooks for a while: they cost time with every operation, also our own."""
+        """Close the watch for a while: the mode slows down every operation, our own included."""
         was_open = self._mode is not None
         self.close()
         try:
@@ -150,6 +170,8 @@ class ActivationWatch:
         def enter(module: nn.Module, args: Any) -> None:
             if not self._one_forward and (not self._running or module is self.model):
                 self._begin_forward()
+            if self._hidden and torch.compiler.is_compiling():
+                _name_hidden(self.ledger, self._hidden)
             self._running.append(place)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
@@ -157,104 +179,210 @@ class ActivationWatch:
             while self._running and self._running.pop() != place:
                 pass
 
-        # Followed inside a compiled model, these are not to be compiled on their own around it.
-        skip_code(enter.__code__)
-        skip_code(leave.__code__)
+        # torch.compile follows the hooks when it compiles a module.  Called from outside of what
+        # is compiled, they are not worth a graph of their own.
+        for hook in (enter, leave):
+            _do_not_compile_alone(hook.__code__)
         return _Hooked(module, enter, leave)
 
     def _begin_forward(self) -> None:
         self._running.clear()
         self._calls.clear()
 
+    def _apply(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
+        """Apply an activation function and count this call of it."""
+        name = FUNCTIONS[function]
+        z = None if variable_of(name) == "y" else self._before(function, args, kwargs)
+        output = function(*args, **kwargs)
+        self._after(name, z, output)
+        return output
+
     def _before(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor | None:
-        """The pre-activation, or as much of it as is counted if the call overwrites it."""
-        z = share(preactivation(args, kwargs))
-        if not writes_in_place(function, args, kwargs):
-            return z
+        """Return the pre-activation, or as much of it as is counted if the call overwrites it."""
         try:
-            # To pick some while tracing would tie the graph to the shape.
+            z = owned_values(preactivation(args, kwargs))
+            if not writes_in_place(function, args, kwargs):
+                return z
+            # To pick some values while tracing would tie the graph to the shape.
             return (z if torch.compiler.is_compiling() else subsample(z, self._limit)).clone()
         except Exception as error:
-            self._fail(FUNCTIONS[function], error)
+            site = self._site(FUNCTIONS[function])
+            self._fail(site, _stream_name(site, self._calls.get(site, 0)), error)
             return None
 
     def _after(self, name: str, z: Tensor | None, output: Tensor) -> None:
-        """Count one call; whatever goes wrong here is said and spares the training."""
-        if self._failed or output.is_meta or not output.is_floating_point():
+        """Count one call; an exception costs this stream and spares the training."""
+        if output.is_meta or not output.is_floating_point():
             return
-        site = (self._running[-1] if self._running else _NOWHERE).site(name)
+        site = self._site(name)
+        call = self._calls.get(site, 0)
+        self._calls[site] = call + 1
+        compiling = torch.compiler.is_compiling()
+        # A compiled model's shapes may be symbols: to read them would tie the graph to them.
+        shape = () if compiling else tuple(output.shape[1:])
         try:
-            row = self._row_of_this_call(site, name, output)
+            row: int = _row(self, site, name, call, shape, compiling)
             if row == NO_ROW:
                 return
-            y = share(output)
+            y = owned_values(output)
             if z is None:
                 count_(y, self.ledger.table, row, self._limit)
             else:
                 y = y if y.shape == z.shape else subsample(y, self._limit)
                 count_product_(z, y, self.ledger.table, row, self._limit)
         except Exception as error:
-            self._fail(site, error)
+            self._fail(site, _stream_name(site, call), error)
 
-    def _row_of_this_call(self, site: str, name: str, output: Tensor) -> int:
-        call = self._calls.get(site, 0)
-        self._calls[site] = call + 1
-        compiling = torch.compiler.is_compiling()
-        # A compiled model's shapes may be symbols: to read them would tie the graph to them.
-        shape = () if compiling else tuple(output.shape[1:])
-        row: int = _row(self.ledger, site, name, call, shape, compiling)
-        return row
+    def _is_counted_by_graph(self) -> bool:
+        return self._traced and _is_called_by_graph_outside(self.model)
 
-    def _fail(self, site: str, error: Exception) -> None:
-        self._failed = True
-        warnings.warn(
-            f"activations are no longer recorded: counting {site!r} failed with "
-            f"{type(error).__name__}: {error}; training goes on",
-            stacklevel=2,
-        )
+    def _site(self, function: str) -> str:
+        place = self._running[-1] if self._running else _NOWHERE
+        return place.site(function)
+
+    def _fail(self, site: str, stream: str, error: Exception) -> None:
+        # While tracing, an error's message may be no constant (it may speak of symbols).
+        tracing = torch.compiler.is_compiling()
+        name = type(error).__name__
+        _withdraw(self, site, stream, f"{name} in torch.compile" if tracing else f"{name}: {error}")
 
 
 class _ActivationMode(TorchFunctionMode):
-    def __init__(
-        self,
-        before: Callable[[Callable[..., Tensor], Any, Any], Tensor | None],
-        after: Callable[[str, Tensor | None, Tensor], None],
-    ) -> None:
+    """Hands every call of an activation function to a watch, which applies the function itself."""
+
+    def __init__(self, watch: ActivationWatch) -> None:
         super().__init__()
-        self._before, self._after = before, after
+        self._watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in FUNCTIONS:
             return func(*args, **(kwargs or {}))
-        name = FUNCTIONS[func]
-        z = None if variable_of(name) == "y" else self._before(func, args, kwargs)
-        output = func(*args, **(kwargs or {}))
-        self._after(name, z, output)
-        return output
+        # A compiled graph counts for itself.  Some backends ("eager") run it through this mode.
+        if not torch.compiler.is_compiling() and self._watch._is_counted_by_graph():
+            return func(*args, **(kwargs or {}))
+        return self._watch._apply(func, args, kwargs or {})
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _stream_name(site: str, call: int) -> str:
+    return f"{site}#{call}" if call else site
+
+
+# The decorated functions below are called once for each place in a graph, while it is traced, and
+# what they return becomes a constant of the graph.  Eagerly they are ordinary functions.
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _row(
-    ledger: Ledger, site: str, function: str, call: int, shape: tuple[int, ...], compiling: bool
+    watch: ActivationWatch,
+    site: str,
+    function: str,
+    call: int,
+    shape: tuple[int, ...],
+    compiling: bool,
 ) -> int:
-    """The row of the `call`-th call of a site in this forward; runs when a graph is traced."""
-    name = f"{site}#{call}" if call else site
-    if call > _MOST_CALLS:
+    """Return the row of the `call`-th call of a site in this forward, or `NO_ROW`."""
+    ledger, stream = watch.ledger, _stream_name(site, call)
+    watch._traced |= compiling
+    try:
+        if call >= _MOST_CALLS:
+            if call == _MOST_CALLS:
+                ledger.skip(stream, f"called more than {_MOST_CALLS} times in one forward")
+            return NO_ROW
+        row = ledger.row(stream, shape, variable_of(function))
+        if row < len(ledger.table):
+            return row
+        if compiling:
+            # Its graph holds on to the table as it is; the next opening reserves a row for it.
+            return NO_ROW
+        ledger.reserve(2 * row, ledger.table.device)
+    except Exception as error:
+        # Raised here while a graph is traced, it would end the compilation.
+        _withdraw(watch, site, stream, f"{type(error).__name__}: {error}")
         return NO_ROW
-    if call == _MOST_CALLS:
-        ledger.skip(name, f"called more than {_MOST_CALLS} times in one forward")
-    row = ledger.row(name, shape, variable_of(function))
-    if row < len(ledger.table):
-        return row
-    if compiling:
-        # Its graph holds on to the table as it is; the next opening finds this stream a place.
-        return NO_ROW
-    ledger.reserve(2 * row, ledger.table.device)
     return row
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _withdraw(watch: ActivationWatch, site: str, stream: str, reason: str) -> None:
+    """Record a stream no longer: say so in the coverage, and in a warning for each site."""
+    watch.ledger.skip(stream, f"counting failed with {reason}")
+    if site not in watch._failed_sites:
+        watch._failed_sites.add(site)
+        warnings.warn(
+            f"activation {site!r} is no longer recorded: counting failed with {reason}; "
+            "training goes on",
+            stacklevel=2,
+        )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _name_hidden(ledger: Ledger, spellings: tuple[str, ...]) -> None:
+    """Name what a compiled model may apply without being seen."""
+    for spelling in spellings:
+        ledger.skip(spelling, _HIDDEN)
+
+
+def _dispatch_every_spelling() -> bool:
+    """Have torch.compile hand every spelling of an activation to modes, as eager torch does.
+
+    torch.compile (dynamo, torch 2.13) hands only those functions to a `TorchFunctionMode` that
+    `torch.overrides.get_overridable_functions` lists.  That list leaves out `F.hardswish`, `F.tanh`
+    and all functions whose names end in "_", such as `torch.relu_`.  It is kept in a set, to which
+    the spellings are added.  The set matters only where a mode or a tensor subclass is in use.
+
+    Returns:
+        True if it has been done; other versions of torch may keep the list elsewhere.
+    """
+    try:
+        from torch._dynamo.variables.torch import get_overridable_functions as dispatched
+    except ImportError:
+        return False
+    functions: object = dispatched()
+    if not isinstance(functions, set):
+        return False
+    functions.update(FUNCTIONS)
+    return FUNCTIONS.keys() <= dispatched()
+
+
+def _spellings_hidden_by_dynamo() -> tuple[str, ...]:
+    """Name the spellings that torch.compile does not hand to modes of its own accord."""
+    dispatched = {each for functions in get_overridable_functions().values() for each in functions}
+    return tuple(
+        resolve_name(function) or function.__name__
+        for function in FUNCTIONS
+        if function not in dispatched
+    )
+
+
+def _do_not_compile_alone(code: types.CodeType) -> None:
+    """Leave a function that is not called from a compiled one uncompiled."""
+    try:
+        from torch._dynamo.eval_frame import skip_code
+    except ImportError:
+        # Without it there are only more graphs.
+        return
+    skip_code(code)
+
+
+def _is_called_by_graph_outside(model: nn.Module) -> bool:
+    """Tell whether the running code is that of a `torch.fx` graph that is no part of a model.
+
+    While the mode is active, this is a graph that torch.compile has traced with the mode.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        # To look at a frame's variables keeps them alive, so only of the one that matters.
+        if frame.f_code.co_filename.startswith(_GENERATED_CODE):
+            graph = frame.f_locals.get("self")
+            return isinstance(graph, fx.GraphModule) and all(
+                graph is not module for module in model.modules()
+            )
+        frame = frame.f_back
+    return False
+
+
 def _is_plain_leaf(module: nn.Module) -> bool:
-    """Whether this is one of torch's own layers that apply no activation."""
+    """Tell whether a module is one of torch's own layers that apply no activation."""
     ours = isinstance(module, ACTIVATION_MODULES) or next(module.children(), None) is not None
     return type(module).__module__.startswith("torch.nn.modules.") and not ours
 

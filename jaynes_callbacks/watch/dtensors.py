@@ -1,8 +1,9 @@
 """Tensors that are spread over ranks: DTensors of FSDP2, tensor parallelism or both.
 
-A DTensor has one placement for each dimension of its device mesh: along it the ranks hold parts
-(Shard), copies (Replicate), or terms of a sum that is still to be taken (Partial).  Nothing here
-speaks to other ranks, and nothing needs `torch.distributed`: DTensors are told by their attributes.
+A DTensor has one placement for each dimension of its device mesh: along that dimension the ranks
+hold parts (Shard), copies (Replicate), or terms of a sum that is still to be taken (Partial).
+No function here communicates with other ranks or needs a process group.  DTensors are recognised by
+their attributes, so that plain tensors need no import of `torch.distributed.tensor`.
 """
 
 from typing import Any
@@ -10,51 +11,61 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["held", "is_sharded", "reason_not_to_share", "sampled", "share"]
+__all__ = [
+    "is_sharded",
+    "local_shard",
+    "owned_values",
+    "reason_not_countable_in_parts",
+    "sample_source",
+]
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether ranks hold parts of this tensor, so that only together they can count it."""
+    """Tell whether ranks hold parts of this tensor, so that only together they can count it."""
     return any(not placement.is_replicate() for _, placement in _placements(tensor))
 
 
-def held(tensor: Tensor) -> Tensor:
-    """What this rank holds: the tensor itself, or of a DTensor the own part or copy."""
-    local: Any = tensor.detach()
-    part: Tensor = local.to_local() if hasattr(local, "to_local") else local
-    return part
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return what is in this rank's memory: a plain tensor itself, a DTensor's part or copy."""
+    detached: Any = tensor.detach()
+    local: Tensor = detached.to_local() if hasattr(detached, "to_local") else detached
+    return local
 
 
-def share(tensor: Tensor) -> Tensor:
-    """What this rank counts: the shares of all ranks hold every value of a DTensor once.
+def owned_values(tensor: Tensor) -> Tensor:
+    """Return the values that this rank counts: each value of a DTensor is owned by one rank.
 
-    Its part; of copies only the first rank's, elsewhere there are no values.
+    The rank's shard.  Of copies the first rank of the mesh dimension owns the values; on the others
+    the tensor returned is empty.
     """
-    part = held(tensor)
+    local = local_shard(tensor)
     copies = [dim for dim, placement in _placements(tensor) if placement.is_replicate()]
-    return part.flatten()[:0] if any(_coordinate(tensor)[dim] for dim in copies) else part
+    return local.flatten()[:0] if any(_coordinate(tensor)[dim] for dim in copies) else local
 
 
-def sampled(tensor: Tensor) -> Tensor:
-    """What values are remembered of: the whole, or of what is sharded the part of rank 0."""
-    part = held(tensor)
-    return part.flatten()[:0] if is_sharded(tensor) and dist.get_rank() else part
+def sample_source(tensor: Tensor) -> Tensor:
+    """Return the tensor to sample from: the whole tensor, or rank 0's shard of a sharded one.
+
+    On other ranks a sharded tensor's is empty.
+    """
+    local = local_shard(tensor)
+    return local.flatten()[:0] if is_sharded(tensor) and dist.get_rank() else local
 
 
-def reason_not_to_share(tensor: Tensor) -> str:
-    """Why a DTensor cannot be counted in parts; empty if it can, or is none."""
+def reason_not_countable_in_parts(tensor: Tensor) -> str | None:
+    """Say why the ranks cannot count a DTensor in parts; None if they can, or if it is none."""
     if any(placement.is_partial() for _, placement in _placements(tensor)):
         return "a sum over ranks that is still to be taken (Partial)"
-    return ""
+    return None
 
 
 def _coordinate(tensor: Any) -> list[int]:
-    """This rank's place in the mesh; outside of it there are no values anyway."""
+    """Return this rank's place in the mesh; a rank outside of it holds no values anyway."""
     return tensor.device_mesh.get_coordinate() or [0] * tensor.device_mesh.ndim
 
 
 def _placements(tensor: Any) -> list[tuple[int, Any]]:
-    """Dimensions of the mesh that have several ranks, and the placement along each."""
+    """List the dimensions of the mesh that have several ranks, with the placement along each."""
     placements = getattr(tensor, "placements", ())
     return [
         (dim, placement)

@@ -1,17 +1,20 @@
-"""Effective weights: those a module computes anew from its parameters at every forward.
+"""Effective weights: those that a module computes from its parameters at every forward.
 
-Under weight norm, spectral norm, pruning or any `torch.nn.utils.parametrize` the parameters are
-not what multiplies the input.  The theory speaks of the connections, so the computed weight is the
-stream; the parameters behind it are covered by it.
+Under weight norm, spectral norm, pruning or any `torch.nn.utils.parametrize` the parameters are not
+what multiplies the input.  The theory speaks of the connections, so the computed weight is the
+stream, and the parameters behind it are covered by it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import random
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -25,16 +28,20 @@ class EffectiveWeight(NamedTuple):
     Attributes:
         name: where the module keeps it, e.g. ``conv.weight``.
         parameters: names of the parameters behind it.
-        value: computes it, and leaves the model, its mode and the random state as they were.
+        value: computes the weight, and leaves the model's buffers and training flags and the
+            random states of torch, numpy and Python as they were.
+        recipe: the modules that compute the weight and the kinds of tensors that they start from.
+            As long as it stays equal, so do the weight's shape, dtype and placement.
     """
 
     name: str
     parameters: tuple[str, ...]
     value: Callable[[], Tensor]
+    recipe: tuple[Hashable, ...]
 
 
 def effective_weights(model: nn.Module) -> Iterator[EffectiveWeight]:
-    """All of a model, in the order of its modules; those of a shared module under each name."""
+    """Find all of a model, in the order of its modules; those of a shared module by each name."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
         if parametrize.is_parametrized(module):
@@ -44,41 +51,58 @@ def effective_weights(model: nn.Module) -> Iterator[EffectiveWeight]:
 
 def _parametrized(module: nn.Module, dot: str) -> Iterator[EffectiveWeight]:
     lists = module.parametrizations
-    assert isinstance(lists, nn.ModuleDict)  # what `is_parametrized` has found out
+    assert isinstance(lists, nn.ModuleDict)  # as `is_parametrized` has checked
     for name, functions in lists.items():
         inner = (inner for inner, _ in functions.named_parameters())
         behind = tuple(f"{dot}parametrizations.{name}.{parameter}" for parameter in inner)
-        yield EffectiveWeight(dot + name, behind, partial(_parametrization, functions))
+        kinds = map(_kind, (*functions.parameters(), *functions.buffers()))
+        recipe = (*functions.modules(), *kinds)
+        yield EffectiveWeight(dot + name, behind, partial(_parametrization, functions), recipe)
 
 
 def _hooked(module: nn.Module, dot: str) -> Iterator[EffectiveWeight]:
-    """Of the forward pre-hooks that came before `parametrize`, and of `torch.nn.utils.prune`."""
+    """Find those of forward pre-hooks: of the older weight and spectral norm, and of pruning."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
-            yield _computed(dot, hook.name, ("g", "v"), partial(hook.compute_weight, module))
+            name, compute = hook.name, hook.compute_weight
+            behind = [f"{name}_g", f"{name}_v"]
         elif isinstance(hook, SpectralNorm):
-            value = partial(hook.compute_weight, module, do_power_iteration=False)
-            yield _computed(dot, hook.name, ("orig",), value)
+            name, compute = hook.name, partial(hook.compute_weight, do_power_iteration=False)
+            behind = [f"{name}_orig"]
         elif isinstance(hook, prune.BasePruningMethod):
-            yield _computed(dot, hook._tensor_name, ("orig",), partial(hook.apply_mask, module))
+            name, compute = hook._tensor_name, hook.apply_mask
+            behind = [f"{name}_orig"]
+        else:
+            continue
+        yield EffectiveWeight(
+            dot + name,
+            tuple(dot + parameter for parameter in behind),
+            partial(_detached, compute, module),
+            (hook, *(_kind(getattr(module, parameter)) for parameter in behind)),
+        )
 
 
-def _computed(
-    dot: str, name: str, parts: tuple[str, ...], value: Callable[[], Tensor]
-) -> EffectiveWeight:
-    behind = tuple(f"{dot}{name}_{part}" for part in parts)
-    return EffectiveWeight(dot + name, behind, partial(_detached, value))
+def _kind(tensor: Any) -> Hashable:
+    """Describe what a tensor computed from this one may depend on, besides the values."""
+    if is_lazy(tensor):
+        return type(tensor)
+    placements = getattr(tensor, "placements", None)
+    return type(tensor), tuple(tensor.shape), tensor.dtype, tensor.device, placements
 
 
 def _parametrization(functions: nn.Module) -> Tensor:
-    """In eval mode: in training mode a parametrization may keep a state, as spectral norm does."""
-    with _evaluating(functions), _random_state_kept(functions):
-        return _detached(functions)
+    """Compute a weight as its parametrizations do in eval mode, on copies of their buffers.
+
+    In training mode some update a state: spectral norm its buffers at every call.
+    """
+    buffers = {name: buffer.clone() for name, buffer in functions.named_buffers()}
+    with _evaluating(functions), _random_states_kept(functions):
+        return _detached(torch.func.functional_call, functions, buffers, ())
 
 
-def _detached(value: Callable[[], Tensor]) -> Tensor:
+def _detached(compute: Callable[..., Tensor], *args: Any) -> Tensor:
     with torch.no_grad():
-        return value().detach()
+        return compute(*args).detach()
 
 
 @contextmanager
@@ -92,6 +116,13 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             inner.training = training
 
 
-def _random_state_kept(module: nn.Module) -> AbstractContextManager[None]:
+@contextmanager
+def _random_states_kept(module: nn.Module) -> Iterator[None]:
     devices = {parameter.device for parameter in module.parameters() if parameter.is_cuda}
-    return torch.random.fork_rng(devices=list(devices))
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002

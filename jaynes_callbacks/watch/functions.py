@@ -1,8 +1,9 @@
-"""Which functions are activations, how each is called, and what iota is of each.
+"""The activation functions that are recorded, every way to spell a call of each, and its iota.
 
-Iota is Z = z·y of a neuron's pre-activation z and output y (Eq. 17).  Here are the element-wise
-functions that keep the sign of z, so that Z ≥ 0 (THEORY §5).  Of ReLU y alone is recorded: Z = y²
-on the active neurons, whose gap and q are those of y.
+Iota is Z = z·y of a neuron's pre-activation z and output y (Eq. 17 of arXiv 2405.10955).  Recorded
+are the element-wise functions that keep the sign of z, so that Z ≥ 0.  Of ReLU only y is recorded:
+on its active neurons Z = y², and the gap and q of a square are those of the variable itself
+(docs/statistics.md).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from jaynes_callbacks.instruments.record import Variable
 
 __all__ = [
     "ACTIVATION_MODULES",
@@ -37,13 +36,14 @@ _SPELLINGS: Mapping[str, tuple[Callable[..., Tensor], ...]] = {
     "mish": (functional.mish,),
     "hardswish": (functional.hardswish,),
     "softsign": (functional.softsign,),
-    "tanh": (torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_),
+    "tanh": (functional.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_),
 }
-#: Every way to call one of them, and its name.
+#: Name of the activation function by each callable that applies it.  `functional.relu_` and its
+#: like are the same objects as `torch.relu_` or those of `torch._C`.
 FUNCTIONS = {function: name for name, spelt in _SPELLINGS.items() for function in spelt}
 _WRITING = frozenset(function for function in FUNCTIONS if function.__name__.endswith("_"))
 
-#: Modules that do nothing but call one of them.
+#: Modules that do nothing but call one of these functions.
 ACTIVATION_MODULES = (
     nn.ReLU,
     nn.ReLU6,
@@ -78,24 +78,25 @@ _NOT_WATCHED: Mapping[str, tuple[type[nn.Module], ...]] = {
 }
 
 
-def variable_of(function: str) -> Variable:
-    """What is recorded of an activation function."""
+def variable_of(function: str) -> str:
+    """Return the variable that is recorded of an activation function, given by its name."""
     return "y" if function == "relu" else "z*y"
 
 
 def writes_in_place(function: Callable[..., Tensor], args: Any, kwargs: Any) -> bool:
-    """Whether this call overwrites its pre-activation."""
+    """Tell whether this call overwrites its pre-activation."""
     # The one boolean that any of them takes is `inplace`.
     flags = (*args[1:], *(kwargs or {}).values())
     return function in _WRITING or any(flag is True for flag in flags)
 
 
 def preactivation(args: Any, kwargs: Any) -> Tensor:
-    """The z of a call."""
+    """Return the z of a call."""
     z: Tensor = args[0] if args else kwargs["input"]
     return z
 
 
-def reason_not_to_watch(module: nn.Module) -> str:
-    """Why a module's activation is not recorded; empty if that is no question."""
-    return next((reason for reason, kinds in _NOT_WATCHED.items() if isinstance(module, kinds)), "")
+def reason_not_to_watch(module: nn.Module) -> str | None:
+    """Say why a module's own activation cannot be recorded; None if it can, or if it has none."""
+    reasons = (reason for reason, kinds in _NOT_WATCHED.items() if isinstance(module, kinds))
+    return next(reasons, None)

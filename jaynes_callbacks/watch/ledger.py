@@ -1,28 +1,39 @@
-"""The counts of streams that are found one by one, while a model runs."""
+"""Counts of streams that are found one by one while a model runs.
+
+Activations are counted where they happen, since nothing of them is kept: the watch adds to the row
+that the ledger gives it.  A checkpoint holds what was counted since the last record, so that a run
+which is resumed between two records goes on counting where it was.
+"""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.counts.metric import MagnitudeHistogram
-from jaynes_callbacks.instruments.record import Stream, Variable
-from jaynes_callbacks.watch.ranks import Counted
+from jaynes_callbacks.records.stream import IOTA, Stream
 from jaynes_callbacks.watch.selection import Skipped
 
-__all__ = ["NO_ROW", "Ledger"]
+__all__ = ["NO_ROW", "Counted", "Ledger", "pack_counts", "restore_counts"]
 
 #: In place of a row: this stream is not counted.
 NO_ROW = -1
 
 
-class Ledger:
-    """A `MagnitudeHistogram` whose rows are given out to streams as they appear.
+class Counted(NamedTuple):
+    """Some streams and the counts of each, in one or more groups of samples."""
 
-    Rows are set aside beforehand (`reserve`), because a compiled graph holds on to the histogram
-    that it was traced with.  Memory: 32 KiB per row.
+    streams: tuple[Stream, ...]
+    counts: Int64[Tensor, "streams groups 4096"]
+
+
+class Ledger:
+    """A table of counts whose rows are given out to streams as they appear.
+
+    Rows are set aside beforehand (`reserve`), because a compiled graph holds on to the table that
+    it was traced with.  Memory: 32 KiB per row.
 
     Args:
         admits: which names get a row.
@@ -30,38 +41,52 @@ class Ledger:
             there are as many tables again.
 
     Attributes:
-        streams: the streams so far; the place of each is its row.
         group: the one that is counted in.
-        skipped: the names that got no row, with the reason.
+        skipped: the names that got no row, or lost it, with the reason.
     """
 
     def __init__(self, admits: Callable[[str], bool], groups: int = 1) -> None:
-        self.streams: list[Stream] = []
         self.skipped: list[Skipped] = []
         self._admits = admits
         self._rows: dict[str, int] = {}
-        self._histogram = MagnitudeHistogram(0)
+        #: By row.  A graph may go on counting in a row that a stream has lost, so none moves up.
+        self._given: list[Stream] = []
+        self._table = torch.zeros(0, CODES, dtype=torch.int64)
         self.group = 0
         self._dealt = torch.zeros(0, groups if groups > 1 else 0, CODES, dtype=torch.int64)
 
     @property
     def table(self) -> Int64[Tensor, "rows 4096"]:
         """The counts to add to, reserved rows included."""
-        return self._histogram.counts
+        return self._table
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The streams that are counted, in the order in which they appeared."""
+        return [stream for stream in self._given if self._rows[stream.name] != NO_ROW]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows given out, those of streams that lost theirs included."""
+        return len(self._given)
 
     @property
     def counts(self) -> Int64[Tensor, "streams 4096"]:
-        """What this rank has counted since they were last taken."""
+        """Counts of this rank since they were last taken."""
         return self.grouped.sum(1)
 
     @property
     def grouped(self) -> Int64[Tensor, "streams groups 4096"]:
         """The same by groups of samples."""
-        own = self.table[: len(self.streams), None]
-        if not self._dealt.shape[1]:
-            return own.clone()
-        counts = self._dealt[: len(self.streams)].clone()
-        counts[:, self.group] += own[:, 0]
+        rows = [self._rows[stream.name] for stream in self.streams]
+        groups = max(1, self._dealt.shape[1])
+        counts = torch.zeros(len(rows), groups, CODES, dtype=torch.int64, device=self.table.device)
+        # While a graph is made the table is not enlarged: later rows hold nothing yet.
+        reserved = [place for place, row in enumerate(rows) if row < len(self.table)]
+        rows = [rows[place] for place in reserved]
+        if self._dealt.shape[1]:
+            counts[reserved] = self._dealt[rows]
+        counts[reserved, self.group] += self.table[rows]
         return counts
 
     def next_group(self) -> None:
@@ -69,21 +94,21 @@ class Ledger:
         if groups := self._dealt.shape[1]:
             self._dealt[:, self.group] += self.table
             with torch.inference_mode(False):
-                self._histogram.reset()
+                self._table.zero_()
             self.group = (self.group + 1) % groups
 
-    def row(self, name: str, shape: tuple[int, ...], variable: Variable) -> int:
-        """The row of a stream, given at its first appearance; `NO_ROW` if it is not admitted."""
+    def row(self, name: str, shape: tuple[int, ...], variable: str) -> int:
+        """Return the row of a stream, given at its first appearance; `NO_ROW` for none."""
         if name not in self._rows:
             if self._admits(name):
-                self._add(Stream("iota", name, shape, (), variable))
+                self._add(Stream(IOTA, name, shape, (), variable))
             else:
                 self.skip(name, "excluded by pattern")
         return self._rows[name]
 
     def skip(self, name: str, reason: str) -> None:
-        """Give a stream no row; said once."""
-        if name not in self._rows:
+        """Give a stream no row, or take its row and counts from it; the first reason stands."""
+        if self._rows.get(name) != NO_ROW:
             self._rows[name] = NO_ROW
             self.skipped.append(Skipped(name, reason))
 
@@ -94,18 +119,18 @@ class Ledger:
             return
         # Validation may run in inference mode, whose tensors cannot be added to outside it.
         with torch.inference_mode(False):
-            larger = MagnitudeHistogram(rows).to(device)
-            larger.counts[: len(self.table)] = self.table
+            table = torch.zeros(rows, CODES, dtype=torch.int64, device=device)
+            table[: len(self._table)] = self._table
             dealt = self._dealt.new_zeros(rows, *self._dealt.shape[1:], device=device)
             dealt[: len(self._dealt)] = self._dealt
-        self._histogram, self._dealt = larger, dealt
+        self._table, self._dealt = table, dealt
 
     def take(self) -> Counted:
-        """What this rank has counted since the last time; counting begins anew."""
+        """Return what this rank has counted since the last time; counting begins anew."""
         taken = Counted(tuple(self.streams), self.grouped)
         with torch.inference_mode(False):
-            self._histogram.reset()
-        self._dealt.zero_()
+            self._table.zero_()
+            self._dealt.zero_()
         self.group = 0
         return taken
 
@@ -122,5 +147,40 @@ class Ledger:
         own.index_add_(0, places.to(own.device) % own.numel(), counts.to(own.device))
 
     def _add(self, stream: Stream) -> None:
-        self._rows[stream.name] = len(self.streams)
-        self.streams.append(stream)
+        self._rows[stream.name] = len(self._given)
+        self._given.append(stream)
+
+
+def pack_counts(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return one entry per stream: its occupied codes, group by group, with their counts.
+
+    CPU tensors and builtins.  Only this process' counts: no rank waits for the others while a
+    checkpoint is made.
+    """
+    counts = ledger.grouped.cpu()
+    return [
+        {
+            "name": stream.name,
+            "shape": stream.shape,
+            "variable": stream.variable,
+            "places": (places := row.flatten().nonzero().squeeze(-1)),
+            "counts": row.flatten()[places],
+        }
+        for stream, row in zip(ledger.streams, counts, strict=True)
+    ]
+
+
+def restore_counts(ledger: Ledger, packed: list[dict[str, Any]], group: int) -> None:
+    """Add what was packed to the counts of these streams; streams no longer watched are dropped.
+
+    Args:
+        ledger: to add to.
+        packed: by `pack_counts`.
+        group: that was counted in.
+    """
+    ledger.reserve(ledger.rows + len(packed), ledger.table.device)
+    for entry in packed:
+        row = ledger.row(entry["name"], tuple(entry["shape"]), entry["variable"])
+        if row != NO_ROW:
+            ledger.resume(row, entry["places"], entry["counts"])
+    ledger.group = group % ledger.grouped.shape[1]

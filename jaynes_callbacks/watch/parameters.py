@@ -1,28 +1,35 @@
-"""The weights of a model: which parameters are streams, and how far they have moved."""
+"""The weights of a model: which tensors are streams, their values, and how far they have moved."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import overload
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jaynes_callbacks.counts.counting import subsample
-from jaynes_callbacks.instruments.record import Stream
-from jaynes_callbacks.instruments.tally import reason_not_to_count
+from jaynes_callbacks.counts.counting import reason_not_countable, subsample
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.watch.dtensors import (
-    held,
     is_sharded,
-    reason_not_to_share,
-    sampled,
-    share,
+    local_shard,
+    owned_values,
+    reason_not_countable_in_parts,
+    sample_source,
 )
 from jaynes_callbacks.watch.effective import effective_weights
 from jaynes_callbacks.watch.selection import Selection, Skipped
 
-__all__ = ["Values", "WeightStream", "find_weights", "relative_distance", "sample", "weight_names"]
+__all__ = [
+    "CurrentValues",
+    "WeightFinder",
+    "WeightStream",
+    "reason_to_skip",
+    "relative_distance",
+    "sample",
+    "weight_names",
+]
 
 #: Values kept of each stream's first state, for the distance moved: 16 KiB.
 _SAMPLE = 4096
@@ -37,8 +44,8 @@ class WeightStream:
 
     Attributes:
         stream: as it stands in the records.
-        value: the weight as it is now.
-        sharded: whether ranks hold parts of it.
+        value: returns the weight as it is now: a parameter itself, or computed from parameters.
+        sharded: True if ranks hold parts of the weight.
     """
 
     stream: Stream
@@ -46,87 +53,151 @@ class WeightStream:
     sharded: bool = False
 
 
-class Values(Sequence[Tensor]):
-    """What this rank counts of some weights as they are now, each made when it is asked for."""
+class CurrentValues:
+    """The values of weights at one moment, each computed once.
 
-    def __init__(self, weights: Sequence[WeightStream]) -> None:
-        self._weights = weights
-
-    def __len__(self) -> int:
-        return len(self._weights)
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Values": ...
-    def __getitem__(self, index: "int | slice") -> "Tensor | Values":
-        if isinstance(index, slice):
-            return Values(self._weights[index])
-        weight = self._weights[index]
-        return share(weight.value()) if weight.sharded else held(weight.value())
-
-
-def find_weights(
-    model: nn.Module, selection: Selection
-) -> tuple[list[WeightStream], list[Skipped]]:
-    """Every weight with two or more dimensions, tied ones once, and what is left out and why.
-
-    A weight that a module computes from parameters stands in the place of these.
+    What is computed is kept as long as this object, so make one for a record and let it go with the
+    record.  Parameters are not copied.
     """
-    found: dict[int, WeightStream] = {}
-    skipped: list[Skipped] = []
-    for name, key, value in _weights_of(model):
-        weight = value()
-        if key in found:
-            first = found[key]
-            aliases = (*first.stream.aliases, name)
-            found[key] = replace(first, stream=replace(first.stream, aliases=aliases))
-        elif reason := _reason_to_skip(name, weight, selection):
-            skipped.append(Skipped(name, reason))
-        else:
-            stream = Stream("weight", name, tuple(weight.shape))
-            found[key] = WeightStream(stream, value, is_sharded(weight))
-    return list(found.values()), skipped + _packed(model)
+
+    def __init__(self) -> None:
+        self._values: dict[Callable[[], Tensor], Tensor] = {}
+
+    def of(self, value: Callable[[], Tensor]) -> Tensor:
+        """Return the weight that `value` computes."""
+        if value not in self._values:
+            self._values[value] = value()
+        return self._values[value]
+
+    def counted_of(self, weight: WeightStream) -> Tensor:
+        """Return the values of a weight that this rank counts."""
+        value = self.of(weight.value)
+        return owned_values(value) if weight.sharded else local_shard(value)
+
+
+class _Candidate(NamedTuple):
+    """A weight of a model, before it is known whether it is a stream.
+
+    Attributes:
+        name: of the weight.
+        key: the same for all names of a tied weight.
+        value: returns the weight.
+        recipe: `EffectiveWeight.recipe` of a computed weight; None for a parameter.
+    """
+
+    name: str
+    key: int
+    value: Callable[[], Tensor]
+    recipe: tuple[Hashable, ...] | None
+
+
+class _Finding(NamedTuple):
+    """A weight's shape and placement, and the reason not to watch it, if there is one."""
+
+    recipe: tuple[Hashable, ...] | None
+    shape: tuple[int, ...]
+    sharded: bool
+    reason: str | None
+
+
+class WeightFinder:
+    """Finds the weights of a model, as often as asked: some are made late (lazy), or exchanged.
+
+    A weight that a module computes is computed to learn its shape, once; again only if what
+    computes it was changed.
+
+    Args:
+        model: any module.
+        selection: which weights to watch.
+    """
+
+    def __init__(self, model: nn.Module, selection: Selection) -> None:
+        self._model, self._selection = model, selection
+        self._findings: dict[str, _Finding] = {}
+
+    def find(self, now: CurrentValues) -> tuple[list[WeightStream], list[Skipped]]:
+        """Find every weight with two or more dimensions, and what is left out and why.
+
+        A tied weight is one stream.  A weight that a module computes from parameters stands in
+        their place.
+
+        Args:
+            now: takes up the weights that had to be computed.
+        """
+        found: dict[int, WeightStream] = {}
+        skipped: list[Skipped] = []
+        earlier, self._findings = self._findings, {}
+        for weight in _candidates(self._model):
+            if weight.key in found:
+                first = found[weight.key]
+                aliases = (*first.stream.aliases, weight.name)
+                stream = replace(first.stream, aliases=aliases)
+                found[weight.key] = replace(first, stream=stream)
+                continue
+            finding = self._look_at(weight, earlier.get(weight.name), now)
+            self._findings[weight.name] = finding
+            if finding.reason is not None:
+                skipped.append(Skipped(weight.name, finding.reason))
+            else:
+                stream = Stream(WEIGHT, weight.name, finding.shape)
+                found[weight.key] = WeightStream(stream, weight.value, finding.sharded)
+        return list(found.values()), skipped + _packed(self._model)
+
+    def _look_at(
+        self, weight: _Candidate, earlier: _Finding | None, now: CurrentValues
+    ) -> _Finding:
+        if weight.recipe is None:
+            return _finding(weight, weight.value(), self._selection)
+        if earlier is None or earlier.recipe != weight.recipe:
+            return _finding(weight, now.of(weight.value), self._selection)
+        return earlier
 
 
 def weight_names(model: nn.Module) -> list[str]:
-    """Names that a weight may be asked for by: of those that multiply, and of all parameters."""
+    """List the names that a weight may be asked for by: of parameters and of computed weights."""
     parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     return [*parameters, *(weight.name for weight in effective_weights(model))]
 
 
-def _weights_of(model: nn.Module) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:
-    """Name, identity and value of every weight; one that is computed where its parameters are."""
+def _candidates(model: nn.Module) -> Iterator[_Candidate]:
+    """Find every weight; one that is computed stands where the first of its parameters would."""
     computed = {name: weight for weight in effective_weights(model) for name in weight.parameters}
     given: set[str] = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name not in computed:
-            yield name, id(parameter), partial(_itself, parameter)
+            yield _Candidate(name, id(parameter), partial(_itself, parameter), None)
         elif computed[name].name not in given:
-            given.add(computed[name].name)
-            yield computed[name].name, id(parameter), computed[name].value
+            weight = computed[name]
+            given.add(weight.name)
+            yield _Candidate(weight.name, id(parameter), weight.value, weight.recipe)
 
 
 def _itself(parameter: nn.Parameter) -> Tensor:
     return parameter
 
 
-def _reason_to_skip(name: str, weight: Tensor, selection: Selection) -> str:
-    if isinstance(weight, nn.parameter.UninitializedParameter):
+def _finding(weight: _Candidate, value: Tensor, selection: Selection) -> _Finding:
+    reason = reason_to_skip(weight.name, value, selection)
+    # A lazy parameter has no shape yet.
+    shape = tuple(value.shape) if reason is None else ()
+    return _Finding(weight.recipe, shape, is_sharded(value), reason)
+
+
+def reason_to_skip(name: str, value: Tensor, selection: Selection) -> str | None:
+    """Say why a weight, or one of its parameters, is not watched; None if it is."""
+    if isinstance(value, nn.parameter.UninitializedParameter):
         return "not initialised yet (lazy)"
-    if weight.dim() < 2:
+    if value.dim() < 2:
         return _FLATTENED if _FSDP1 in name else "fewer than 2 dimensions"
     if not selection.admits(name):
         return "excluded by pattern"
-    if reason := reason_not_to_share(weight) or reason_not_to_count(held(weight)):
+    if reason := reason_not_countable_in_parts(value) or reason_not_countable(local_shard(value)):
         return reason
-    if weight.numel() < max(1, selection.min_size):
-        return f"fewer than min_size={max(1, selection.min_size)} elements"
-    return ""
+    return selection.too_small(value.numel())
 
 
 def _packed(model: nn.Module) -> list[Skipped]:
-    """Quantised modules, whose weights are no parameters any more."""
+    """Name quantised modules, whose weights are no longer parameters."""
     return [
         Skipped(name, "quantised: its weights are packed integers")
         for name, module in model.named_modules()
@@ -134,23 +205,23 @@ def _packed(model: nn.Module) -> list[Skipped]:
     ]
 
 
-def sample(weight: WeightStream) -> Float[Tensor, " values"]:
-    """A fixed set of at most 4096 of the parameter's values, copied; whole if it is smaller.
+def sample(value: Tensor) -> Float[Tensor, " values"]:
+    """Copy at most 4096 of a weight's values, always the same places; all if it is smaller.
 
     ‖w − w₀‖/‖w₀‖ over 4096 values has a standard error of about 1 % of itself, and is exactly zero
-    where nothing moved.  Of a sharded weight it is the share in the sample that rank 0 holds, and
-    nothing elsewhere: what is remembered at another number of ranks has another size.
+    where nothing moved.  Of a sharded weight, rank 0 samples its own shard and the other ranks
+    nothing.  At another number of ranks the shard has another size, so the samples of a run that is
+    resumed there cannot be compared (see `relative_distance`).
     """
-    value = weight.value()
-    part = sampled(value)
-    limit = -(-_SAMPLE * part.numel() // max(1, value.numel()))
-    return subsample(part, limit).reshape(-1).to(torch.float32, copy=True)
+    source = sample_source(value)
+    limit = -(-_SAMPLE * source.numel() // max(1, value.numel()))
+    return subsample(source, limit).reshape(-1).to(torch.float32, copy=True)
 
 
 def relative_distance(
     now: Float[Tensor, " values"], first: Float[Tensor, " values"] | None
 ) -> Float[Tensor, ""]:
-    """‖now − first‖/‖first‖; nan where the first is unknown, of another size, or zero."""
+    """Return ‖now − first‖/‖first‖; nan if `first` is unknown, of another size, or zero."""
     if first is None or first.shape != now.shape:
         return now.new_full((), torch.nan)
     first = first.to(now.device)

@@ -1,19 +1,25 @@
-"""Which streams are watched, and what is said of those that are not."""
+"""Select the streams to watch, and say which others there are."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from jaynes_callbacks.instruments.record import Kind, Stream
+from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order, kind_label
 from jaynes_callbacks.watch.functions import FUNCTIONS
 
-__all__ = ["MIN_SIZE", "Coverage", "Selection", "Skipped", "shorten"]
+__all__ = ["MIN_SIZE", "Coverage", "Selection", "Skipped", "TooSmall", "shorten"]
 
 #: Weights with fewer elements say nothing about a distribution.
 MIN_SIZE = 64
 _SHOWN = 5
+
+
+class TooSmall(str):
+    """The reason for skipping a tensor that has fewer elements than asked for."""
+
+    __slots__ = ()
 
 
 class Skipped(NamedTuple):
@@ -25,7 +31,7 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is watched and what is not; `str` of it is said once, at the start.
+    """The streams that are watched and the tensors that are not; logged once, as text.
 
     Attributes:
         watched: the streams.
@@ -38,16 +44,20 @@ class Coverage:
     note: str = ""
 
     def __str__(self) -> str:
-        weights = [stream.name for stream in self.watched if stream.kind == "weight"]
-        iota = [stream.name for stream in self.watched if stream.kind == "iota"]
-        counted = ("weights", weights), ("activations", iota)
-        lines = [f"{len(names)} {what} ({shorten(names)})" for what, names in counted if names]
+        names: dict[str, list[str]] = {}
+        for stream in self.watched:
+            names.setdefault(stream.kind, []).append(stream.name)
+        lines = [
+            f"{len(names[kind])} {kind_label(kind)} ({shorten(names[kind])})"
+            for kind in in_order(names)
+        ]
         lines = ["watching " + " and ".join(lines or ["nothing"]), self.note]
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
         lines += [
-            f"not {len(names)}: {reason} ({shorten(names)})" for reason, names in by_reason.items()
+            f"not {len(skipped)}: {reason} ({shorten(skipped)})"
+            for reason, skipped in by_reason.items()
         ]
         return "; ".join(line for line in lines if line)
 
@@ -63,7 +73,7 @@ class Selection:
         min_size: weights with fewer elements are skipped.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[str, ...]
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     min_size: int
@@ -85,7 +95,7 @@ class Selection:
         chosen, included = _strings("kinds", kinds), _strings("include", include)
         if not included:
             raise ValueError("include must have at least one glob pattern, got none; '*' is all")
-        known = get_args(Kind)
+        known = (WEIGHT, IOTA)
         if not chosen or not set(chosen) <= set(known):
             raise ValueError(f"kinds must be some of {list(known)}, got {list(chosen)}")
         if not isinstance(min_size, int) or isinstance(min_size, bool) or min_size < 0:
@@ -99,11 +109,11 @@ class Selection:
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether the patterns are other than the default, which lets everything through."""
+        """True if the patterns are other than the default, which admits every name."""
         return "*" not in self.include or bool(self.exclude)
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
-        """The include patterns, but the one for everything, that none of these names matches."""
+        """Return the include patterns, besides the one for all, that match no name of these."""
         names = list(names)
         return [
             pattern
@@ -111,8 +121,13 @@ class Selection:
             if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names)
         ]
 
+    def too_small(self, size: int) -> TooSmall | None:
+        """Return why a tensor of so many elements is too small; None if it is not."""
+        smallest = max(1, self.min_size)
+        return TooSmall(f"fewer than min_size={smallest} elements") if size < smallest else None
+
     def admits(self, name: str) -> bool:
-        """Whether the patterns let a stream of this name through."""
+        """Tell whether the patterns admit a stream of this name."""
         return _matches(name, self.include) and not _matches(name, self.exclude)
 
     def check(self, parameters: Iterable[str], modules: Iterable[str]) -> None:
@@ -145,14 +160,14 @@ class Selection:
             ValueError: with the reasons for which all are skipped.
         """
         too_small = self.min_size > MIN_SIZE and any(
-            each.reason.startswith("fewer than min_size") for each in skipped
+            isinstance(each.reason, TooSmall) for each in skipped
         )
-        if too_small or (self.kinds == ("weight",) and self.is_narrowed):
+        if too_small or (self.kinds == (WEIGHT,) and self.is_narrowed):
             reasons = sorted({each.reason for each in skipped})
             raise ValueError(
                 f"no weight is left to watch: all {len(skipped)} parameters are skipped "
                 f"({'; '.join(reasons)}); lower min_size={self.min_size}, widen "
-                f"include={list(self.include)}, or watch kinds=['iota'] alone"
+                f"include={list(self.include)}, or watch kinds={[IOTA]} alone"
             )
 
 
@@ -175,7 +190,7 @@ def _nearest(pattern: str, names: list[str]) -> str:
 
 
 def shorten(names: list[str]) -> str:
-    """The first few of a list of names.
+    """Return the first few of a list of names as text.
 
     >>> shorten(["a", "b"])
     'a, b'

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.verdict import FEWEST_VALUES, band, rival_gaps, verdict
+from jaynes_callbacks.instruments.record import Record, band
+from jaynes_callbacks.instruments.verdict import FEWEST_VALUES, rival_gaps, verdict
 
 START = Record(n=50_000, gap=0.163, gap_se=0.001)
 

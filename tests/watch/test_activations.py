@@ -1,6 +1,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from torch.nn import functional
 
 from jaynes_callbacks.counts.counting import count_
 from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.instruments.magnitudes import Magnitudes
+from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.watch.activations import ActivationWatch
+from jaynes_callbacks.watch.ledger import Ledger, pack_counts
 
 
 class Calling(nn.Module):
@@ -182,22 +186,127 @@ def test_no_activation_is_kept() -> None:
     assert kept[0]() is None
 
 
-def test_a_failure_to_count_is_said_once_and_spares_the_forward(
+def _broken(*args: object) -> None:
+    raise MemoryError("none left")
+
+
+def test_a_failure_to_count_is_said_once_a_site_and_spares_the_forward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*args: object) -> None:
-        raise MemoryError("none left")
-
-    monkeypatch.setattr("jaynes_callbacks.watch.activations.count_", broken)
+    monkeypatch.setattr("jaynes_callbacks.watch.activations.count_", _broken)
     model = Reusing()
     watch = ActivationWatch(model, _everything, 1 << 30)
     watch.attach()
-    watch.open()
     with pytest.warns(UserWarning, match="no longer recorded.*MemoryError: none left") as said:
-        out = model(torch.randn(5, 8))
+        out = _run_twice(watch, model, torch.randn(5, 8))
     watch.detach()
     assert out.shape == (5, 8)
+    assert [str(each.message).split("'")[1] for each in said] == ["act", "relu"]
+    assert [name for name, _ in watch.ledger.skipped] == ["act", "act#1", "relu", "relu#1"]
+
+
+class Mixed(nn.Module):
+    """Of three sites, one is a ReLU, one is in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.silu = nn.GELU(), nn.ReLU(), nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.silu(self.relu(self.first(x)) - 0.5)
+
+
+def _broken_for_silu(function: Callable[..., Tensor], args: Any, kwargs: Any) -> bool:
+    if function is functional.silu:
+        raise MemoryError("none left")
+    return False
+
+
+def _broken_for_first(name: str) -> bool:
+    if name == "first":
+        raise MemoryError("none left")
+    return True
+
+
+#: Before the function is applied, after it, and when the stream is given its row.
+FAILURES: dict[str, dict[str, Callable[..., Any]]] = {
+    "silu": {"writes_in_place": _broken_for_silu},
+    "relu": {"count_": _broken},
+    "first": {},
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("site", FAILURES)
+def test_a_site_that_fails_costs_only_its_own_stream(
+    site: str, compiled: bool, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    x = torch.randn(50, 8, generator=generator)
+    model = Mixed()
+    whole = _watched(model, x)
+    for name, broken in FAILURES[site].items():
+        monkeypatch.setattr(f"jaynes_callbacks.watch.activations.{name}", broken)
+    admits = _everything if FAILURES[site] else _broken_for_first
+    watch = ActivationWatch(model, admits, 1 << 30)
+    watch.attach()
+    torch.compiler.reset()
+    run = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+    with pytest.warns(UserWarning, match=f"activation '{site}' is no longer recorded") as said:
+        _run_twice(watch, run, x)
+    watch.detach()
     assert len(said) == 1
+    ((name, reason),) = watch.ledger.skipped
+    assert name == site
+    assert reason.startswith("counting failed with MemoryError")
+    others = [row for row, stream in enumerate(whole.ledger.streams) if stream.name != site]
+    names = [whole.ledger.streams[row].name for row in others]
+    assert [stream.name for stream in watch.ledger.streams] == names
+    assert torch.equal(watch.ledger.counts, 2 * whole.ledger.counts[others])
+
+
+def _run_twice(watch: ActivationWatch, model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    for _ in range(2):
+        watch.open(one_forward=True)
+        out = model(x)
+        watch.close()
+    return out
+
+
+def _ledger(recorder: Recorder) -> Ledger:
+    magnitudes = recorder.instruments["magnitudes"]
+    assert isinstance(magnitudes, Magnitudes)
+    return magnitudes._ledger
+
+
+def test_what_was_counted_before_a_failure_enters_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Mixed()
+    recorder = Recorder(model, kinds="iota")
+    with recorder:
+        model(torch.randn(50, 8))
+        assert [stream.name for stream in recorder.streams] == ["first", "relu", "silu"]
+        monkeypatch.setattr("jaynes_callbacks.watch.activations.count_", _broken)
+        with pytest.warns(UserWarning, match="activation 'relu' is no longer recorded"):
+            model(torch.randn(50, 8))
+        monkeypatch.undo()
+        for step in range(2):
+            model(torch.randn(50, 8))
+            assert [record.name for record in recorder.snapshot(step)] == ["first", "silu"]
+        assert pack_counts(_ledger(recorder))[1]["name"] == "silu"
+    assert ("relu", "counting failed with MemoryError: none left") in recorder.coverage.skipped
+    assert [stream.name for stream in recorder.coverage.watched] == ["first", "silu"]
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_streams_that_wait_for_a_row_have_counted_nothing(groups: int) -> None:
+    ledger = Ledger(_everything, groups)
+    ledger.reserve(1, torch.device("cpu"))
+    for name in ("first", "second"):
+        ledger.row(name, (), "y")
+    ledger.table[0, 7] = 3
+    assert ledger.counts.sum(-1).tolist() == [3, 0]
+    assert ledger.grouped.shape == (2, groups, CODES)
 
 
 class Residual(nn.Module):

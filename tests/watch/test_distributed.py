@@ -140,15 +140,15 @@ def test_activations_of_validation_without_advice(ranks: Ranks, tmp_path: Path) 
 
 
 def _failing_once(path: Path) -> Any:
-    weigh, calls = WeightWatch.weigh, []
+    read, calls = WeightWatch.read, []
 
     def broken(self: WeightWatch) -> Any:
         calls.append(None)
         if len(calls) == 3 and dist.get_rank() == 1:
             raise MemoryError("no room on rank 1")
-        return weigh(self)
+        return read(self)
 
-    WeightWatch.weigh = broken  # type: ignore[method-assign]
+    WeightWatch.read = broken  # type: ignore[method-assign]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         trainer = train(path, Exact(), devices=2, strategy="ddp")

@@ -17,7 +17,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from jaynes_callbacks.instruments.summary import counts_of
+from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.recorder import Recorder
 from tests.watch.collectives import note_records
 

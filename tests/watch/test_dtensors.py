@@ -12,9 +12,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from jaynes_callbacks.watch.dtensors import held, is_sharded, reason_not_to_share, share
-from jaynes_callbacks.watch.parameters import WeightStream, find_weights, sample
-from jaynes_callbacks.watch.selection import Selection
+from jaynes_callbacks.watch.dtensors import (
+    is_sharded,
+    local_shard,
+    owned_values,
+    reason_not_countable_in_parts,
+)
+from jaynes_callbacks.watch.parameters import CurrentValues, WeightFinder, WeightStream, sample
+from jaynes_callbacks.watch.selection import Selection, Skipped
 
 OnEveryRank = Callable[..., list[Any]]
 Ranks = Callable[..., list[Any]]
@@ -63,8 +68,8 @@ def test_the_shares_of_all_ranks_hold_every_value_once(
     def of_rank(mesh: Any) -> Tensor:
         tensor = _spread(values, mesh, *placements)
         assert is_sharded(tensor)
-        assert not reason_not_to_share(tensor)
-        return share(tensor).flatten()
+        assert not reason_not_countable_in_parts(tensor)
+        return owned_values(tensor).flatten()
 
     shares = on_every_rank(of_rank, *shape)
     assert torch.equal(torch.cat(shares).sort().values, values.flatten())
@@ -80,7 +85,7 @@ def _fully_sharded(shape: tuple[int, ...], tensor_parallel: bool) -> Tensor:
         mesh = mesh["outer"]
     fully_shard(layer, mesh=mesh)
     assert is_sharded(layer.weight)
-    return share(layer.weight).flatten()
+    return owned_values(layer.weight).flatten()
 
 
 @pytest.mark.parametrize(
@@ -101,8 +106,8 @@ def test_copies_are_whole_everywhere_but_shared_once(
     def of_rank(mesh: Any) -> int:
         tensor = _spread(values, mesh, *[Replicate()] * mesh.ndim)
         assert not is_sharded(tensor)
-        assert torch.equal(held(tensor), values)
-        return share(tensor).numel()
+        assert torch.equal(local_shard(tensor), values)
+        return owned_values(tensor).numel()
 
     assert on_every_rank(of_rank, *shape) == [24] + [0] * (torch.Size(shape).numel() - 1)
 
@@ -113,8 +118,8 @@ def test_one_rank_alone_holds_the_whole(on_every_rank: OnEveryRank) -> None:
     def of_rank(mesh: Any) -> None:
         tensor = _spread(values, mesh, Shard(0))
         assert not is_sharded(tensor)
-        assert torch.equal(held(tensor), values)
-        assert torch.equal(share(tensor), values)
+        assert torch.equal(local_shard(tensor), values)
+        assert torch.equal(owned_values(tensor), values)
 
     on_every_rank(of_rank, 1)
 
@@ -122,10 +127,16 @@ def test_one_rank_alone_holds_the_whole(on_every_rank: OnEveryRank) -> None:
 def test_a_plain_tensor_is_its_own_share() -> None:
     values = torch.randn(3, 3, requires_grad=True)
     assert not is_sharded(values)
-    assert not reason_not_to_share(values)
-    for part in (share(values), held(values)):
+    assert not reason_not_countable_in_parts(values)
+    for part in (owned_values(values), local_shard(values)):
         assert part.data_ptr() == values.data_ptr()
         assert not part.requires_grad
+
+
+def find_weights(
+    model: nn.Module, selection: Selection
+) -> tuple[list[WeightStream], list[Skipped]]:
+    return WeightFinder(model, selection).find(CurrentValues())
 
 
 def _find(mesh: Any, *placements: Any) -> tuple[list[WeightStream], list[Any]]:
@@ -139,7 +150,7 @@ def test_a_sharded_parameter_keeps_its_shape_and_size(on_every_rank: OnEveryRank
         (weight,), _ = _find(mesh, Shard(0))
         assert weight.sharded
         assert weight.stream.shape == (80, 100)
-        return sample(weight)
+        return sample(weight.value())
 
     halves, thirds = on_every_rank(of_rank, 2), on_every_rank(of_rank, 3)
     # Rank 0's share in a sample of at most 4096; what two ranks remember is none of three's.

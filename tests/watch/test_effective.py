@@ -1,8 +1,12 @@
 """Weights that modules compute: the recorded one is the one that multiplies, and nothing moves."""
 
+import random
 import warnings
+import weakref
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,14 +19,20 @@ from jaynes_callbacks.watch.effective import effective_weights
 
 
 class Noisy(nn.Module):
-    """Draws from the global random state and counts its calls, whatever its mode."""
+    """Draws from the global random states and writes into its buffers, whatever its mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(()))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.dropout(weight) + 0 * torch.rand(())
+        self.calls += 1
+        self.last = weight.detach().sum()
+        noise = torch.rand(()) + random.random()
+        noise += np.random.rand()  # noqa: NPY002
+        return self.dropout(weight) + 0 * noise
 
 
 def _noisy(module: nn.Module) -> nn.Module:
@@ -77,17 +87,96 @@ def test_what_multiplies_is_what_is_recorded(change: str) -> None:
     assert records[1].max == pytest.approx(expected.max, rel=1e-5)
 
 
+def _state_of_numpy() -> tuple[Any, ...]:
+    _, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return (*keys, *rest)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_to_look_changes_nothing(change: str) -> None:
     torch.manual_seed(3)
     model = nn.Sequential(CHANGES[change](nn.Linear(16, 24, bias=False)))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    random = torch.get_rng_state()
+    buffers = dict(model.named_buffers())
+    of_torch, of_numpy = torch.get_rng_state(), _state_of_numpy()
     _snapshot(model)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(buffers[name] is buffer for name, buffer in model.named_buffers())
     assert [module.training for module in model.modules()] == modes
-    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(torch.get_rng_state(), of_torch)
+    assert _state_of_numpy() == of_numpy
+    # Not around the snapshot: beartype, which checks types in tests, draws from Python's state.
+    of_python = random.getstate()
+    for weight in effective_weights(model):
+        weight.value()
+    assert random.getstate() == of_python
+
+
+class Doubling(nn.Module):
+    """Notes the memory of every weight that it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed: list[weakref.ref[Any]] = []
+
+    def forward(self, weight: Tensor) -> Tensor:
+        value = 2 * weight
+        self.computed.append(weakref.ref(value.untyped_storage()))
+        return value
+
+
+def _doubled(include: str = "*") -> tuple[Doubling, nn.Module, Recorder]:
+    """A watched model with one parametrized weight, of which no computation is noted yet."""
+    doubling = Doubling()
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    parametrize.register_parametrization(model[0], "weight", doubling)
+    doubling.computed.clear()
+    recorder = Recorder(model, kinds="weight", include=include)
+    recorder.attach()
+    return doubling, model, recorder
+
+
+def test_a_weight_is_computed_once_a_record_and_let_go() -> None:
+    doubling, model, recorder = _doubled()
+    assert len(doubling.computed) == 1
+    recorder.begin()
+    assert len(doubling.computed) == 2
+    recorder.snapshot(step=0)  # of `begin`
+    assert len(doubling.computed) == 2
+    with torch.no_grad():
+        model[0].parametrizations.weight.original *= 1.5
+    record, _ = recorder.snapshot(step=1)
+    assert len(doubling.computed) == 3
+    assert record.moved == pytest.approx(0.5)
+    assert not [memory for memory in doubling.computed if memory() is not None]
+
+
+def test_a_weight_that_is_left_out_is_computed_once_for_all() -> None:
+    doubling, _, recorder = _doubled(include="1.*")
+    for step in range(3):
+        assert [record.name for record in recorder.snapshot(step)] == ["1.weight"]
+    assert len(doubling.computed) == 1
+    assert ("0.weight", "excluded by pattern") in recorder.coverage.skipped
+
+
+class Upper(nn.Module):
+    """Leaves the upper half of the rows."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight[: len(weight) // 2]
+
+
+def test_a_weight_is_looked_at_anew_when_what_computes_it_is_changed() -> None:
+    _, model, recorder = _doubled()
+    (record, _) = recorder.snapshot(step=0)
+    assert record.shape == (16, 16)
+    parametrize.register_parametrization(model[0], "weight", Upper(), unsafe=True)
+    (record, _) = recorder.snapshot(step=1)
+    assert record.shape == (8, 16)
+    model[0].parametrizations.weight.original = nn.Parameter(torch.randn(32, 16))
+    (record, _) = recorder.snapshot(step=2)
+    assert record.shape == (16, 16)
 
 
 def test_the_parameters_behind_are_covered() -> None:

@@ -1,11 +1,13 @@
 """Every activation function, however it is called: iota is |z·y| of what went in and came out."""
 
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from jaynes_callbacks.counts.counting import count_
@@ -34,6 +36,11 @@ LAWS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 MODULES = {kind: kind.__name__.lower() for kind in ACTIVATION_MODULES}
 MODULES[nn.LeakyReLU] = "leaky_relu"
+#: Functions that take ``inplace=True``.
+INPLACE = (
+    *("relu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "celu", "silu", "mish"),
+    "hardswish",
+)
 
 
 class Calling(nn.Module):
@@ -112,6 +119,114 @@ def test_functions(function: Callable[..., Tensor], name: str, generator: torch.
     (stream,) = watch.ledger.streams
     assert stream.name == name
     _agree(watch.ledger.counts[0], _iota(name, z))
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS.values())))
+def test_no_spelling_is_forgotten(name: str) -> None:
+    for namespace in (torch, functional, Tensor):
+        for spelling in (name, f"{name}_"):
+            if hasattr(namespace, spelling):
+                assert FUNCTIONS[getattr(namespace, spelling)] == name
+
+
+def _calls() -> dict[str, Callable[[Tensor], Tensor]]:
+    """Every way to apply an activation: functions, by argument and keyword, methods, modules."""
+    calls: dict[str, Callable[[Tensor], Tensor]] = {}
+    for number, (function, name) in enumerate(FUNCTIONS.items()):
+        more = _more(function, name)
+        calls[f"{name} {number}"] = partial(_call, function, more)
+    for name in INPLACE:
+        calls[f"{name} in place"] = partial(getattr(functional, name), inplace=True)
+        calls[f"{name} by keyword"] = partial(_call_by_keyword, getattr(functional, name))
+    for kind in ACTIVATION_MODULES:
+        calls[f"{MODULES[kind]} module"] = kind()
+        if MODULES[kind] in INPLACE:
+            calls[f"{MODULES[kind]} module in place"] = kind(inplace=True)
+    for name in ("relu", "relu_", "tanh", "tanh_"):
+        calls[f"x.{name}()"] = partial(_call_method, name)
+    return calls
+
+
+def _call(function: Callable[..., Tensor], more: tuple[Any, ...], x: Tensor) -> Tensor:
+    return function(x, *more)
+
+
+def _call_by_keyword(function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    return function(inplace=True, input=x)
+
+
+def _call_method(name: str, x: Tensor) -> Tensor:
+    return getattr(x, name)()
+
+
+class Everything(nn.Module):
+    """Applies an activation in every way, each in a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calling = nn.ModuleList(Calling(call) for call in _calls().values())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([call(x * 1.0) for call in self.calling]).sum()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_every_spelling_is_counted_as_in_eager(
+    backend: str, generator: torch.Generator
+) -> None:
+    """By stream, so that the name in a failure tells the spelling."""
+    z, names = _values(generator)[:5], list(_calls())
+    model = Everything()
+    eager = _by_call(names, _watched(model, z))
+    assert list(eager) == names
+    torch.compiler.reset()
+    watch = ActivationWatch(model, lambda name: True, 1 << 30)
+    watch.attach()
+    watch.open(one_forward=True)
+    with torch.no_grad():
+        torch.compile(model, backend=backend, fullgraph=True)(z)
+    watch.detach()
+    compiled = _by_call(names, watch)
+    assert list(compiled) == names
+    assert [name for name in names if not torch.equal(compiled[name], eager[name])] == []
+
+
+def _by_call(names: list[str], watch: ActivationWatch) -> dict[str, Tensor]:
+    """Counts by spelling; whatever lies in no module of its own by the stream's name."""
+    counted = {}
+    for stream, counts in zip(watch.ledger.streams, watch.ledger.counts, strict=True):
+        head, _, number = stream.name.partition(".")
+        name = names[int(number.split(".")[0])] if head == "calling" else stream.name
+        counted[name] = counts
+    return counted
+
+
+def test_models_of_traced_code_are_counted(generator: torch.Generator) -> None:
+    """Their code is a `torch.fx` graph too, like that of what is compiled, but the model's own."""
+    z = _values(generator)
+    model = nn.Sequential(nn.ReLU(), Calling(functional.gelu))
+    traced = _watched(nn.Sequential(fx.symbolic_trace(model)), z)
+    assert [stream.name for stream in traced.ledger.streams] == ["0.0", "0.gelu"]
+    assert torch.equal(traced.ledger.counts, _watched(model, z).ledger.counts)
+
+
+def test_spellings_that_another_torch_may_hide_are_named(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    # This is what an import gives in a version of torch that keeps its list elsewhere.
+    monkeypatch.setitem(sys.modules, "torch._dynamo.variables.torch", None)
+    model = nn.Sequential(nn.ReLU())
+    watch = _watched(model, _values(generator))
+    assert not watch.ledger.skipped
+    watch.attach()
+    monkeypatch.undo()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    watch.open(one_forward=True)
+    compiled(_values(generator))
+    watch.detach()
+    skipped = {name for name, reason in watch.ledger.skipped if "compiled models" in reason}
+    assert {"torch.nn.functional.relu_", "torch.nn.functional.hardswish", "torch.tanh_"} <= skipped
 
 
 @pytest.mark.parametrize("name", ["silu", "relu6", "elu", "mish", "hardswish", "leaky_relu"])

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from jaynes_callbacks.watch.parameters import WeightStream, find_weights, sample
-from jaynes_callbacks.watch.selection import Selection
+from jaynes_callbacks.watch.parameters import CurrentValues, WeightFinder, WeightStream, sample
+from jaynes_callbacks.watch.selection import Selection, Skipped
 
 
 def _selection(include: str = "*", exclude: str | tuple[str, ...] = (), size: int = 1) -> Selection:
@@ -21,6 +21,12 @@ def _lazy() -> nn.Module:
     model = nn.Module()
     model.weight = nn.parameter.UninitializedParameter()
     return model
+
+
+def find_weights(
+    model: nn.Module, selection: Selection
+) -> tuple[list[WeightStream], list[Skipped]]:
+    return WeightFinder(model, selection).find(CurrentValues())
 
 
 def _names(weights: list[WeightStream]) -> list[str]:
@@ -107,8 +113,8 @@ def test_adapters_are_small_but_watched() -> None:
 
 def test_the_sample_is_a_copy_and_bounded() -> None:
     (weight,), _ = find_weights(nn.Linear(300, 200, bias=False), _selection())
-    before = sample(weight)
+    before = sample(weight.value())
     assert 2048 < before.numel() <= 4096
     with torch.no_grad():
         weight.value().add_(1)
-    assert torch.allclose(sample(weight) - before, torch.ones(()))
+    assert torch.allclose(sample(weight.value()) - before, torch.ones(()))

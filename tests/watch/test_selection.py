@@ -1,6 +1,6 @@
 import pytest
 
-from jaynes_callbacks.instruments.record import Stream
+from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.watch.selection import Coverage, Selection, Skipped
 
 PARAMETERS = ["encoder.0.weight", "encoder.0.bias", "head.weight"]

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.instruments.record import Record, Records, Stream
-from jaynes_callbacks.instruments.summary import Moment, aggregates, counts_of, recompute, summarise
+from jaynes_callbacks.instruments.distribution import Tallied, counts_of, recompute, summarise
+from jaynes_callbacks.instruments.record import Record, Records, aggregates
 from jaynes_callbacks.instruments.tally import tally_of_counts, tally_of_tensors
+from jaynes_callbacks.records.stream import Stream
 
 SIZE = 50_000
 
@@ -29,7 +30,7 @@ def samples() -> dict[str, torch.Tensor]:
 def records(samples: dict[str, torch.Tensor]) -> Records:
     streams = [Stream("weight", name, (SIZE, 1)) for name in samples]
     tally = tally_of_tensors(list(samples.values()))
-    return summarise([Moment(streams, tally, run="r", step=3, epoch=1)])[0]
+    return summarise([Tallied(streams, tally, run="r", step=3, epoch=1)])[0]
 
 
 def test_the_true_family_is_best_though_a_larger_one_contains_it(records: Records) -> None:
@@ -55,7 +56,7 @@ def test_a_reason_names_whom_it_concerns(records: Records) -> None:
 def test_weights_of_which_only_the_counts_are_known(records: Records) -> None:
     """Spread over ranks: the paper's bins are made from the counts, as many as of other weights."""
     streams = [Stream("weight", record.name, record.shape) for record in records]
-    (ours,) = summarise([Moment(streams, tally_of_counts(counts_of(records)))])
+    (ours,) = summarise([Tallied(streams, tally_of_counts(counts_of(records)))])
     for mine, whole in zip(ours, records, strict=True):
         assert mine.paper_counts.size == 0
         assert whole.max < mine.max <= whole.max * 17 / 16
@@ -75,8 +76,8 @@ def test_the_same_records_come_from_the_saved_counts(records: Records) -> None:
 
 def test_the_verdict_is_on_the_start_that_was_given(samples: dict[str, torch.Tensor]) -> None:
     stream = [Stream("weight", "w", (SIZE, 1))]
-    first = Moment(stream, tally_of_tensors([samples["uniform"]]))
-    last = Moment(stream, tally_of_tensors([samples["lognormal"]]), step=7)
+    first = Tallied(stream, tally_of_tensors([samples["uniform"]]))
+    last = Tallied(stream, tally_of_tensors([samples["lognormal"]]), step=7)
     (begin,) = summarise([first])
     assert begin[0].verdict == "not emerging"
     (end,) = summarise([last], begin.by_stream())
@@ -90,7 +91,7 @@ def test_the_verdict_is_on_the_start_that_was_given(samples: dict[str, torch.Ten
 def test_moments_may_hold_different_streams(samples: dict[str, torch.Tensor]) -> None:
     names = [["uniform"], [], ["lognormal", "exponential"]]
     moments = [
-        Moment(
+        Tallied(
             [Stream("weight", name, (SIZE, 1)) for name in some],
             tally_of_tensors([samples[name] for name in some]),
             step=step,
@@ -110,7 +111,7 @@ def test_moments_may_hold_different_streams(samples: dict[str, torch.Tensor]) ->
 def test_aggregates_of_each_kind() -> None:
     gaps = {"weight": [0.001, 0.3, 0.05, 0.01, 0.02], "iota": [0.019, math.nan, math.inf]}
     rows = [Record(kind=kind, gap=gap) for kind, values in gaps.items() for gap in values]  # type: ignore[arg-type]
-    assert aggregates(rows) == {
+    assert aggregates(Records(rows)) == {
         "equilibrium/weight/gap_median": 0.02,
         "equilibrium/weight/gap_worst": 0.3,
         "equilibrium/weight/share_lognormal_like": 0.2,
@@ -124,10 +125,10 @@ def test_aggregates_of_each_kind() -> None:
         "equilibrium/iota/share_far": 0.0,
         "equilibrium/iota/share_no": 0.0,
     }
-    assert aggregates([Record(gap=math.nan)]) == {}
+    assert aggregates(Records([Record(gap=math.nan)])) == {}
 
 
 def test_no_streams_are_no_records() -> None:
     nothing = tally_of_counts(torch.zeros(0, CODES, dtype=torch.int64))
-    assert [len(records) for records in summarise([Moment([], nothing)])] == [0]
+    assert [len(records) for records in summarise([Tallied([], nothing)])] == [0]
     assert summarise([]) == []
