@@ -1,15 +1,13 @@
 """Watch whether training drives a network to arbitrage equilibrium.
 
-The way the data goes, one direction, no way back::
+Data goes one way::
 
-    tensor ──> counts on one fixed grid ──> statistics ──> record ──> sinks
-               (grid, histogram)            (statistics)   (summary,  (sinks)
-                                                            record)
-    sources:   weights of a model in training, activations through hooks
-    sinks:     Lightning loggers, a Parquet dataset, figures
+    model in training ──> watch ──┐
+                                  ├──> counts on one fixed grid ──> statistics ──> records ──> sinks
+    checkpoint files ──> files ───┘
 
-One pass over each tensor, integer work only; from there on the cost no longer depends on the size
-of the network.  Counts add, over batches, steps, ranks and runs.
+Each tensor is counted in one pass of integer work; from there on the cost does not depend on the
+size of the network.  Counts add: over batches, steps, ranks and runs.
 """
 
 from importlib import import_module
@@ -18,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from jaynes_callbacks._version import __version__
 
 if TYPE_CHECKING:
-    from jaynes_callbacks.api import analyse
+    from jaynes_callbacks.api import analyse, compare, measure_checkpoint
     from jaynes_callbacks.counts.metric import MagnitudeHistogram
     from jaynes_callbacks.instruments.record import Record, Records
+    from jaynes_callbacks.lightning import EquilibriumMonitor
     from jaynes_callbacks.recorder import Recorder
-    from jaynes_callbacks.run.lightning import EquilibriumMonitor
 
 __all__ = [
     "EquilibriumMonitor",
@@ -32,16 +30,20 @@ __all__ = [
     "Records",
     "__version__",
     "analyse",
+    "compare",
+    "measure_checkpoint",
 ]
 
-#: Public names and where they live; each is loaded when it is first asked for.
+#: Public names and the modules that define them; each is imported when it is first asked for.
 _HOMES = {
-    "EquilibriumMonitor": "jaynes_callbacks.run.lightning",
+    "EquilibriumMonitor": "jaynes_callbacks.lightning",
     "MagnitudeHistogram": "jaynes_callbacks.counts.metric",
     "Record": "jaynes_callbacks.instruments.record",
     "Recorder": "jaynes_callbacks.recorder",
     "Records": "jaynes_callbacks.instruments.record",
     "analyse": "jaynes_callbacks.api",
+    "compare": "jaynes_callbacks.api",
+    "measure_checkpoint": "jaynes_callbacks.api",
 }
 
 

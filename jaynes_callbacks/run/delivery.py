@@ -1,24 +1,29 @@
 """Handing records to sinks, so that a failing sink stops neither the run nor the others."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.history import History
+from jaynes_callbacks.records.schema import Schema
 from jaynes_callbacks.sinks.base import Recalling, RunContext, Sink, sparing
 
-__all__ = ["Delivery", "run_directory"]
+__all__ = ["Delivery"]
 
 
 class Delivery:
-    """All records of a run so far, and the sinks that get them.
+    """All records of a run so far, by instrument, and the sinks that get them.
 
     Args:
-        sinks: destinations, each told of every snapshot in this order.
+        sinks: destinations, each told of every record in this order.
+        schemas: of the instruments, by their names.
+
+    Raises:
+        TypeError: for what is no sink.
     """
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Sink], schemas: Mapping[str, Schema[Any]]) -> None:
         for sink in sinks:
             if not isinstance(sink, Sink):
                 raise TypeError(
@@ -26,8 +31,8 @@ class Delivery:
                     f"(jaynes_callbacks.sinks.base.Sink), got {sink!r}"
                 )
         self.sinks = tuple(sinks)
-        self.history = Records()
-        self.end = Records()
+        self.histories = {name: History(schema) for name, schema in schemas.items()}
+        self.ends: dict[str, Frame[Any]] = {}
         self._working: list[Sink] = []
         self._run_id = ""
 
@@ -36,8 +41,11 @@ class Delivery:
         same = run_id == self._run_id and resumed_step is not None
         until = resumed_step if same and resumed_step is not None else -1
         self._run_id = run_id
-        self.history = Records(record for record in self.history if record.step <= until)
-        self.end = Records(record for record in self.end if record.step <= until)
+        for history in self.histories.values():
+            history.truncate(until)
+        self.ends = {
+            name: end for name, end in self.ends.items() if len(end) and end["step"][-1] <= until
+        }
 
     def open(self, context: RunContext) -> None:
         """Open every sink; one that fails is left out and the reason said.
@@ -46,54 +54,44 @@ class Delivery:
         """
         self._working = list(self.sinks)
         self._each(lambda sink: sink.open(context))
-        if context.resumed_step is not None and not self.history:
-            self.history = self._recalled()
+        if context.resumed_step is not None:
+            for history in self.histories.values():
+                if not len(history) and len(recalled := self._recalled(history.schema)):
+                    history.append(recalled)
 
-    def take(self, records: Records) -> None:
-        """Take one snapshot into the history and hand it on to the sinks that were opened."""
-        self.end = records
-        self.history += records.without_counts()
-        self._each(lambda sink: sink.write(records, self.history))
+    def take(self, name: str, frame: Frame[Any]) -> None:
+        """Take one record into the history and hand it on to the sinks that were opened."""
+        if not len(frame) and not frame.schema.main:
+            return
+        self.ends[name] = frame
+        history = self.histories[name]
+        history.append(frame)
+        self._each(lambda sink: sink.write(frame, history))
 
-    def close(self, start: Records) -> None:
-        """Let every sink finish."""
-        self._each(lambda sink: sink.close(start, self.end, self.history))
+    def close(self, starts: Mapping[str, Frame[Any]]) -> None:
+        """Let every sink finish each instrument."""
+        for name, start in starts.items():
+            end, history = self.ends.get(name, start), self.histories[name]
+            if len(end) or start.schema.main:
+                self._each(lambda sink: sink.close(start, end, history))  # noqa: B023
         self._working = []
 
     def __getstate__(self) -> dict[str, Any]:
         # No sink of a copy is open: the run goes on writing through the original's.
         return {**self.__dict__, "_working": []}
 
-    def _recalled(self) -> Records:
+    def _recalled(self, schema: Schema[Any]) -> Frame[Any]:
         for sink in self._working:
             try:
-                if isinstance(sink, Recalling) and (records := sink.recall()):
-                    return records
+                if isinstance(sink, Recalling) and len(frame := sink.recall(schema)):
+                    return frame
             except Exception as error:
                 warnings.warn(
                     f"monitor.history begins where the run is resumed, for {type(sink).__name__} "
                     f"cannot read what came before: {type(error).__name__}: {error}",
                     stacklevel=2,
                 )
-        return Records()
+        return Frame(schema, {})
 
     def _each(self, act: Callable[[Sink], None]) -> None:
         self._working = sparing(self._working, act)
-
-
-def run_directory(trainer: Any) -> Path | None:
-    """The first logger's directory, or else the trainer's own; None if that is no local path."""
-    candidates = [_logger_directory(logger) for logger in trainer.loggers]
-    candidates.append(trainer.default_root_dir)
-    return next((Path(path) for path in candidates if path and "://" not in str(path)), None)
-
-
-def _logger_directory(logger: Any) -> Path | str | None:
-    """Its ``log_dir``, or what ``save_dir``, name and version make; None for one without files."""
-    directory = getattr(logger, "log_dir", None)
-    if isinstance(directory, str | Path):
-        return directory
-    saved = getattr(logger, "save_dir", None)
-    if not isinstance(saved, str | Path) or "://" in str(saved):
-        return None
-    return Path(saved, str(logger.name or ""), str(logger.version or ""))

@@ -1,6 +1,7 @@
-"""What a reader of a run's files wants to know of it: where, with what, and what was watched."""
+"""Describe a run for readers of its files: machine, versions, settings, what was watched."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -10,27 +11,26 @@ from jaynes_callbacks.recorder import Recorder
 __all__ = ["describe"]
 
 _PACKAGES = ("torch", "lightning", "pytorch-lightning", "numpy", "scipy", "torchmetrics")
-_OF_TRAINER = ("max_epochs", "max_steps", "precision", "world_size", "accumulate_grad_batches")
 
 
-def describe(trainer: Any, recorder: Recorder) -> dict[str, Any]:
-    """Builtins by name: run, versions, machine, trainer, hyperparameters and coverage.
+def describe(recorder: Recorder, of_host: Mapping[str, Any]) -> dict[str, Any]:
+    """Return builtins by name: run, versions, machine, model, coverage, and what the host tells.
 
     Args:
-        trainer: of a fit that goes on.
-        recorder: of its model.
+        recorder: of the run's model.
+        of_host: further facts, such as hyperparameters.
     """
-    coverage = recorder.coverage
-    module = trainer.lightning_module
+    coverage, model = recorder.coverage, recorder.model
+    device = next((str(parameter.device) for parameter in model.parameters()), "cpu")
     return {
         "run": recorder.run,
         "versions": {"jaynes_callbacks": __version__, "python": platform.python_version()}
         | _versions(),
-        "machine": f"{platform.system()} {platform.machine()}, {module.device}",
-        "model": type(module).__name__,
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "trainer": {name: getattr(trainer, name, None) for name in _OF_TRAINER},
-        "hyperparameters": dict(getattr(module, "hparams", {})),
+        "machine": f"{platform.system()} {platform.machine()}, {device}",
+        "model": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **of_host,
+        "instruments": list(recorder.instruments),
         "watched": [
             {"kind": stream.kind, "name": stream.name, "aliases": list(stream.aliases)}
             for stream in coverage.watched

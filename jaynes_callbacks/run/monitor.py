@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from jaynes_callbacks.instruments.record import Kind
+from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE
-from jaynes_callbacks.run.cadence import IotaFrom
-from jaynes_callbacks.run.hooks import MonitorHooks
+from jaynes_callbacks.records.stream import IOTA, WEIGHT
+from jaynes_callbacks.run.lightning import MonitorHooks
+from jaynes_callbacks.run.run import IotaFrom
 from jaynes_callbacks.schedule import Schedule, describe
 from jaynes_callbacks.sinks.base import Sink
 
@@ -14,7 +16,7 @@ __all__ = ["Monitor", "default_sinks"]
 
 
 def default_sinks(figures_every_n_epochs: int | None = None) -> tuple[Sink, ...]:
-    """Every logger of the trainer, in all that it can show; the Parquet dataset; figures."""
+    """Make a sink for everything that loggers can show, one for the dataset and one for figures."""
     # Here, not above: pandas, pyarrow and matplotlib are loaded when a monitor is made.
     from jaynes_callbacks.sinks.dataset import DatasetSink
     from jaynes_callbacks.sinks.figures import FigureSink
@@ -42,6 +44,8 @@ class Monitor(MonitorHooks):
     unwatched run, to the bit.
 
     Args:
+        instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, or objects
+            with a cadence of their own, such as ``Gradients(Cadence(every_n_steps=100))``.
         kinds: ``weight``, ``iota`` (activations) or both.
         include: glob patterns on stream names, e.g. ``"encoder.*"``; only these are watched.
         exclude: glob patterns on stream names that are not watched.
@@ -70,7 +74,8 @@ class Monitor(MonitorHooks):
     def __init__(
         self,
         *,
-        kinds: Sequence[Kind] | Kind = ("weight", "iota"),
+        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = ("magnitudes",),
+        kinds: Sequence[str] | str = (WEIGHT, IOTA),
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
@@ -85,6 +90,7 @@ class Monitor(MonitorHooks):
         sinks: Sequence[Sink] | None = None,
     ) -> None:
         super().__init__(
+            instruments=instruments,
             kinds=kinds,
             include=include,
             exclude=exclude,
@@ -98,14 +104,19 @@ class Monitor(MonitorHooks):
             dirpath=dirpath,
             sinks=default_sinks(figures_every_n_epochs) if sinks is None else sinks,
         )
-        self._key = {
+        self._key: dict[str, Any] = {
             **self._options,
+            "iota_values_per_call": iota_values_per_call,
+            "iota_groups": iota_groups,
             "every_n_epochs": every_n_epochs,
             "every_n_steps": every_n_steps,
             "iota_every_n_batches": iota_every_n_batches,
             "iota_from": iota_from,
             "dirpath": dirpath,
         }
+        # With magnitudes alone the key is that of version 0.1, whose checkpoints are resumed.
+        if (names := [each.name for each in self._instruments]) != ["magnitudes"]:
+            self._key["instruments"] = names
 
     @property
     def state_key(self) -> str:

@@ -1,24 +1,57 @@
-"""One fit under watch: its recorder, where it goes on from, what is said and handed on."""
+"""One run under observation, whatever trains it: when to collect, group, hand on and resume.
 
-import logging
+A host (`run.host.Host`) calls the methods named after what happens in its loop.  A record that is
+due by epoch is made at the end of the epoch's last batch (with activations of validation: at the
+end of validation), before anything decides by it.
+"""
+
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.summary import Moment, aggregates
+from torch import nn
+
+from jaynes_callbacks.instruments.base import Moment
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.run.delivery import Delivery, run_directory
+from jaynes_callbacks.run.delivery import Delivery
 from jaynes_callbacks.run.description import describe
+from jaynes_callbacks.run.host import Host
+from jaynes_callbacks.schedule import Cadence, Schedule
 from jaynes_callbacks.sinks.base import RunContext
 
-__all__ = ["WatchedRun"]
+__all__ = ["IotaFrom", "Listening", "WatchedRun"]
+
+IotaFrom = Literal["train", "validation"]
 
 #: Records that are fitted together, and the most streams of them: 32 KiB each are kept till then.
 _GROUP, _GROUP_STREAMS = 16, 256
+
+
+@dataclass(frozen=True)
+class Listening:
+    """To which forwards a run listens.
+
+    Attributes:
+        batch_is_due: whether this batch of an epoch is listened to, besides those that records
+            need.
+        iota_from: whose forwards.
+
+    Raises:
+        ValueError: for an unknown `iota_from`.
+    """
+
+    batch_is_due: Schedule
+    iota_from: IotaFrom = "train"
+
+    def __post_init__(self) -> None:
+        if self.iota_from not in get_args(IotaFrom):
+            raise ValueError(
+                f"iota_from must be one of {get_args(IotaFrom)}, got {self.iota_from!r}"
+            )
 
 
 class WatchedRun:
@@ -27,114 +60,153 @@ class WatchedRun:
     Args:
         recorder: of the run's model.
         delivery: where records go; it may hold those of an earlier fit of the same run.
-        dirpath: where sinks write; by default the first logger's directory.
+        cadence: when instruments without a cadence of their own are recorded.
+        listening: to which forwards.
+        dirpath: where sinks write; by default the host's directory.
 
     Attributes:
         live: whether the fit goes on.
-        recorded_step: of the last record, None before the first.
-        numbers: the last record's aggregates.
+        numbers: the last records' aggregates.
         directory: where the sinks of the main process write.
         outcome: ``running``, ``interrupted`` or ``finished``, as readers of its files are told.
     """
 
-    def __init__(self, recorder: Recorder, delivery: Delivery, dirpath: Path | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        delivery: Delivery,
+        cadence: Cadence,
+        listening: Listening,
+        dirpath: Path | None = None,
+    ) -> None:
         self.recorder = recorder
         self.live = True
         self.outcome = "running"
-        self.recorded_step: int | None = None
         self.numbers: dict[str, float] = {}
         self.directory: Path | None = None
+        self._cadences = {
+            name: each.cadence or cadence for name, each in recorder.instruments.items()
+        }
+        self._listening = listening
         self._delivery = delivery
         self._dirpath = dirpath
         self._id = uuid4().hex
-        self._announced = False
+        self._recorded: dict[str, int] = {}
+        self._published = False
         self._said: set[str] = set()
-        self._counted: list[Moment] = []
+        self._counted: list[Mapping[str, Moment]] = []
         self._may_wait = True
+        self._step, self._stride, self._epoch = 0, 1, 0
+        self._host: Host | None = None
 
-    def begin(self, trainer: Any, before: dict[str, Any] | None) -> None:
-        """Start with the untouched weights, or go on from the state of `before`."""
-        # Lightning advises to average what is logged; of ours every rank has the same numbers.
-        warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\('equilibrium/")
+    @property
+    def recorded_step(self) -> int | None:
+        """Step of the last record, None before the first."""
+        return max(self._recorded.values(), default=None)
+
+    # What happens in a loop -----------------------------------------------------------------
+
+    def begin(self, host: Host, before: Mapping[str, Any] | None) -> None:
+        """Start with the untouched model, or go on from the state of `before`."""
+        self._host = host
+        self._step, self._stride = host.step, 1
         if before is None:
             self.recorder.begin()
         else:
-            self.recorder.load_state_dict(before["recorder"])
-            self.recorded_step, self._id = before["recorded_step"], before["id"]
-            self.numbers = dict(before["numbers"])
-        self._may_wait = not _listens(trainer)
-        resumed = None if before is None else trainer.global_step
+            self._resume(before)
+        self._may_wait = not host.decides_at_any_step
+        resumed = None if before is None else host.step
         self._delivery.begin(self._id, resumed)
-        if not trainer.is_global_zero:
+        if not host.is_main:
             return
-        self.directory = self._dirpath or run_directory(trainer)
+        self.directory = self._dirpath or host.directory
         self.recorder.run = self.directory.name if self.directory else ""
-        earlier = before["directory"] if before else ""
+        earlier = str(before["directory"]) if before else ""
         context = RunContext(
             run=self.recorder.run,
             directory=self.directory,
-            loggers=tuple(trainer.loggers),
+            loggers=tuple(host.loggers),
             resumed_step=resumed,
             resumed_directory=Path(earlier) if earlier else None,
             run_id=self._id,
-            describe=partial(self._described, trainer),
+            describe=partial(self._described, host),
+            schemas=tuple(each.schema for each in self.recorder.instruments.values()),
         )
         self._delivery.open(context)
 
-    def _described(self, trainer: Any) -> dict[str, Any]:
-        return {"outcome": self.outcome, **describe(trainer, self.recorder)}
+    def batch_begins(self, batch: int) -> None:
+        """Listen to a training batch if its activations are to be counted.
 
-    def record(self, trainer: Any, step: int, epoch: int, *, may_wait: bool = False) -> None:
-        """One snapshot, on every rank; a failure to measure is said and spares the training.
+        Every record gets at least one forward: the first after the record before.
 
         Args:
-            trainer: of the run.
-            step: of the record.
-            epoch: likewise.
-            may_wait: it need not be fitted and handed on before others have been counted too.
+            batch: number of the batch in its epoch.
         """
-        first, self.recorded_step = self.recorded_step is None, step
-        self._sparing(
-            "no equilibrium record",
-            lambda: self._counted.append(self.recorder.count(step, epoch)),
-        )
-        if first or not (may_wait and self._may_wait) or self._is_full():
-            self.deliver()
-        if first and trainer.is_global_zero:
-            _logger(trainer).info("jaynes_callbacks: %s", self.recorder.coverage)
+        if self._listening.iota_from == "train" and (
+            self.recorder.wants_forward
+            or self._listening.batch_is_due(batch)
+            or self._due_by_step(self._step, self._step + self._stride)
+        ):
+            self.recorder.open(one_forward=True)
 
-    def deliver(self) -> None:
-        """Fit what has been counted, all at once, and hand the records on."""
-        moments, self._counted = self._counted, []
-        if not moments:
-            return
-        try:
-            finished = self.recorder.summarise(moments)
-        except Exception:
-            # One by one, so that what cannot be fitted costs no other record.
-            for moment in moments:
-                self._sparing("no equilibrium record", partial(self._deliver_alone, moment))
-        else:
-            self._deliver(finished)
+    def forward_ends(self) -> None:
+        """Cease to listen: what follows in this batch are no forwards but repeated ones."""
+        self.recorder.close()
 
-    def record_once(self, trainer: Any, epoch: int, *, may_wait: bool = False) -> None:
-        """One snapshot, unless there is one of this step, or none of the untouched network."""
-        if self.recorded_step not in (None, trainer.global_step):
-            self.record(trainer, trainer.global_step, epoch, may_wait=may_wait)
-        elif not may_wait:
-            self.deliver()
+    def before_step(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Show gradients to the instruments that are recorded after this step.
 
-    def announce(self, pl_module: Any, *, on_step: bool) -> None:
-        """Make new aggregates known to EarlyStopping and ModelCheckpoint; sinks log them."""
-        if self._announced or not self.numbers:
-            return
-        self._announced = True
-        self._sparing(
-            "aggregates are not logged",
-            lambda: pl_module.log_dict(
-                self.numbers, on_step=on_step, on_epoch=not on_step, logger=False, batch_size=1
-            ),
-        )
+        Args:
+            parameters: that are about to be updated; their gradients are complete and unscaled, and
+                not yet clipped.
+        """
+        host = self._of_host()
+        due = self._due_by_step(self._step, max(self._step + self._stride, host.step + 1))
+        if host.is_last_batch:
+            due |= self._due_by_epoch(host.epoch + 1)
+        if self.recorded_step is None:
+            due = set(self.recorder.instruments)
+        if due:
+            self.recorder.before_step(parameters, due)
+
+    def batch_ends(self) -> None:
+        """Make the records that are due; the first, of the untouched model, after one forward."""
+        host = self._of_host()
+        self.recorder.close()
+        before, self._step = self._step, host.step
+        self._stride = max(1, self._step - before)
+        self._epoch = host.epoch
+        if self.recorded_step is None:
+            self._record(before, self._epoch, set(self.recorder.instruments))
+        self._record_new(self._due_by_step(before, self._step), self._epoch, may_wait=True)
+        if host.is_last_batch and self._listening.iota_from == "train":
+            self._record_by_epoch(host)
+        if not (host.is_last_batch and self._listening.iota_from == "validation"):
+            self.recorder.forget()
+        self.publish(on_step=True)
+
+    def validation_batch_begins(self, batch: int) -> None:
+        """Listen to a validation batch if its activations are to be counted."""
+        if self._listening.iota_from == "validation" and self._listening.batch_is_due(batch):
+            self.recorder.open(one_forward=True)
+
+    def validation_ends(self) -> None:
+        """Make the record due by epoch, with validation's activations."""
+        host = self._of_host()
+        if self._listening.iota_from == "validation" and host.is_last_batch:
+            self._record_by_epoch(host)
+            self.publish(on_step=False)
+
+    def epoch_ends(self) -> None:
+        """Make the record due by epoch, if neither the last batch nor validation has."""
+        self._record_by_epoch(self._of_host())
+        self.recorder.forget()
+        self.publish(on_step=False)
+
+    def training_ends(self) -> None:
+        """Record the last state, while the ranks can still speak to each other."""
+        self._record_new(set(self.recorder.instruments), self._epoch)
+        self.outcome = "finished"
 
     def finish(self) -> None:
         """Let go of the model and let the sinks finish."""
@@ -142,36 +214,130 @@ class WatchedRun:
             self.live = False
             self.recorder.detach()
             self.deliver()
-            self._delivery.close(self.recorder.start)
+            names = self.recorder.instruments
+            self._delivery.close({name: self.recorder.start_of(name) for name in names})
+
+    # Recording ------------------------------------------------------------------------------
+
+    def deliver(self) -> None:
+        """Compute what has been counted, all at once, and hand the records on."""
+        moments, self._counted = self._counted, []
+        if not moments:
+            return
+        try:
+            self._hand_on(self.recorder.summarise(moments))
+        except Exception:
+            # One by one, so that what cannot be computed costs no other record.
+            for moment in moments:
+                for name, each in moment.items():
+                    self._spare(
+                        "no equilibrium record",
+                        lambda name=name, each=each: self._hand_on(  # type: ignore[misc]
+                            self.recorder.summarise([{name: each}])
+                        ),
+                    )
+
+    def publish(self, *, on_step: bool) -> None:
+        """Make new aggregates known to what decides by them; sinks log them."""
+        if self._published or not self.numbers:
+            return
+        self._published = True
+        host = self._of_host()
+        self._spare(
+            "aggregates are not logged", lambda: host.publish(self.numbers, on_step=on_step)
+        )
+
+    def _record(
+        self, step: int, epoch: int, names: Collection[str], *, may_wait: bool = False
+    ) -> None:
+        """Make one record on every rank; a failure to measure is said and spares the training.
+
+        Args:
+            step: of the record.
+            epoch: likewise.
+            names: of the instruments that are recorded.
+            may_wait: it need not be computed and handed on before others have been counted too.
+        """
+        first = self.recorded_step is None
+        self._recorded |= dict.fromkeys(names, step)
+        self._spare(
+            "no equilibrium record",
+            lambda: self._counted.append(self.recorder.count(step, epoch, names)),
+        )
+        if first or not (may_wait and self._may_wait) or self._is_full():
+            self.deliver()
+        host = self._of_host()
+        if first and host.is_main:
+            host.say(f"jaynes_callbacks: {self.recorder.coverage}")
+
+    def _record_new(self, names: Collection[str], epoch: int, *, may_wait: bool = False) -> None:
+        """Record the instruments that have no record of this step, once there is a first one."""
+        step = self._of_host().step
+        new = [name for name in names if self._recorded.get(name, step) != step]
+        if new:
+            self._record(step, epoch, new, may_wait=may_wait)
+        elif not may_wait:
+            self.deliver()
+
+    def _record_by_epoch(self, host: Host) -> None:
+        if due := self._due_by_epoch(host.epoch + 1):
+            self._record_new(due, host.epoch)
+
+    def _due_by_step(self, before: int, now: int) -> set[str]:
+        return {name for name, each in self._cadences.items() if each.step_is_due(before, now)}
+
+    def _due_by_epoch(self, epochs: int) -> set[str]:
+        return {name for name, each in self._cadences.items() if each.epoch_is_due(epochs)}
+
+    def _is_full(self) -> bool:
+        """Tell by the number of streams alone: an interrupted run groups as any other does."""
+        streams = max(
+            (len(moment.state) for each in self._counted for moment in each.values()), default=1
+        )
+        return len(self._counted) >= max(1, min(_GROUP, _GROUP_STREAMS // max(1, streams)))
+
+    def _hand_on(self, finished: Sequence[Mapping[str, Any]]) -> None:
+        for frames in finished:
+            for name, frame in frames.items():
+                self._delivery.take(name, frame)
+                self.numbers |= frame.schema.aggregate(frame) if len(frame) else {}
+        self._published = False
+
+    # Resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on: CPU tensors and builtins; nothing before a record."""
+        """Return what a resumed run needs: CPU tensors and builtins; nothing before a record."""
         self.deliver()
         if self.recorded_step is None:
             return {}
         return {
             "recorder": self.recorder.state_dict(),
             "recorded_step": self.recorded_step,
+            "recorded": dict(self._recorded),
+            "stride": self._stride,
             "numbers": dict(self.numbers),
             "directory": str(self.directory or ""),
             "id": self._id,
         }
 
-    def _is_full(self) -> bool:
-        """By the number of streams alone: an interrupted run groups its records as any other."""
-        streams = max((len(moment.streams) for moment in self._counted), default=1)
-        return len(self._counted) >= max(1, min(_GROUP, _GROUP_STREAMS // max(1, streams)))
+    def _resume(self, before: Mapping[str, Any]) -> None:
+        self.recorder.load_state_dict(before["recorder"])
+        known = dict.fromkeys(self.recorder.instruments, before["recorded_step"])
+        self._recorded = {**known, **before.get("recorded", {})}
+        self._stride = before.get("stride", 1)
+        self._id, self.numbers = before["id"], dict(before["numbers"])
 
-    def _deliver_alone(self, moment: Moment) -> None:
-        self._deliver(self.recorder.summarise([moment]))
+    # ----------------------------------------------------------------------------------------
 
-    def _deliver(self, finished: list[Records]) -> None:
-        for records in finished:
-            self._delivery.take(records)
-            self.numbers |= aggregates(records)
-        self._announced = False
+    def _described(self, host: Host) -> dict[str, Any]:
+        return {"outcome": self.outcome, **describe(self.recorder, host.describe())}
 
-    def _sparing(self, what: str, act: Callable[[], Any]) -> None:
+    def _of_host(self) -> Host:
+        if self._host is None:
+            raise RuntimeError("the run has not begun: call begin(host, ...) first")
+        return self._host
+
+    def _spare(self, what: str, act: Callable[[], Any]) -> None:
         try:
             act()
         except Exception as error:
@@ -180,15 +346,3 @@ class WatchedRun:
                     f"{what}: {type(error).__name__}: {error}; training goes on", stacklevel=2
                 )
             self._said.add(what)
-
-
-def _listens(trainer: Any) -> bool:
-    """Whether something decides by our numbers at any step."""
-    deciders = [*trainer.callbacks, *trainer.lr_scheduler_configs]
-    return any(str(getattr(each, "monitor", None)).startswith("equilibrium/") for each in deciders)
-
-
-def _logger(trainer: Any) -> logging.Logger:
-    """A child of the trainer's own logger, which shows its messages where it shows those."""
-    namespace, _, _ = type(trainer).__module__.partition(".trainer")
-    return logging.getLogger(f"{namespace}.jaynes_callbacks")

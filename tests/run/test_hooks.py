@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.summary import counts_of
 from jaynes_callbacks.schedule import at, log_spaced
 from jaynes_callbacks.sinks.base import RunContext
 
@@ -244,7 +244,7 @@ def test_two_monitors_keep_apart(
 def test_saved_counts_reproduce_the_run_s_records(
     sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
 ) -> None:
-    from jaynes_callbacks.instruments.summary import recompute
+    from jaynes_callbacks.instruments.distribution import recompute
 
     make_trainer(_monitor(sink)).fit(task, loader)
     for records in sink.written:
@@ -472,7 +472,7 @@ def test_a_remote_directory_is_no_place_for_files(
     loader: Loader,
     make_trainer: MakeTrainer,
 ) -> None:
-    from jaynes_callbacks.run.delivery import run_directory
+    from jaynes_callbacks.run.lightning import run_directory
 
     class Remote:
         save_dir, name, version = "s3://bucket/runs", "digits", 3

@@ -9,9 +9,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.instruments.base import Moment
 from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.summary import Moment
 from jaynes_callbacks.recorder import Recorder
+from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.run import run
 from jaynes_callbacks.sinks.base import RunContext
 
@@ -167,8 +168,8 @@ def test_what_cannot_be_fitted_costs_no_other_record(
 ) -> None:
     summarise = Recorder.summarise
 
-    def failing(self: Recorder, moments: list[Moment]) -> list[Records]:
-        if any(moment.step == 3 for moment in moments):
+    def failing(self: Recorder, moments: list[dict[str, Moment]]) -> list[dict[str, Frame[Any]]]:
+        if any(moment.step == 3 for each in moments for moment in each.values()):
             raise ArithmeticError("no fit of step 3")
         return summarise(self, moments)
 
