@@ -1,34 +1,36 @@
-"""Figures: records in, `matplotlib.figure.Figure` out, one function for each.
+"""Figures: one function each takes records and returns a `matplotlib.figure.Figure`.
 
 Of one stream, with its counts:
 
 ========================  ==================================================================
-`paper_view`              size-weighted counts as the paper draws them, with its lognormal fit
-                          and beside what Gaussian weights would show
-`log_density`             density of ln w with every fitted family, end over start, residuals
-`utility_over_magnitude`  the theory's effective utility over ln w: flat at equilibrium
+`paper_view`              size-weighted counts as in the paper, with its lognormal fit, and the
+                          same of Gaussian weights
+`log_density`             density of ln w with every fitted family, start and end, residuals
+`utility_over_magnitude`  the theory's effective utility over ln w: constant at equilibrium
 ========================  ==================================================================
 
 Of all streams, without counts:
 
 ========================  ==================================================================
 `gap_over_steps`          the gap of every stream through training
-`gap_map`                 the same as a map: streams by records
+`gap_map`                 the same as a map: rows are streams, columns records
 `laws_over_steps`         which law fits best, and when
-`microstructure_map`      paths among known laws, by skewness and kurtosis of ln w
+`microstructure_map`      training as a path among known laws, by skewness and kurtosis of ln w
 `statistics_map`          every statistic of every stream at one moment
-`exponents_over_layers`   α and β beside Gaussian weights' and the paper's Table II
+`exponents_over_layers`   α and β beside those of Gaussian weights and the paper's Table II
+`columns_over_steps`      the curves of any instrument
 ========================  ==================================================================
 
-No function touches pyplot or any other global state, so that they can be called from a training
-loop, a thread or a server.  Records in which nothing could be fitted are drawn with the reason;
-names are never read as formulas.
+No function uses pyplot or any other global state, so that they can be called from a training
+loop, a thread or a server; `rendered` turns a figure into pixels.  Where nothing could be fitted,
+the figure says why.  Names of streams are shown as they are, never interpreted as formulas.
 """
 
+from jaynes_callbacks.figures.columns_over_steps import columns_over_steps
 from jaynes_callbacks.figures.density import log_density
 from jaynes_callbacks.figures.exponents import exponents_over_layers
 from jaynes_callbacks.figures.history import gap_over_steps
-from jaynes_callbacks.figures.look import DARK, LIGHT, Look
+from jaynes_callbacks.figures.look import DARK, LIGHT, Look, Pixels, rendered
 from jaynes_callbacks.figures.maps import gap_map, statistics_map
 from jaynes_callbacks.figures.microstructure import microstructure_map
 from jaynes_callbacks.figures.paper import paper_view
@@ -39,6 +41,8 @@ __all__ = [
     "DARK",
     "LIGHT",
     "Look",
+    "Pixels",
+    "columns_over_steps",
     "exponents_over_layers",
     "gap_map",
     "gap_over_steps",
@@ -46,6 +50,7 @@ __all__ = [
     "log_density",
     "microstructure_map",
     "paper_view",
+    "rendered",
     "statistics_map",
     "utility_over_magnitude",
 ]

@@ -1,4 +1,4 @@
-"""What is drawn of a record: points and curves, computed by `statistics` from its saved counts."""
+"""Points and curves of one record: its saved counts as densities, and its fits over them."""
 
 from typing import Any, NamedTuple
 
@@ -6,14 +6,13 @@ import numpy as np
 import torch
 
 from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
-from jaynes_callbacks.instruments.distribution import PAPER_IOTA_BINS, gaussian_power
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.summary import counts_of
-from jaynes_callbacks.instruments.tally import PAPER_BINS
+from jaynes_callbacks.instruments.distribution import counts_of, gaussian_power, paper_bins
+from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.statistics import (
+    FAMILIES,
     LOGNORMAL,
-    Fit,
-    fit_families,
+    Family,
+    fit_family,
     gaussian_masses,
     log_moments,
     occupied_bins,
@@ -26,29 +25,33 @@ __all__ = [
     "LogHistogram",
     "SizeWeighted",
     "family_curves",
+    "fitted_parameters",
     "log_histogram",
     "size_weighted",
 ]
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-#: Shares of the values beyond which the tails of ln w are not drawn.
+#: Lower edges of the grid's bins in ln w; computed once, for each curve needs them.
+_EDGES = log_edges("cpu")
+#: Quantiles of ln w between which the distribution is drawn.
 _LOWEST, _HIGHEST = 0.004, 0.9999
-#: Empty bins of the grid drawn beyond them.
+#: Bins of the grid that are drawn beyond them at each side.
 _MARGIN = 12
-#: Values a drawn bin should hold in the bulk, so that its noise is below a fifth.
+#: Values that a drawn bin should hold on average, so that its relative error is below a fifth.
 _ENOUGH = 30
+#: Most bins of the grid in one that is drawn.
 _COARSEST = 16
 #: Points of the smooth curves of the paper's picture.
 _CURVE_POINTS = 400
 
 
 class LogHistogram(NamedTuple):
-    """Density of ln w over bins that are whole bins of the grid.
+    """Density of ln w over bins, each of which is one or several bins of the grid.
 
     Attributes:
-        codes: lower code of each drawn bin and, last, the upper end of the last one.
-        edges: the same in ln w.
+        codes: first code of each drawn bin and, last, the code that follows the last bin.
+        edges: lower edges of these codes' bins, in ln w.
         density: per unit of ln w; bins that are not drawn hold the rest of the mass.
     """
 
@@ -58,7 +61,7 @@ class LogHistogram(NamedTuple):
 
     @property
     def middles(self) -> Array:
-        """ln of the bins' geometric middles."""
+        """Middles of the bins in ln w."""
         return (self.edges[1:] + self.edges[:-1]) / 2
 
 
@@ -66,32 +69,30 @@ class FamilyCurve(NamedTuple):
     """A fitted family, drawn over the data.
 
     Attributes:
-        name: of the family.
+        family: the law.
         gap: in nats per value, as the record has it.
-        is_rival: whether it is a rival, neither the lognormal nor a law that contains it.
         x: middles of bins of the grid, in ln w.
-        density: on them.
-        averaged: over the drawn bins of the histogram.
+        density: mean density of the law in each of them, per unit of ln w.
+        averaged: its mean density in each drawn bin of the histogram.
     """
 
-    name: str
+    family: Family
     gap: float
-    is_rival: bool
     x: Array
     density: Array
     averaged: Array
 
 
 class SizeWeighted(NamedTuple):
-    """The paper's picture, as densities: magnitude × its density, over w/max.
+    """The paper's size-weighted histogram as a density over w/max.
 
     Attributes:
         x: middles of the data's bins, w/max.
-        data: centre × share of the bin / bin width.
-        at: where the curves are taken, w/max.
-        fit: A'·LN(μ', σ') in the same unit; nan where there is no fit.
-        gaussian: what Gaussian values of the same max/rms show in expectation.
-        end: w/max below which lies all but a thousandth of the data's area.
+        data: middle × share of the values / width of each bin.
+        at: w/max at which the curves are given.
+        fit: the paper's A'·LN(μ', σ') in the same unit; nan where there is no fit.
+        gaussian: expectation for Gaussian values of the same max/rms.
+        end: w/max below which lie 99.9 % of the data's area.
     """
 
     x: Array
@@ -103,11 +104,15 @@ class SizeWeighted(NamedTuple):
 
 
 def log_histogram(record: Record, most_bins: int | None = None) -> LogHistogram | None:
-    """The bulk of ln w, in bins as fine as the number of values allows; None without counts.
+    """Return the bulk of ln w in bins as fine as the number of values allows.
 
     Args:
         record: with its counts.
-        most_bins: if given, bins are made wider until there are no more of them.
+        most_bins: most bins to return; None for any number.
+
+    Returns:
+        The density, from the 0.4 % to the 99.99 % quantile and a little beyond; None without
+        counts of finite, non-zero values.
     """
     counts = counts_of([record])[0, FIRST_POSITIVE:FIRST_NONFINITE].numpy()
     total = counts.sum()
@@ -123,38 +128,68 @@ def log_histogram(record: Record, most_bins: int | None = None) -> LogHistogram 
     starts = np.arange(low, max(high, low + 1), width)
     ends = np.minimum([*starts[1:], starts[-1] + width], counts.size)
     codes = np.append(starts, ends[-1]) + FIRST_POSITIVE
-    edges = log_edges().numpy()[codes]
+    edges = _EDGES.numpy()[codes]
     within = np.add.reduceat(counts[: ends[-1]], starts)
     return LogHistogram(codes, edges, within / (total * np.diff(edges)))
+
+
+def fitted_parameters(records: Records, family: Family) -> torch.Tensor:
+    """Return the parameters of a family fitted to some records.
+
+    They stand in the records' columns.  Only datasets of version 0.1, and those from before a
+    family was added, lack some of them: such records are fitted again, side by side.
+
+    Args:
+        records: any number; those without the columns with their counts.
+        family: the law.
+
+    Returns:
+        Parameters ``[records, parameters]``; nan where there is no fit.
+    """
+    columns = {name: records[name] for name in family.columns}
+    parameters = family.parameters_from(
+        {name: np.ma.filled(values, np.nan) for name, values in columns.items()}
+    )
+    lacking = np.any([np.ma.getmaskarray(values) for values in columns.values()], axis=0)
+    if lacking.any():
+        binned = occupied_bins(counts_of(records.take(lacking)))
+        fit = fit_family(family, binned, log_moments(binned))
+        parameters[torch.from_numpy(lacking)] = fit.parameters
+    return parameters
 
 
 def family_curves(
     record: Record, histogram: LogHistogram, codes: tuple[int, int]
 ) -> list[FamilyCurve]:
-    """Every family that could be fitted to the record, smallest gap first.
+    """Return every family that could be fitted to the record, smallest gap first.
 
     Args:
-        record: with its counts.
+        record: whose counts the histogram shows.
         histogram: of the record.
         codes: first and last code of the range to draw, the histogram's or a wider one.
     """
-    binned = occupied_bins(counts_of([record]))
-    moments = log_moments(binned)
     gaps = {LOGNORMAL.name: record.gap, **record.rival_gaps}
-    fits = fit_families(binned, moments).values()
+    one = Records([record])
     curves = [
-        _family_curve(fit, gaps.get(fit.family.name, np.nan), histogram, codes)
-        for fit in fits
-        if bool(fit.parameters.isfinite().all())
+        _family_curve(family, found, gaps.get(family.name, np.nan), histogram, codes)
+        for family in FAMILIES
+        if bool((found := fitted_parameters(one, family)).isfinite().all())
     ]
     return sorted(curves, key=lambda curve: (np.isnan(curve.gap), curve.gap))
 
 
 def size_weighted(record: Record) -> SizeWeighted | None:
-    """Data, fit and null of the paper's protocol; None without counts.
+    """Return the data, the fit and the Gaussian reference of the paper's protocol.
 
-    Weights were counted in the paper's own bins.  Activations, and weights that are spread over
-    ranks, are drawn in the grid's: magnitude × density over w is the density of ln w.
+    Weights are counted in the paper's equal bins.  Of activations, and of weights that are spread
+    over ranks, only the grid's bins are known; then the density of ln w is drawn, which equals
+    magnitude × density of w.
+
+    Args:
+        record: with its counts.
+
+    Returns:
+        Points and curves; None without counts, or where the maximum is unknown.
     """
     histogram = log_histogram(record)
     if histogram is None or not 0 < record.max < np.inf:
@@ -165,9 +200,9 @@ def size_weighted(record: Record) -> SizeWeighted | None:
         data = x * equal * equal.size / equal.sum()
     else:
         x, data = np.exp(histogram.middles) / record.max, histogram.density
-    bins = PAPER_BINS if record.kind == "weight" else PAPER_IOTA_BINS
     at = _centres(_CURVE_POINTS)
-    fit = record.paper_amplitude * _paper_curve(record, at) * bins / record.n
+    amplitude = record.paper_amplitude * paper_bins(record.variable) / record.n
+    fit = amplitude * _paper_curve(record, at)
     scale = torch.tensor([record.rms / record.max], dtype=torch.float64)
     power = torch.full_like(scale, gaussian_power(record.variable))
     gaussian: Array = at * gaussian_masses(scale, at.size, power)[0].numpy() * at.size
@@ -175,38 +210,43 @@ def size_weighted(record: Record) -> SizeWeighted | None:
 
 
 def _centres(bins: int) -> Array:
+    """Return the middles of equal bins on [0, 1]."""
     centres: Array = (np.arange(bins) + 0.5) / bins
     return centres
 
 
 def _end(x: Array, data: Array) -> float:
+    """Return w/max below which lie 99.9 % of the area, and a little more; at most 1."""
     area = np.cumsum(data * np.gradient(x)) if x.size > 1 else np.ones(1)
     reach = np.searchsorted(area, 0.999 * area[-1])
     return float(min(1.0, 1.05 * x[min(reach, x.size - 1)]))
 
 
 def _grouping(per_bin: float) -> int:
-    """How many bins of the grid make one that is drawn: a power of two."""
+    """Return how many bins of the grid make one that is drawn: a power of two."""
     wanted = np.log2(max(_ENOUGH / per_bin, 1.0))
     return int(min(2 ** np.ceil(wanted), _COARSEST))
 
 
 def _family_curve(
-    fit: Fit, gap: float, histogram: LogHistogram, codes: tuple[int, int]
+    family: Family,
+    parameters: torch.Tensor,
+    gap: float,
+    histogram: LogHistogram,
+    codes: tuple[int, int],
 ) -> FamilyCurve:
-    x, mass, widths = _masses(fit, *codes)
-    _, within, _ = _masses(fit, int(histogram.codes[0]), int(histogram.codes[-1]))
+    x, mass, widths = _masses(family, parameters, *codes)
+    _, within, _ = _masses(family, parameters, int(histogram.codes[0]), int(histogram.codes[-1]))
     summed = np.add.reduceat(within, histogram.codes[:-1] - histogram.codes[0])
-    rival = fit.family is not LOGNORMAL and not fit.family.contains_lognormal
-    return FamilyCurve(
-        fit.family.name, gap, rival, x, mass / widths, summed / np.diff(histogram.edges)
-    )
+    return FamilyCurve(family, gap, x, mass / widths, summed / np.diff(histogram.edges))
 
 
-def _masses(fit: Fit, first: int, last: int) -> tuple[Array, Array, Array]:
-    """Middles in ln w, masses and widths of the grid's bins from one code to another."""
-    edges = log_edges()[first : last + 1]
-    log_mass = fit.family.log_mass(fit.parameters, edges[None, :-1], edges[None, 1:])
+def _masses(
+    family: Family, parameters: torch.Tensor, first: int, last: int
+) -> tuple[Array, Array, Array]:
+    """Return middles in ln w, masses and widths of the grid's bins from one code to another."""
+    edges = _EDGES[first : last + 1]
+    log_mass = family.log_mass(parameters, edges[None, :-1], edges[None, 1:])
     masses: Array = log_mass[0].exp().nan_to_num().numpy()
     middles: Array = ((edges[1:] + edges[:-1]) / 2).numpy()
     widths: Array = edges.diff().numpy()
@@ -214,6 +254,7 @@ def _masses(fit: Fit, first: int, last: int) -> tuple[Array, Array, Array]:
 
 
 def _paper_curve(record: Record, centres: Array) -> Array:
+    """Return LN(μ', σ') of the paper's fit at some w/max."""
     mu, sigma = torch.tensor([[record.paper_mu], [record.paper_sigma]], dtype=torch.float64)
     curve: Array = paper_curve(torch.from_numpy(centres), mu, sigma)[0].numpy()
     return curve

@@ -1,4 +1,4 @@
-"""Density of ln w: the data, every fitted family, and what the lognormal leaves over."""
+"""Density of ln w: the data, every fitted family, and the difference between the two."""
 
 from collections.abc import Sequence
 
@@ -18,23 +18,25 @@ from jaynes_callbacks.figures.look import (
     Look,
     blank,
     canvas,
-    family_line,
+    family_style,
     legend,
+    printable,
     title,
 )
 from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.statistics import LOGNORMAL
+from jaynes_callbacks.records.stream import log_label
+from jaynes_callbacks.statistics import LOGNORMAL, Family
 
 __all__ = ["log_density"]
 
 
 def log_density(record: Record, start: Record | None = None, *, look: Look = LIGHT) -> Figure:
-    """Density of ln w with all fitted families, start against end, and residuals below.
+    """Draw the density of ln w with all fitted families, start against end, and residuals below.
 
     On this axis a lognormal is a Gaussian bell.  The legend lists the families by their gap, in
-    nats per value; the lognormal and its best rival are drawn strong, and the strip below shows
-    data − fit of these two.  Bins are whole bins of the grid, wider where the values are few; a few
-    thousandths of the values, in the tails, are not drawn.
+    nats per value.  The lognormal and its best rival have thick lines, and the lower axes show
+    data − fit of these two.  A bin is one or several bins of the grid, wider where the values are
+    few; the lowest 0.4 % and the highest 0.01 % of the values are mostly not drawn.
 
     Args:
         record: with its counts.
@@ -65,10 +67,10 @@ def log_density(record: Record, start: Record | None = None, *, look: Look = LIG
         upper.set_ylim(0, 1.08 * _highest(shown, curves))
     else:
         blank(upper, look, "no values")
-    magnitude = "ln y" if record.kind == "iota" else "ln w"
-    upper.set_ylabel(f"density of {magnitude}")
+    label = printable(log_label(record.variable))
+    upper.set_ylabel(f"density of {label}")
     lower.set_ylabel("data − fit")
-    lower.set_xlabel(magnitude)
+    lower.set_xlabel(label)
     lower.axhline(0, color=look.muted, linewidth=0.8)
     title(upper, look, record, start, _note(record))
     legend(figure, look, entries)
@@ -78,35 +80,41 @@ def log_density(record: Record, start: Record | None = None, *, look: Look = LIG
 def _families(
     upper: Axes, lower: Axes, curves: Sequence[FamilyCurve], data: LogHistogram
 ) -> list[tuple[Artist, str]]:
-    """All families above, the two that matter strong; the residuals of these two below."""
+    """Draw all families above, and the residuals of the strong ones below.
+
+    Returns:
+        The legend's entries.
+    """
     entries: list[tuple[Artist, str]] = []
     strong = _strong(curves)
     for curve in curves:
-        main = curve.name in strong
-        look = family_line(curve.name)._asdict()
+        main = curve.family in strong
+        style = family_style(curve.family)
         (line,) = upper.plot(
-            curve.x, curve.density, **look, linewidth=1.9 if main else 1.1, zorder=3 if main else 2
+            curve.x, curve.density, **style, linewidth=1.9 if main else 1.1, zorder=3 if main else 2
         )
-        entries.append((line, f"{curve.name.replace('_', '-')}  {curve.gap:.3f}"))
+        entries.append((line, f"{curve.family.label}  {curve.gap:.3f}"))
         if main:
-            lower.stairs(data.density - curve.averaged, data.edges, **look, linewidth=1.2)
+            lower.stairs(data.density - curve.averaged, data.edges, **style, linewidth=1.2)
     return entries
 
 
-def _strong(curves: Sequence[FamilyCurve]) -> set[str]:
-    """The lognormal and the best of its rivals."""
-    return {LOGNORMAL.name, *[curve.name for curve in curves if curve.is_rival][:1]}
+def _strong(curves: Sequence[FamilyCurve]) -> set[Family]:
+    """Return the lognormal and the best of its rivals."""
+    rivals = [curve.family for curve in curves if not curve.family.contains_lognormal]
+    return {LOGNORMAL, *rivals[:1]}
 
 
 def _highest(shown: Sequence[LogHistogram], curves: Sequence[FamilyCurve]) -> float:
-    """Of the data and the two curves that matter; a hopeless family may leave the picture."""
+    """Return the top of the data and of the strong curves; a bad fit may leave the picture."""
     strong = _strong(curves)
     tops = [part.density.max() for part in shown]
-    tops += [curve.density.max() for curve in curves if curve.name in strong]
+    tops += [curve.density.max() for curve in curves if curve.family in strong]
     return float(max(tops))
 
 
 def _note(record: Record) -> str:
+    """Return the record's gap and verdict, or why there are none."""
     if not np.isfinite(record.gap):
         return f"no fit: {record.status}"
     verdict = f", {record.verdict}" if record.verdict else ""

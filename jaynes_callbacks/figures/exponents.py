@@ -1,4 +1,4 @@
-"""The claim of universality: α and β of every layer, beside Gaussian weights and the paper's."""
+"""The exponents α and β of every layer, beside those of Gaussian weights and of the paper."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,20 +12,16 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from jaynes_callbacks.figures.curves import Array
-from jaynes_callbacks.figures.layers import HEADINGS, paths_by_kind
-from jaynes_callbacks.figures.look import (
-    LIGHT,
-    Look,
-    blank,
-    canvas,
-    family_line,
-    heading,
-    legend,
+from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading, legend, printable
+from jaynes_callbacks.instruments.distribution import gaussian_power, paper_bins
+from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.records.stream import IOTA, WEIGHT, in_order, kind_label
+from jaynes_callbacks.statistics import (
+    FAMILY_BY_NAME,
+    LOGNORMAL,
+    gaussian_masses,
+    paper_protocol,
 )
-from jaynes_callbacks.instruments.distribution import PAPER_IOTA_BINS, gaussian_power
-from jaynes_callbacks.instruments.record import Kind, Record
-from jaynes_callbacks.instruments.tally import PAPER_BINS
-from jaynes_callbacks.statistics import LOGNORMAL, gaussian_masses, paper_protocol
 from jaynes_callbacks.statistics.equilibrium import exponents
 
 __all__ = ["TABLE_TWO", "exponents_over_layers"]
@@ -40,23 +36,43 @@ TABLE_TWO = {
     "Llama-2-7B": (-2.96, 0.66),
     "Llama-2-13B": (-3.02, 0.67),
 }
-_NAMES: dict[Kind, tuple[str, str]] = {"weight": ("α", "β"), "iota": ("η", "ζ")}
+#: Names of the two exponents in the order of `_Exponents`: Eq. 13, and Eq. 24 of activations.
+_NAMES, _NAMES_OF_IOTA = ("α", "β"), ("η", "ζ")
 
 
 class _Exponents(NamedTuple):
-    """Of one series of layers: the coefficients of ln w and of −ln² w, w over its maximum."""
+    """Exponents of a series of layers, the magnitudes taken over their maximum.
+
+    Attributes:
+        linear: coefficients of ln w: α.
+        square: coefficients of −ln² w: β.
+    """
 
     linear: Array
     square: Array
 
 
-def exponents_over_layers(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
-    """α and β (of activations η and ζ, Eqs 13 and 24) of every layer, w taken over its maximum.
+class _Series(NamedTuple):
+    """One of the things that are compared.
 
-    Dots are the paper's protocol on the data, diamonds the same protocol on Gaussian weights of
-    the same max/rms, crosses the lognormal of greatest likelihood; the band holds the networks of
-    the paper's Table II.  Where dots lie on the diamonds, the protocol finds in the layer what it
-    finds in random weights; so a band that holds both is no evidence of equilibrium.
+    Attributes:
+        label: in the legend.
+        marker: options of matplotlib's lines; their colour is ink by default.
+        exponents: of every layer; nan where there is no fit.
+    """
+
+    label: str
+    marker: dict[str, Any]
+    exponents: _Exponents
+
+
+def exponents_over_layers(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+    """Draw α and β (of activations η and ζ; Eqs 13, 24) of every layer, w taken over its maximum.
+
+    Dots are fits of the paper's protocol to the data, diamonds the same fits to Gaussian weights
+    of the same max/rms, crosses the lognormal of maximum likelihood; the band holds the networks
+    of the paper's Table II.  Where dots lie on diamonds, the protocol finds in the layer what it
+    finds in random weights, so that a band that holds both is no evidence of equilibrium.
 
     Args:
         records: one row of each stream; counts are not needed.
@@ -68,56 +84,70 @@ def exponents_over_layers(records: Sequence[Record], *, look: Look = LIGHT) -> F
         >>> [axes.get_ylabel() for axes in exponents_over_layers([row]).axes]
         ['β of weights', 'α of weights']
     """
-    kinds = list(paths_by_kind(records)) or ["weight"]
+    layers = list(records)
+    kinds = in_order(row.kind for row in layers) or [WEIGHT]
     figure, rows = canvas(look, [1.7] * (2 * len(kinds)), sharex=False)
     entries: list[tuple[Artist, str]] = []
     for number, kind in enumerate(kinds):
-        of_kind = [record for record in records if record.kind == kind]
-        series = _series(of_kind)
+        series = _series([row for row in layers if row.kind == kind])
+        names = _NAMES_OF_IOTA if kind == IOTA else _NAMES
+        label = printable(kind_label(kind))
         for axes, part in zip(rows[2 * number : 2 * number + 2], (1, 0), strict=True):
-            axes.set_ylabel(f"{_NAMES[kind][part]} of {HEADINGS[kind]}")
-            found = _draw(axes, look, [(name, pair[part]) for name, pair in series], kind, part)
+            axes.set_ylabel(f"{names[part]} of {label}")
+            found = _draw(axes, look, series, part, has_table=kind == WEIGHT)
             entries = entries or found
-        rows[2 * number + 1].set_xlabel(f"layer, in the network's order ({HEADINGS[kind]})")
+        rows[2 * number + 1].set_xlabel(f"layer, in the network's order ({label})")
     heading(rows[0], look, "Are the exponents universal, and are they more than chance's?")
     legend(figure, look, entries)
     return figure
 
 
-def _series(records: Sequence[Record]) -> list[tuple[str, _Exponents]]:
-    """The data's by the paper's protocol, the same of Gaussian weights, the likelihood's."""
-    if not records:
-        return []
+def _series(records: Sequence[Record]) -> list[_Series]:
+    """Return the exponents by the paper's protocol, of Gaussian weights, by the likelihood."""
     columns = ("paper_mu", "paper_sigma", "mu", "sigma", "max")
     mu_paper, sigma_paper, mu, sigma, maximum = (_column(records, name) for name in columns)
+    gaussian = FAMILY_BY_NAME["half_normal"].color
     return [
-        ("paper's protocol", _of_size_weighted(mu_paper, sigma_paper)),
-        ("the same on Gaussian weights", _of_size_weighted(*_gaussian(records))),
-        ("greatest likelihood", _of(mu - maximum.log(), sigma)),
+        _Series(
+            "paper's protocol",
+            {"marker": "o", "markersize": 4.5},
+            _of_size_weighted(mu_paper, sigma_paper),
+        ),
+        _Series(
+            "the same on Gaussian weights",
+            {"marker": "D", "markersize": 6, "fillstyle": "none", "color": gaussian},
+            _of_size_weighted(*_gaussian(records)),
+        ),
+        _Series(
+            "greatest likelihood",
+            {"marker": "x", "markersize": 5, "color": LOGNORMAL.color},
+            _of(mu - maximum.log(), sigma),
+        ),
     ]
 
 
 def _gaussian(records: Sequence[Record]) -> tuple[Tensor, Tensor]:
-    """μ' and σ' of Gaussian weights with each layer's max/rms, by the paper's protocol."""
+    """Return μ' and σ' of Gaussian values with each layer's max/rms, by the paper's protocol."""
     scale = _column(records, "rms") / _column(records, "max")
     power = torch.tensor([gaussian_power(row.variable) for row in records], dtype=torch.float64)
-    bins = PAPER_BINS if records[0].kind == "weight" else PAPER_IOTA_BINS
-    known = scale.isfinite() & (scale > 0)
-    mu = torch.full_like(scale, torch.nan)
-    sigma = mu.clone()
-    if known.any():
-        masses = gaussian_masses(scale[known], bins, power[known])
-        fit = paper_protocol(masses, torch.ones_like(scale[known]), scale[known])
-        mu[known], sigma[known] = fit.mu, fit.sigma
+    bins = torch.tensor([paper_bins(row.variable) for row in records])
+    mu, sigma = torch.full_like(scale, torch.nan), torch.full_like(scale, torch.nan)
+    for number in bins.unique().tolist():
+        known = (bins == number) & scale.isfinite() & (scale > 0)
+        if known.any():
+            masses = gaussian_masses(scale[known], number, power[known])
+            fit = paper_protocol(masses, torch.ones_like(scale[known]), scale[known])
+            mu[known], sigma[known] = fit.mu, fit.sigma
     return mu, sigma
 
 
 def _of_size_weighted(mu: Tensor, sigma: Tensor) -> _Exponents:
-    """The size-weighted lognormal has μ' = μ + σ² and the same σ (THEORY §6)."""
+    """Return the exponents of μ' and σ': size-weighted, a lognormal has μ' = μ + σ² and σ' = σ."""
     return _of(mu - sigma**2, sigma)
 
 
 def _of(mu: Tensor, sigma: Tensor) -> _Exponents:
+    """Return the exponents of a lognormal's μ and σ (Eq. 13)."""
     linear, square = exponents(mu, sigma)
     return _Exponents(linear.numpy(), square.numpy())
 
@@ -127,28 +157,29 @@ def _column(records: Sequence[Record], name: str) -> Tensor:
 
 
 def _draw(
-    axes: Axes, look: Look, series: Sequence[tuple[str, Array]], kind: Kind, part: int
+    axes: Axes, look: Look, series: Sequence[_Series], part: int, *, has_table: bool
 ) -> list[tuple[Artist, str]]:
-    shown = [values[np.isfinite(values)] for _, values in series]
-    if not any(values.size for values in shown):
+    """Draw one exponent of all layers; return legend entries.
+
+    Args:
+        axes: where to draw.
+        look: colours of the page.
+        series: what is compared.
+        part: which of the `_Exponents`.
+        has_table: whether the paper's Table II has layers of this kind.
+    """
+    shown = [found for each in series if (found := _finite(each.exponents[part])).size]
+    if not shown:
         blank(axes, look, "no fits")
         return []
-    styles: Sequence[dict[str, Any]] = (
-        {"marker": "o", "color": look.ink, "markersize": 4.5},
-        {
-            "marker": "D",
-            "color": family_line("half_normal").color,
-            "markersize": 6,
-            "fillstyle": "none",
-        },
-        {"marker": "x", "color": family_line(LOGNORMAL.name).color, "markersize": 5},
-    )
     entries: list[tuple[Artist, str]] = []
-    for (name, values), style in zip(series, styles, strict=True):
+    for each in series:
+        values = each.exponents[part]
+        style = {"color": look.ink, **each.marker}
         (line,) = axes.plot(range(len(values)), values, linestyle="none", **style)
-        entries.append((line, name))
-    low, high = _limits([values for values in shown if values.size])
-    if kind == "weight":
+        entries.append((line, each.label))
+    low, high = _limits(shown)
+    if has_table:
         table = _of_size_weighted(*torch.tensor(list(TABLE_TWO.values()), dtype=torch.float64).T)
         band = axes.axhspan(table[part].min(), table[part].max(), color=look.data, zorder=0)
         entries.append((band, "networks of the paper's Table II"))
@@ -159,8 +190,15 @@ def _draw(
     return entries
 
 
+def _finite(values: Array) -> Array:
+    return values[np.isfinite(values)]
+
+
 def _limits(shown: Sequence[Array]) -> tuple[float, float]:
-    """All but the wildest tenth of the values: one layer without a peak must not hide the rest."""
+    """Return limits near the central nine tenths of the values.
+
+    The fit of a single layer without a peak may be far off, and must not squeeze all others.
+    """
     values = np.concatenate(shown)
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
     spread = max(high - low, 0.2 * abs(middle), 0.2)

@@ -8,17 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from jaynes_callbacks.figures.curves import Array
 from jaynes_callbacks.figures.layers import (
     FEW,
-    HEADINGS,
-    Course,
+    StreamRows,
+    as_frame,
     layer_colors,
-    paths_by_kind,
+    over_steps,
+    real_column,
     stream_legend,
+    streams_by_kind,
 )
-from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading, legend
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.verdict import BANDS
+from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading, legend, printable
+from jaynes_callbacks.instruments.record import BANDS, Record
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.stream import kind_label
 
 __all__ = ["gap_over_steps"]
 
@@ -27,14 +31,15 @@ FLOOR = 1e-4
 
 
 def gap_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
-    """The gap of every stream over optimizer steps, one row of axes for each kind.
+    """Draw the gap of every stream over optimizer steps, one row of axes for each kind.
 
-    Colours run from the network's first layer to its last; circles mark the start; the bands are
-    those of the verdict rule (THEORY §7).  Equilibrium lies below.  Of many streams the median is
-    drawn in ink.
+    Colours run from the network's first layer to its last; circles mark the start; dashed lines
+    are the limits of `instruments.record.BANDS`, of which 0.02 decides the verdict.  The lower a
+    gap, the nearer is the distribution to a lognormal, as it is at equilibrium.  Of more than
+    six streams the median is drawn as a dashed line.
 
     Args:
-        history: rows of many steps; counts are not needed.
+        history: rows of many steps, or a frame or history of them; counts are not needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:
@@ -43,47 +48,54 @@ def gap_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
         >>> len(gap_over_steps(rows).axes)
         1
     """
-    streams = paths_by_kind(history) or {"weight": []}
-    figure, rows = canvas(look, [2.9] if len(streams) == 1 else [2.4] * len(streams))
+    frame = as_frame(history)
+    gaps = real_column(frame, "gap")
+    by_kind = streams_by_kind(frame)
+    figure, rows = canvas(look, [2.9] if len(by_kind) == 1 else [2.4] * len(by_kind))
     entries: list[tuple[Artist, str]] = []
-    low, high = _limits(history)
-    for axes, (kind, paths) in zip(rows, streams.items(), strict=True):
-        entries += _streams(axes, look, paths)
+    low, high = _limits(gaps)
+    for axes, (kind, streams) in zip(rows, by_kind.items(), strict=True):
+        entries += _streams(axes, look, frame, gaps, streams)
         _bands(axes, look, low, high)
-        axes.set_ylabel(f"gap of {HEADINGS[kind]} (nats)")
+        axes.set_ylabel(f"gap of {printable(kind_label(kind))} (nats)")
     heading(rows[0], look, "Arbitrage gap: distance to the best lognormal")
     rows[-1].set_xlabel("optimizer step")
     legend(figure, look, entries)
     return figure
 
 
-def _streams(axes: Axes, look: Look, streams: Sequence[Course]) -> list[tuple[Artist, str]]:
-    """All lines as one artist: there may be a thousand."""
+def _streams(
+    axes: Axes, look: Look, frame: Frame[Record], gaps: Array, streams: Sequence[StreamRows]
+) -> list[tuple[Artist, str]]:
+    """Draw all lines as one artist, for there may be a thousand; return the legend's entries."""
     if not streams:
         blank(axes, look, "no records")
         return []
     colors = layer_colors(look, len(streams))
-    paths = [[(row.step, _drawn(row.gap)) for row in rows] for rows in streams]
+    drawn = np.column_stack([frame["step"], np.maximum(gaps, FLOOR)])
     few = len(streams) <= FEW
+    paths = [drawn[stream.rows] for stream in streams]
     axes.add_collection(LineCollection(paths, colors=colors, linewidths=1.6 if few else 0.9))
-    steps, gaps = zip(*(path[0] for path in paths), strict=True)
-    axes.scatter(steps, gaps, s=20, facecolors="none", edgecolors=list(map(tuple, colors)))
+    steps, starts = np.stack([path[0] for path in paths]).T
+    axes.scatter(steps, starts, s=20, facecolors="none", edgecolors=list(map(tuple, colors)))
     entries = stream_legend(streams, colors)
-    return entries if few else entries + _median(axes, look, streams)
+    return entries if few else [*entries, _median(axes, look, frame, gaps, streams)]
 
 
-def _median(axes: Axes, look: Look, streams: Sequence[Course]) -> list[tuple[Artist, str]]:
-    gaps: dict[int, list[float]] = {}
-    for row in (row for rows in streams for row in rows if np.isfinite(row.gap)):
-        gaps.setdefault(row.step, []).append(row.gap)
-    steps = sorted(gaps)
-    middle = [_drawn(float(np.median(gaps[step]))) for step in steps]
-    (line,) = axes.plot(steps, middle, color=look.ink, linewidth=2.2, linestyle="--")
-    return [(line, f"{streams[0][0].kind}  median of {len(streams)}")]
+def _median(
+    axes: Axes, look: Look, frame: Frame[Record], gaps: Array, streams: Sequence[StreamRows]
+) -> tuple[Artist, str]:
+    """Draw the median over the streams at each step; return the legend's entry."""
+    steps = np.unique(frame["step"])
+    table = over_steps(frame, streams, np.where(np.isfinite(gaps), gaps, np.nan), steps)
+    known = np.isfinite(table).any(0)
+    middle = np.maximum(np.nanmedian(table[:, known], axis=0), FLOOR)
+    (line,) = axes.plot(steps[known], middle, color=look.ink, linewidth=2.2, linestyle="--")
+    return line, f"{printable(streams[0].kind)}  median of {len(streams)}"
 
 
 def _bands(axes: Axes, look: Look, low: float, high: float) -> None:
-    """The display bands, named at the right."""
+    """Draw the limits of the display bands, and name the bands at the right."""
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     beneath = low
@@ -103,11 +115,7 @@ def _bands(axes: Axes, look: Look, low: float, high: float) -> None:
         beneath = above
 
 
-def _limits(history: Sequence[Record]) -> tuple[float, float]:
-    """All gaps and all bands, with some room; never below the floor."""
-    gaps = [_drawn(row.gap) for row in history if np.isfinite(row.gap)]
-    return min([1e-3, *gaps]) / 1.2, max([0.25, *gaps]) * 1.3
-
-
-def _drawn(gap: float) -> float:
-    return gap if np.isnan(gap) else max(gap, FLOOR)
+def _limits(gaps: Array) -> tuple[float, float]:
+    """Return limits of the y axis that hold all gaps and all bands, never below the floor."""
+    drawn = np.maximum(gaps[np.isfinite(gaps)], FLOOR)
+    return float(drawn.min(initial=1e-3)) / 1.2, float(drawn.max(initial=0.25)) * 1.3

@@ -1,44 +1,52 @@
-"""How figures look: paper, ink, colours, and names that are safe to print.
+"""How figures look: page, colours, titles and legends, names that are safe to print, pixels.
 
-Line colours are those of M. Okabe & K. Ito, *Color Universal Design* (2008), which every colour
-vision can tell apart; lines differ in their dashes too.  Nothing is taken from or written to
-matplotlib's global settings, but for the user's own choice of font.
+Each family of laws brings the colour and the dashes of its own line.  Nothing is taken from or
+written to matplotlib's global settings, but for the user's own choice of font.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from textwrap import wrap
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL
+from jaynes_callbacks.records.stream import kind_label
+from jaynes_callbacks.statistics import Family
 
 __all__ = [
     "DARK",
     "LIGHT",
-    "Line",
     "Look",
+    "Pixels",
     "blank",
     "canvas",
-    "family_line",
+    "family_style",
     "heading",
     "legend",
+    "note",
     "printable",
+    "rendered",
     "title",
 ]
 
-#: Inches × dots per inch: 800 pixels wide, and the smallest letters 9 pixels high at half of that.
+#: Height × width × RGB.
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+#: Width in inches and dots per inch make 800 pixels; at half of that the smallest letters are
+#: 9 pixels high.
 _WIDTH, _DPI = 5.0, 160
 _TITLE, _LABEL, _TICK = 9.5, 9.0, 8.0
 _LONGEST_NAME = 52
 _LONGEST_LINE = 60
-#: Longest label of a legend in two columns, and the height of one of its rows in inches.
+#: Characters of the longest label in a legend of two columns; height of a row of it in inches.
 _LONGEST_OF_TWO = 32
 _LEGEND_ROW = 0.165
 
@@ -48,12 +56,13 @@ class Look:
     """Colours of a page.
 
     Attributes:
-        page: behind everything.
+        page: background.
         ink: text and the main line.
-        muted: what stands back: axes, the start.
-        grid: barely seen.
-        data: area of the data.
-        colormap: from the first layer to the last, and the part of it that this page can show.
+        muted: axes, the start of training, and other things of less weight.
+        grid: grid lines.
+        data: area under the data.
+        colormap: name of the colour map from the first layer to the last, and the lower and upper
+            end of the part of it that can be seen on this page.
     """
 
     page: str
@@ -68,42 +77,20 @@ LIGHT = Look("#ffffff", "#1f2328", "#6e7781", "#e4e7eb", "#c3ccd6", ("viridis", 
 DARK = Look("#16181d", "#e6e8eb", "#9aa4af", "#2b3038", "#3d4753", ("viridis", 0.22, 1.0))
 
 
-class Line(NamedTuple):
-    """How one family is drawn."""
-
-    color: str
-    linestyle: str | tuple[int, tuple[float, ...]]
-
-
-_LOGNORMAL = Line("#d55e00", "-")
-_RIVALS = (
-    Line("#009e73", "--"),
-    Line("#cc79a7", ":"),
-    Line("#e69f00", "-."),
-    Line("#3a8fd6", (0, (5, 1))),
-    Line("#8a8f2a", (0, (3, 1, 1, 1))),
-    Line("#7f6fc9", (0, (1, 1))),
-    Line("#8c8c8c", (0, (6, 2, 1, 2))),
-)
-
-
-def family_line(name: str) -> Line:
-    """The family's own colour and dashes, the same in every figure."""
-    if name == LOGNORMAL.name:
-        return _LOGNORMAL
-    rivals = [family.name for family in FAMILIES if family is not LOGNORMAL]
-    return _RIVALS[rivals.index(name) % len(_RIVALS)]
+def family_style(family: Family) -> dict[str, Any]:
+    """Return a family's colour and dashes as matplotlib's lines take them."""
+    return {"color": family.color, "linestyle": family.dashes}
 
 
 def canvas(
     look: Look, heights: Sequence[float], *, width: float = _WIDTH, sharex: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of rows of axes in the page's colours.
+    """Make a figure of rows of axes in the page's colours.
 
     Args:
-        look: of the page.
-        heights: of the rows, in inches.
-        width: in inches.
+        look: colours of the page.
+        heights: height of each row, in inches.
+        width: width of the figure, in inches.
         sharex: whether the rows share their x axis.
     """
     figure = Figure(figsize=(width, sum(heights)), dpi=_DPI, layout="constrained")
@@ -126,21 +113,29 @@ def canvas(
 
 
 def title(axes: Axes, look: Look, record: Record, start: Record | None, note: str) -> None:
-    """Stream, size and steps above the axes, and one line of what was found."""
+    """Write the stream's name, size and steps above the axes, and below them what was found.
+
+    Args:
+        axes: the figure's first axes.
+        look: colours of the page.
+        record: the stream's record.
+        start: an earlier record of the stream, if one is drawn.
+        note: what was found; wrapped if it is long.
+    """
     first = record.step if start is None else start.step
     steps = f"step {record.step}" if first == record.step else f"step {first} to {record.step}"
-    kind = "activations" if record.kind == "iota" else "weights"
-    lines = (printable(record.name), f"{record.n:,} {kind}, {steps}", *wrap(note, _LONGEST_LINE))
+    values = f"{record.n:,} {printable(kind_label(record.kind))}"
+    lines = (printable(record.name), f"{values}, {steps}", *wrap(note, _LONGEST_LINE))
     heading(axes, look, "\n".join(line for line in lines if line))
 
 
 def heading(axes: Axes, look: Look, text: str) -> None:
-    """What the figure shows, above the axes at the left."""
+    """Write what the figure shows above the axes, at the left."""
     axes.set_title(text, loc="left", color=look.ink, fontsize=_TITLE)
 
 
 def legend(figure: Figure, look: Look, entries: Sequence[tuple[Artist, str]]) -> None:
-    """All entries below the axes, where they hide no data; the figure grows by their height."""
+    """Put a legend below the axes, where it hides no data; the figure grows by its height."""
     if not entries:
         return
     columns = 2 if max(len(label) for _, label in entries) <= _LONGEST_OF_TWO else 1
@@ -161,18 +156,39 @@ def legend(figure: Figure, look: Look, entries: Sequence[tuple[Artist, str]]) ->
 
 
 def blank(axes: Axes, look: Look, reason: str) -> None:
-    """Say in the axes' midst why nothing is drawn there."""
+    """Remove the ticks of the x axis and say why nothing is drawn.
+
+    Axes that share their x axis lose its ticks together; where others of them show data, use
+    `note`.
+    """
     axes.set_xticks([])
+    note(axes, look, reason)
+
+
+def note(axes: Axes, look: Look, text: str) -> None:
+    """Write a text into the middle of the axes."""
     axes.text(
-        0.5, 0.5, reason, transform=axes.transAxes, color=look.muted, fontsize=_LABEL, ha="center"
+        0.5, 0.5, text, transform=axes.transAxes, color=look.muted, fontsize=_LABEL, ha="center"
     )
 
 
-def printable(name: str, longest: int = _LONGEST_NAME) -> str:
-    """A stream's name as text that any figure can hold.
+def rendered(figure: Figure) -> Pixels:
+    """Return a figure's pixels, drawn without a window and without pyplot."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    rgba = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(rgba[..., :3])
 
-    Characters that the font lacks or that are no text are spelled out, formulas are not
-    interpreted, and a long name loses its middle.
+
+def printable(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Return a stream's name as text that any figure can show.
+
+    Characters that the font lacks, and those that cannot be printed, are written as escape
+    sequences; formulas are not interpreted, and a long name loses its middle.
+
+    Args:
+        name: of a stream, or any other text that comes from a user or a file.
+        longest: most characters of the result, before the escape of ``$``.
 
     >>> printable("a" * 30 + "b" * 30, longest=21)
     'aaaaaaaaaa…bbbbbbbbbb'
@@ -186,6 +202,7 @@ def printable(name: str, longest: int = _LONGEST_NAME) -> str:
 
 @lru_cache(maxsize=4096)
 def _spelled(character: str) -> str:
+    """Return the character, or its escape sequence where the font has no glyph for it."""
     font = get_font(findfont(FontProperties()))
     if character.isprintable() and font.get_char_index(ord(character)):
         return character

@@ -1,4 +1,4 @@
-"""The whole network at one look: gaps over steps, and every statistic of every layer."""
+"""Maps of the whole network: gaps over steps, and every statistic of every stream."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,23 +8,42 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from jaynes_callbacks.figures.layers import HEADINGS, name_rows, paths_by_kind
-from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading
-from jaynes_callbacks.figures.winners import step_ticks
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.verdict import BANDS, rival_gaps
+from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.layers import (
+    as_frame,
+    name_rows,
+    over_steps,
+    real_column,
+    step_ticks,
+    streams_by_kind,
+)
+from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading, printable
+from jaynes_callbacks.instruments.record import BANDS, Record
+from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.records.stream import kind_label
 from jaynes_callbacks.records.text import number_text
 
 __all__ = ["gap_map", "statistics_map"]
 
 _COLORS = "cividis"
+#: The gap of Gaussian weights, in nats.
+_GAUSSIAN_GAP = 0.163
+#: Height of a stream's row, and of all rows at the most, in inches.
 _ROW, _TALLEST = 0.16, 5.0
-#: Rows in which there is room for numbers.
+#: Most rows in which there is room for numbers.
 _READABLE = 40
 
 
 class _Column(NamedTuple):
-    """A statistic: its heading, its value, and the values that get the ends of the colours."""
+    """A statistic in the map.
+
+    Attributes:
+        heading: of its column.
+        value: returns it of a record.
+        low: value that is drawn darkest: that of a lognormal.
+        high: value that is drawn lightest: about that of Gaussian weights.
+        digits: decimals of the numbers in the cells.
+    """
 
     heading: str
     value: Callable[[Record], float]
@@ -48,13 +67,14 @@ _COLUMNS = (
 
 
 def gap_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
-    """The gap of every stream at every record: rows are streams, columns are records.
+    """Draw the gap of every stream at every record: rows are streams, columns are records.
 
-    Dark is near equilibrium, light is far, on a logarithmic scale with the bands of the verdict
-    rule (THEORY §7) at its side; what has no gap is left blank.
+    Colours are logarithmic, dark near the lognormal and light far from it; the ticks at their side
+    are the limits of `instruments.record.BANDS` and 0.163, the gap of Gaussian weights.  Where
+    there is no gap the map is blank.
 
     Args:
-        history: rows of many steps; counts are not needed.
+        history: rows of many steps, or a frame or history of them; counts are not needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:
@@ -63,32 +83,30 @@ def gap_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
         >>> gap_map(rows).axes[0].images[0].get_array().shape
         (1, 3)
     """
-    streams = paths_by_kind(history) or {"weight": []}
-    steps = sorted({record.step for record in history})
-    place = {step: number for number, step in enumerate(steps)}
-    figure, rows = canvas(look, [_height(len(courses)) for courses in streams.values()])
+    frame = as_frame(history)
+    values = real_column(frame, "gap")
+    by_kind = streams_by_kind(frame)
+    steps = np.unique(frame["step"])
+    figure, rows = canvas(look, [_height(len(streams)) for streams in by_kind.values()])
     scale = LogNorm(BANDS["lognormal-like"], 0.5, clip=True)
     image = None
-    for axes, (kind, courses) in zip(rows, streams.items(), strict=True):
-        gaps = np.full((len(courses), len(steps)), np.nan)
-        for row, course in enumerate(courses):
-            for record in course:
-                gaps[row, place[record.step]] = record.gap
+    for axes, (kind, streams) in zip(rows, by_kind.items(), strict=True):
+        gaps = over_steps(frame, streams, values, steps)
         if not np.isfinite(gaps).any():
-            blank(axes, look, "no gaps" if courses else "no records")
+            blank(axes, look, "no gaps" if streams else "no records")
             continue
         image = axes.imshow(
             np.maximum(gaps, 1e-9), aspect="auto", cmap=_COLORS, norm=scale, interpolation="none"
         )
         axes.grid(visible=False)
-        name_rows(axes, [course[0] for course in courses])
-        axes.set_ylabel(HEADINGS[kind])
+        name_rows(axes, [stream.name for stream in streams])
+        axes.set_ylabel(printable(kind_label(kind)))
     heading(rows[0], look, "Arbitrage gap of every stream at every record (nats)")
     rows[-1].set_xlabel("optimizer step")
     step_ticks(rows[-1], steps)
     if image is not None:
         bar = figure.colorbar(image, ax=rows, aspect=40, pad=0.02)
-        limits = [*(limit for limit in BANDS.values() if np.isfinite(limit)), 0.163, 0.5]
+        limits = [*(limit for limit in BANDS.values() if np.isfinite(limit)), _GAUSSIAN_GAP, 0.5]
         bar.set_ticks(limits, labels=[f"{limit:g}" for limit in limits])
         bar.ax.tick_params(colors=look.ink, labelsize=8, which="both")
         bar.ax.minorticks_off()
@@ -96,10 +114,10 @@ def gap_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
 
 
 def statistics_map(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
-    """Every stream's statistics at one moment: rows are streams, columns are statistics.
+    """Draw every stream's statistics at one moment: rows are streams, columns are statistics.
 
-    Dark is what a lognormal has, light what Gaussian weights have, or farther; the numbers stand
-    in the cells where there is room for them.
+    Dark is the value of a lognormal, light that of Gaussian weights or one beyond.  Up to 40
+    streams the numbers are written into the cells.
 
     Args:
         records: one row of each stream.
@@ -110,11 +128,12 @@ def statistics_map(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
         >>> statistics_map([Record(name="fc", gap=0.1)]).axes[0].get_xticklabels()[0].get_text()
         'gap'
     """
-    figure, (axes,) = canvas(look, [_height(len(records)) + 0.3], width=6.4)
-    if not records:
+    rows = list(records)
+    figure, (axes,) = canvas(look, [_height(len(rows)) + 0.3], width=6.4)
+    if not rows:
         blank(axes, look, "no records")
         return figure
-    values = np.array([[column.value(row) for column in _COLUMNS] for row in records], float)
+    values = np.array([[column.value(row) for column in _COLUMNS] for row in rows], float)
     shares = np.stack(
         [
             np.clip((values[:, number] - column.low) / (column.high - column.low), 0, 1)
@@ -124,22 +143,27 @@ def statistics_map(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
     )
     axes.imshow(shares, aspect="auto", cmap=_COLORS, norm=Normalize(0, 1), interpolation="none")
     axes.grid(visible=False)
-    name_rows(axes, records)
+    name_rows(axes, _names(rows))
     axes.set_xticks(range(len(_COLUMNS)), [column.heading for column in _COLUMNS])
-    if len(records) <= _READABLE:
+    if len(rows) <= _READABLE:
         _numbers(axes, values, shares)
-    step = max(record.step for record in records)
+    step = max(row.step for row in rows)
     heading(
         axes, look, f"All statistics at step {step:,}: dark lognormal, light Gaussian or farther"
     )
     return figure
 
 
-def _numbers(
-    axes: Axes,
-    values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]",
-    shares: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]",
-) -> None:
+def _names(rows: Sequence[Record]) -> list[str]:
+    """Return the streams' names, with their kinds where kinds share names, as gradients do."""
+    names = [row.name for row in rows]
+    if len(set(names)) == len({row.key for row in rows}):
+        return names
+    return [f"{row.kind}  {row.name}" for row in rows]
+
+
+def _numbers(axes: Axes, values: Array, shares: Array) -> None:
+    """Write the numbers into the cells, light on dark and dark on light."""
     for row, column in np.ndindex(values.shape):
         if np.isfinite(values[row, column]):
             axes.text(
@@ -150,4 +174,5 @@ def _numbers(
 
 
 def _height(rows: int) -> float:
+    """Return the height of axes of so many rows, in inches."""
     return min(0.6 + _ROW * max(rows, 1), _TALLEST)

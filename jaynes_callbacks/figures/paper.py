@@ -1,4 +1,4 @@
-"""The paper's own picture, with what Gaussian weights would show beside it."""
+"""The paper's own picture, with the same of Gaussian weights in it."""
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,25 +11,27 @@ from jaynes_callbacks.figures.look import (
     Look,
     blank,
     canvas,
-    family_line,
+    family_style,
     legend,
     title,
 )
 from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.statistics import LOGNORMAL
+from jaynes_callbacks.statistics import FAMILY_BY_NAME, LOGNORMAL
 
 __all__ = ["paper_view"]
 
-_GAUSSIAN = "half_normal"
+#: Law of the magnitudes of Gaussian values.
+_GAUSSIAN = FAMILY_BY_NAME["half_normal"]
 
 
 def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGHT) -> Figure:
-    """Size-weighted counts over w/max with the fitted lognormal curve (THEORY §6).
+    """Draw the size-weighted counts over w/max with the lognormal curve fitted as in the paper.
 
     Dots are bin centre × share of the values / bin width, so that records of different numbers of
-    values and bins compare; the solid curve is the paper's A'·LN(μ', σ'), the dashed one what
-    Gaussian weights of the same max/rms show in expectation.  R² cannot tell the two apart where
-    the curves cannot, so R² of Gaussian weights stands beside it.
+    values and bins can be compared.  The solid curve is the paper's A'·LN(μ', σ'), the dashed one
+    the expectation for Gaussian weights of the same max/rms.  Where the two curves coincide R²
+    cannot tell them apart, so the note above the axes gives both values of R²; see ``paper_*`` in
+    ``docs/statistics.md``.
 
     Args:
         record: with its counts.
@@ -65,6 +67,7 @@ def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGH
 def _dots(
     axes: Axes, points: SizeWeighted, label: str, color: str, *, filled: bool
 ) -> list[tuple[Artist, str]]:
+    """Draw the data as filled or open dots; return the legend's entry."""
     (dots,) = axes.plot(
         points.x,
         points.data,
@@ -79,18 +82,20 @@ def _dots(
 
 
 def _curves(axes: Axes, points: SizeWeighted) -> list[tuple[Artist, str]]:
+    """Draw the fit and the Gaussian reference, where they exist; return legend entries."""
     entries: list[tuple[Artist, str]] = []
-    for curve, name, label in (
+    for curve, family, label in (
         (points.gaussian, _GAUSSIAN, "Gaussian values, same max/rms"),
-        (points.fit, LOGNORMAL.name, "the paper's fit, A′·LN(μ′, σ′)"),
+        (points.fit, LOGNORMAL, "the paper's fit, A′·LN(μ′, σ′)"),
     ):
         if np.isfinite(curve).any():
-            (line,) = axes.plot(points.at, curve, linewidth=1.6, **family_line(name)._asdict())
+            (line,) = axes.plot(points.at, curve, linewidth=1.6, **family_style(family))
             entries.append((line, label))
     return entries
 
 
 def _note(record: Record) -> str:
+    """Return R² of the data and of Gaussian values, or why there is no fit."""
     if not np.isfinite(record.paper_r2):
         return f"no fit: {record.status}"
     gaussian = f"{record.paper_r2_gaussian:.3f}" if np.isfinite(record.paper_r2_gaussian) else "–"

@@ -1,4 +1,4 @@
-"""Effective utility over ln w: flat at equilibrium."""
+"""Effective utility over ln w, which is constant at equilibrium."""
 
 import numpy as np
 import torch
@@ -12,32 +12,34 @@ from jaynes_callbacks.figures.look import (
     Look,
     blank,
     canvas,
-    family_line,
+    family_style,
     legend,
+    printable,
     title,
 )
 from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.records.stream import log_label
 from jaynes_callbacks.statistics import LOGNORMAL, Binned
 from jaynes_callbacks.statistics.equilibrium import effective_utility
 
 __all__ = ["utility_over_magnitude"]
 
-#: Utilities further than this from the mean, in nats, leave the picture.
+#: Most nats above and below the mean that are shown.
 _FARTHEST = 4.0
-#: Height of the evidence's peak in the picture.
+#: Height of the density's peak as a share of the axes' height.
 _PEAK = 0.35
 
 
 def utility_over_magnitude(
     record: Record, start: Record | None = None, *, look: Look = LIGHT
 ) -> Figure:
-    """Effective utility h(w) less its mean, over ln w (Eq. 7; THEORY §5).
+    """Draw the effective utility h(w) of the paper's Eq. 7, less its mean, over ln w.
 
-    At arbitrage equilibrium no agent gains by moving: h is flat, at zero here.  Where the line
-    lies above, there are fewer weights than the lognormal has, and moving there would pay; the
-    band is twice its standard error.  The area below says where the evidence is: the share of
-    the values.  α and β are those of the fitted lognormal, so that flat and lognormal are one
-    statement.
+    At arbitrage equilibrium no agent gains by moving: h is constant, here zero.  Where the line
+    lies above zero there are fewer weights than the lognormal has, and moving there would pay.  The
+    band is two standard errors wide at each side; the area at the bottom is the density of the
+    values.  α and β are those of the fitted lognormal, so that a constant h and a lognormal are
+    the same statement (``docs/statistics.md``).
 
     Args:
         record: with its counts.
@@ -62,7 +64,7 @@ def utility_over_magnitude(
         entries = [*_drawn(axes, look, record, now), *entries]
     axes.axhline(0, color=look.ink, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylabel("utility h − mean (nats)")
-    axes.set_xlabel("ln y" if record.kind == "iota" else "ln w")
+    axes.set_xlabel(printable(log_label(record.variable)))
     title(axes, look, record, start, f"spread of utility {record.utility_std:.3f} nats")
     legend(figure, look, entries)
     return figure
@@ -72,15 +74,20 @@ def _drawn(
     axes: Axes, look: Look, record: Record, histogram: LogHistogram
 ) -> list[tuple[Artist, str]]:
     utility = _utility(record, histogram)
+    """Draw the utility with its error and the density of the values; return legend entries."""
     widths = np.diff(histogram.edges)
     with np.errstate(divide="ignore"):
         error = 2 / np.sqrt(histogram.density * widths * record.n)
     known = np.where(np.isfinite(error), utility, np.nan)
-    style = family_line(LOGNORMAL.name)
     axes.fill_between(
-        histogram.middles, known - error, known + error, color=style.color, alpha=0.25, linewidth=0
+        histogram.middles,
+        known - error,
+        known + error,
+        color=LOGNORMAL.color,
+        alpha=0.25,
+        linewidth=0,
     )
-    (line,) = axes.plot(histogram.middles, known, color=style.color, linewidth=1.8)
+    (line,) = axes.plot(histogram.middles, known, **family_style(LOGNORMAL), linewidth=1.8)
     reach = float(np.clip(1.2 * np.nanmax(np.abs(known), initial=0.2), 0.5, _FARTHEST))
     axes.set_ylim(-reach, reach)
     height = 2 * reach * _PEAK * histogram.density / histogram.density.max()
@@ -91,20 +98,12 @@ def _drawn(
 
 
 def _utility(record: Record, histogram: LogHistogram) -> Array:
-    """h of each drawn bin less its mean over the values; nan where a bin is empty."""
+    """Return h of each drawn bin less its mean over the values; nan where a bin is empty."""
     mass = torch.from_numpy(histogram.density * np.diff(histogram.edges) * record.n)[None]
-    lower, upper = (torch.from_numpy(edges)[None] for edges in _ends(histogram))
-    binned = Binned(mass, mass, lower, upper)
-    alpha, beta = (torch.tensor([value], dtype=torch.float64) for value in _exponents(record))
+    edges = torch.from_numpy(histogram.edges)[None]
+    binned = Binned(mass, mass, edges[:, :-1], edges[:, 1:])
+    alpha, beta = torch.tensor([[record.alpha], [record.beta]], dtype=torch.float64)
     utility = effective_utility(binned, alpha, beta)
     mean = (binned.share * utility).sum(-1, keepdim=True)
     found: Array = torch.where(binned.occupied, utility - mean, torch.nan)[0].numpy()
     return found
-
-
-def _ends(histogram: LogHistogram) -> tuple[Array, Array]:
-    return histogram.edges[:-1].copy(), histogram.edges[1:].copy()
-
-
-def _exponents(record: Record) -> tuple[float, float]:
-    return record.alpha, record.beta

@@ -1,13 +1,15 @@
-"""The answer of a run in one sentence, and the rule behind it."""
+"""Answer a run's question in one sentence, state the rule behind it, and sum up each kind."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import NamedTuple
 
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.verdict import NEAR, VERDICTS
-from jaynes_callbacks.report.rows import law
+import numpy as np
+
+from jaynes_callbacks.instruments.record import NEAR, Records, family_label
+from jaynes_callbacks.instruments.verdict import VERDICTS
+from jaynes_callbacks.records.schema import Array
+from jaynes_callbacks.records.stream import in_order, kind_label
 from jaynes_callbacks.report.runs import Run
 
 __all__ = ["RULE", "RULE_OF_A_MOMENT", "Kind", "answer", "kinds"]
@@ -18,12 +20,11 @@ RULE = (
     f"below {NEAR} before training; it is approaching if the gap fell but the rest does not hold. "
     "The rule was fixed before any experiment was run."
 )
-#: Of one moment no verdict is passed.
+#: Where a run has one record only; no verdict is passed then.
 RULE_OF_A_MOMENT = (
     f"Near equilibrium is a gap below {NEAR} nats. Whether training led there, one moment cannot "
     "say: that takes the state before training."
 )
-_HEADINGS = {"weight": "weights", "iota": "neurons (iota)"}
 _UNFINISHED = {"running": "This run goes on, or was killed,", "interrupted": "It was interrupted"}
 
 
@@ -31,14 +32,15 @@ class Kind(NamedTuple):
     """The overview of one kind of streams.
 
     Attributes:
-        key: ``weight`` or ``iota``.
-        heading: as people call it.
+        key: of the kind, such as ``weight``.
+        heading: the kind's plural for people.
         number: of streams.
-        start: median gap at the start, nan where there is none.
+        start: median gap at the start, in nats; nan where there is none.
         end: median gap at the end.
         worst: greatest gap at the end.
-        verdicts: how many streams have each, in the report's order.
-        families: best laws with how many streams, most frequent first.
+        verdicts: number of streams of each verdict, best first.
+        families: labels of the laws that fit best and their numbers of streams, most frequent
+            first.
         r2: median R² by the paper's protocol.
         r2_gaussian: the same of as many Gaussian weights.
     """
@@ -56,33 +58,31 @@ class Kind(NamedTuple):
 
 
 def kinds(run: Run) -> list[Kind]:
-    """The overview of each kind of streams in a run."""
-    found = [(kind, [row for row in run.end if row.kind == kind]) for kind in _HEADINGS]
-    return [_kind(kind, rows, run) for kind, rows in found if rows]
+    """Sum up each kind of streams of a run."""
+    return [_kind(kind, run) for kind in in_order(run.end["kind"].tolist())]
 
 
 def answer(run: Run) -> str:
-    """Whether training drove this network to arbitrage equilibrium, in a sentence or two.
+    """Say whether training drove a network to arbitrage equilibrium, in a sentence or two.
 
-    >>> from jaynes_callbacks.instruments.record import Records
+    >>> from jaynes_callbacks.instruments.record import Record
     >>> row = Record(name="fc.weight", step=9, gap=0.3, best_family="uniform")
     >>> answer(Run.measured_once("untrained", Records([row])))
     '0 of 1 streams are within 0.02 nats of a lognormal; uniform fits best most often (1 of 1).'
     """
-    rows = list(run.end)
-    if not rows:
-        return "Nothing was recorded."
-    families = Counter(law(row.best_family) for row in rows if row.best_family)
+    total = len(run.end)
+    if not total:
+        return "No magnitudes were recorded." if run.instruments else "Nothing was recorded."
     best = "".join(
-        f"; {name} fits best most often ({number} of {len(rows)})"
-        for name, number in families.most_common(1)
+        f"; {name} fits best most often ({number} of {total})"
+        for name, number in _best_families(run.end).most_common(1)
     )
     if run.outcome != "finished":
-        best = f"{best}. {_UNFINISHED[run.outcome]} after step {max(row.step for row in rows)}"
+        best = f"{best}. {_UNFINISHED[run.outcome]} after step {run.end['step'].max()}"
     if not run.is_trained:
-        near = sum(row.gap < NEAR for row in rows)
-        return f"{near} of {len(rows)} streams are within {NEAR} nats of a lognormal{best}."
-    return _judged(Counter(row.verdict or "undetermined" for row in rows), len(rows)) + f"{best}."
+        near = (run.end["gap"] < NEAR).sum()
+        return f"{near} of {total} streams are within {NEAR} nats of a lognormal{best}."
+    return f"{_judged(_verdicts(run.end), total)}{best}."
 
 
 def _judged(verdicts: Mapping[str, int], total: int) -> str:
@@ -111,24 +111,36 @@ def _head(reached: int, verdicts: Mapping[str, int], total: int) -> str:
     return "In part" if reached else "No"
 
 
-def _kind(kind: str, rows: Sequence[Record], run: Run) -> Kind:
-    first = [run.first[row.key] for row in rows]
-    verdicts = Counter(row.verdict or "undetermined" for row in rows)
-    families = Counter(law(row.best_family) for row in rows if row.best_family)
+def _kind(kind: str, run: Run) -> Kind:
+    start, end = run.start.select(kind=kind), run.end.select(kind=kind)
+    verdicts = _verdicts(end)
     return Kind(
         kind,
-        _HEADINGS[kind],
-        len(rows),
-        _median([row.gap for row in first]) if run.is_trained else float("nan"),
-        _median([row.gap for row in rows]),
-        max((row.gap for row in rows if row.gap == row.gap), default=float("nan")),
+        kind_label(kind),
+        len(end),
+        _median(start["gap"]) if run.is_trained else float("nan"),
+        _median(end["gap"]),
+        max(_known(end["gap"]).tolist(), default=float("nan")),
         {name: verdicts[name] for name in VERDICTS if verdicts[name]},
-        families.most_common(),
-        _median([row.paper_r2 for row in rows]),
-        _median([row.paper_r2_gaussian for row in rows]),
+        _best_families(end).most_common(),
+        _median(end["paper_r2"]),
+        _median(end["paper_r2_gaussian"]),
     )
 
 
-def _median(values: Sequence[float]) -> float:
-    finite = [value for value in values if value == value]
-    return median(finite) if finite else float("nan")
+def _verdicts(records: Records) -> Counter[str]:
+    return Counter(verdict or "undetermined" for verdict in records["verdict"].tolist())
+
+
+def _best_families(records: Records) -> Counter[str]:
+    """Count the streams of each best family, by the family's label."""
+    return Counter(family_label(name) for name in records["best_family"].tolist() if name)
+
+
+def _median(values: Array) -> float:
+    known = _known(values)
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _known(values: Array) -> Array:
+    return values[~np.isnan(values)]

@@ -1,4 +1,4 @@
-"""Figures of the whole network as images that lie in the page itself."""
+"""Draw the figures of the whole network as images that lie in the page itself."""
 
 import base64
 import io
@@ -17,18 +17,17 @@ from jaynes_callbacks.figures import (
     gap_over_steps,
     laws_over_steps,
     microstructure_map,
+    rendered,
     statistics_map,
 )
 from jaynes_callbacks.report.runs import Run
-from jaynes_callbacks.sinks.images import rendered
 
 __all__ = ["Chart", "charts"]
 
 #: Colours of an image: lines and letters need no more, and its size is a third.
 _COLOURS = 64
 
-
-#: Draws with the look that it is given by name.
+#: Draws a figure; takes its look by name.
 _Draw = Callable[..., Figure]
 
 
@@ -37,8 +36,8 @@ class Chart(NamedTuple):
 
     Attributes:
         title: what it shows.
-        light: as a data URI.
-        dark: likewise.
+        light: the image on light paper, as a data URI.
+        dark: the same on dark paper.
         width: in pixels.
         height: in pixels.
     """
@@ -51,11 +50,11 @@ class Chart(NamedTuple):
 
 
 def charts(run: Run, *, all_of_them: bool = True) -> list[Chart]:
-    """The figures that a run's records allow.
+    """Draw the figures that a run's records allow.
 
     Args:
         run: the run.
-        all_of_them: or only the one that answers the question.
+        all_of_them: whether to draw all; else the first only, which answers the question.
     """
     figures = [*_of_history(run), *_of_moment(run)]
     return [_chart(title, draw) for title, draw in figures[: None if all_of_them else 1]]
@@ -76,7 +75,7 @@ def _of_moment(run: Run) -> Sequence[tuple[str, _Draw]]:
         ("Exponents: the data, chance and the paper’s networks", exponents_over_layers),
         ("Every statistic of every stream", statistics_map),
     )
-    return [(title, partial(draw, run.end)) for title, draw in drawn if run.end]
+    return [(title, partial(draw, run.end)) for title, draw in drawn if len(run.end)]
 
 
 def _chart(title: str, draw: _Draw) -> Chart:

@@ -1,4 +1,4 @@
-"""Several runs side by side: one row for each condition, with the spread over its seeds."""
+"""Compare runs: one row for each condition, with the spread over its seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ __all__ = ["Comparison", "Condition", "Spread", "compare"]
 
 
 class Spread(NamedTuple):
-    """A figure over the runs of one condition.
+    """Mean and standard deviation of a figure over the runs of one condition.
 
     >>> str(Spread.of([0.2, 0.22, 0.18]))
     '0.200 ± 0.020'
@@ -24,7 +24,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Mean and standard deviation; nan where there are too few."""
+        """Summarise the finite values; nan where there are too few."""
         finite = [value for value in values if math.isfinite(value)]
         return cls(
             mean(finite) if finite else math.nan, stdev(finite) if len(finite) > 1 else math.nan
@@ -37,16 +37,16 @@ class Spread(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """Runs that differ in nothing but their seeds, and streams of one kind in them.
+    """Runs that differ in nothing but their seeds, and the streams of one kind in them.
 
     Attributes:
         values: of the parameters that vary over the comparison, in its order.
-        kind: of the streams.
-        runs: how many.
-        start: of the runs' median gaps at the start.
-        end: likewise at the end.
-        verdicts: of all streams of all runs.
-        best: the law that fits best most often.
+        kind: the streams' kind as a plural.
+        runs: their number.
+        start: spread of the runs' median gaps at the start, in nats.
+        end: the same at the end.
+        verdicts: number of streams of each verdict, over all runs.
+        best: label of the law that fits best most often.
     """
 
     values: tuple[str, ...]
@@ -59,12 +59,13 @@ class Condition(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What varies over some runs, and what came of it.
+    """The parameters that vary over some runs, and the outcome of each condition.
 
     Attributes:
-        parameters: names of what varies, but for seeds; if nothing does, of the runs.
-        conditions: in the order of their first run.
-        unfinished: how many runs are left out since they have not finished, while others have.
+        parameters: names of the parameters that vary, seeds excepted; ``run`` if none does.
+        conditions: in the order of their first runs.
+        unfinished: number of runs that are left out because they have not finished, while others
+            have.
     """
 
     parameters: tuple[str, ...]
@@ -73,7 +74,7 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Group runs by what was chosen for them."""
+    """Group runs by the parameters that were chosen for them, and summarise each group."""
     finished = [run for run in runs if run.outcome == "finished"] or list(runs)
     chosen = [run.choices for run in finished]
     if not _tells_apart(chosen, finished):
@@ -81,7 +82,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     names = _varied(chosen)
     conditions: dict[tuple[str, ...], list[Run]] = {}
     for run, values in zip(finished, chosen, strict=True):
-        # Runs of which nothing tells them apart are not taken for repetitions of each other.
+        # Runs of which no parameter is known are not taken for repetitions of each other.
         key = tuple(_text(values.get(name)) for name in names) if run.parameters else (run.name,)
         conditions.setdefault(key, []).append(run)
     return Comparison(
@@ -96,7 +97,7 @@ def _varied(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _tells_apart(chosen: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> bool:
-    """Whether runs that chose the same differ in nothing else but their seeds."""
+    """Tell whether runs with equal choices differ in nothing else but their seeds."""
     if not all(chosen):
         return False
     names, others = _varied(chosen), _varied([run.parameters for run in runs])
@@ -136,7 +137,7 @@ def _condition(values: tuple[str, ...], group: Sequence[Kind]) -> Condition:
 
 
 def _shortest(name: str, names: Sequence[str]) -> str:
-    """As many of a dotted name's last parts as tell it from the others."""
+    """Return as many of a dotted name's last parts as distinguish it from the others."""
     parts = name.split(".")
     for length in range(1, len(parts)):
         short = ".".join(parts[-length:])

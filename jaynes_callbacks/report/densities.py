@@ -1,54 +1,71 @@
 """The density of ln w of every stream, start against end, with two fitted laws: few numbers each.
 
-What `figures.log_density` draws of one stream in full, for a page that draws hundreds on demand.
-Fits are batched over streams.
+`figures.log_density` draws one stream in full; these are for a page that draws hundreds on demand.
+The laws are those of the records: their parameters are columns, and nothing is fitted again.  Only
+datasets of version 0.1 lack the rivals' parameters.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from jaynes_callbacks.counts.grid import FIRST_POSITIVE, log_edges
 from jaynes_callbacks.counts.threads import one_thread
-from jaynes_callbacks.figures.curves import Array, LogHistogram, log_histogram
-from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.summary import counts_of
-from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.figures.curves import LogHistogram, fitted_parameters, log_histogram
+from jaynes_callbacks.instruments.record import Record, Records, family_label
+from jaynes_callbacks.records.schema import Array, Integers
+from jaynes_callbacks.report.streams import best_rival
 from jaynes_callbacks.statistics import (
-    FAMILIES,
+    FAMILY_BY_NAME,
     LOGNORMAL,
-    Family,
-    fit_family,
-    log_moments,
-    occupied_bins,
 )
 
-__all__ = ["densities"]
+__all__ = ["Density", "densities"]
 
-#: Bins that are drawn of a stream at the most.
+#: Most bins that are drawn of a stream.
 _BINS = 72
-#: Streams that are fitted at once, 32 KiB each.
+#: Streams that are handled at once: fitting one that has no parameters takes some 100 KiB.
 _BATCH = 256
 
-Density = dict[str, Any]
+
+class Density(TypedDict, total=False):
+    """What is drawn of a stream; densities are per unit of ln w, in thousandths.
+
+    Attributes:
+        edges: of the bins, in ln w.
+        data: density at the end, in each bin.
+        lognormal: of the best lognormal.
+        rival: of the best rival.
+        law: the rival's name for people.
+        start_edges: of the bins at the start.
+        start: density at the start.
+    """
+
+    edges: list[float]
+    data: list[int]
+    lognormal: list[int]
+    rival: list[int]
+    law: str
+    start_edges: list[float]
+    start: list[int]
 
 
 @one_thread()
 def densities(
-    end: Sequence[Record], start: Mapping[tuple[str, str], Record]
+    end: Records, start: Mapping[tuple[str, str], Record]
 ) -> dict[tuple[str, str], Density]:
-    """What is drawn of each stream that has values.
+    """Compute what is drawn of each stream that has values.
 
     Args:
         end: rows with counts.
         start: earlier rows of the same streams, with counts.
 
     Returns:
-        By the stream's key: ``edges`` in ln w and ``data`` on the bins between them, the laws
-        ``lognormal`` and ``rival`` on the same bins with the rival's name in ``family``, and
-        ``start_edges`` and ``start`` where there is an earlier row; densities in thousandths.
+        By the stream's key.  A law without parameters is left out, and so is the start of a stream
+        that has no earlier row.
     """
     found: dict[tuple[str, str], Density] = {}
     for first in range(0, len(end), _BATCH):
@@ -56,22 +73,21 @@ def densities(
     return found
 
 
-def _batch(
-    end: Sequence[Record], start: Mapping[tuple[str, str], Record]
-) -> dict[tuple[str, str], Density]:
-    drawn = [(row, shape) for row in end if (shape := log_histogram(row, _BINS)) is not None]
-    if not drawn:
-        return {}
-    rows, shapes = [row for row, _ in drawn], [shape for _, shape in drawn]
-    laws = _laws(rows, shapes)
-    rivals = [_best_rival(row) for row in rows]
+def _batch(end: Records, start: Mapping[tuple[str, str], Record]) -> dict[tuple[str, str], Density]:
+    shapes = [(place, log_histogram(row, _BINS)) for place, row in enumerate(end)]
+    drawn = {place: shape for place, shape in shapes if shape is not None}
+    end = end.take(np.array(list(drawn), dtype=np.int64))
+    rows, histograms = list(end), list(drawn.values())
+    rivals = [best_rival(row) for row in rows]
+    lognormal = _laws(end, histograms, [LOGNORMAL.name] * len(rows))
+    rival = _laws(end, histograms, [each.name if each else None for each in rivals])
     found = {}
-    for place, (row, shape) in enumerate(drawn):
-        density: Density = {"edges": _rounded(shape.edges), "data": _thousandths(shape.density)}
-        for name, family in (("lognormal", LOGNORMAL.name), ("rival", rivals[place])):
-            if family in laws:
-                density[name] = _thousandths(laws[family][place][: len(shape.density)])
-        density["family"] = rivals[place]
+    for place, (row, shape) in enumerate(zip(rows, histograms, strict=True)):
+        density = Density(edges=_rounded(shape.edges), data=_thousandths(shape.density))
+        if place in lognormal:
+            density["lognormal"] = lognormal[place]
+        if place in rival and (nearest := rivals[place]) is not None:
+            density["rival"], density["law"] = rival[place], family_label(nearest.name)
         before = start.get(row.key)
         earlier = log_histogram(before, _BINS) if before is not None else None
         if before is not None and earlier is not None and before.step != row.step:
@@ -81,37 +97,42 @@ def _batch(
     return found
 
 
-def _laws(rows: Sequence[Record], shapes: Sequence[LogHistogram]) -> dict[str, Array]:
-    """Density of each law that is drawn of any row, ``[rows, bins]``."""
-    binned = occupied_bins(counts_of(rows))
-    moments = log_moments(binned)
-    wanted = {LOGNORMAL.name, *(_best_rival(row) for row in rows)}
-    edges = _padded([shape.codes for shape in shapes])
-    return {
-        family.name: _density(family, fit_family(family, binned, moments).parameters, edges)
-        for family in FAMILIES
-        if family.name in wanted
-    }
+def _laws(
+    records: Records, histograms: Sequence[LogHistogram], names: Sequence[str | None]
+) -> dict[int, list[int]]:
+    """Compute the density of a law of each row's own on the bins that are drawn of it.
+
+    Args:
+        records: rows with counts.
+        histograms: of the rows.
+        names: of each row's family; None for no law.
+
+    Returns:
+        By the row's place; rows without parameters are left out.
+    """
+    found = {}
+    for name in dict.fromkeys(name for name in names if name is not None):
+        family = FAMILY_BY_NAME[name]
+        places = [place for place, each in enumerate(names) if each == name]
+        parameters = fitted_parameters(records.take(np.array(places)), family)
+        edges = _padded([histograms[place].codes for place in places])
+        mass = family.log_mass(parameters, edges[:, :-1], edges[:, 1:]).exp()
+        table = (mass / edges.diff(dim=1)).nan_to_num(0.0, 0.0, 0.0).numpy()
+        known = parameters.isfinite().all(-1).tolist()
+        for place, is_known, density in zip(places, known, table, strict=True):
+            if is_known:
+                found[place] = _thousandths(density[: len(histograms[place].density)])
+    return found
 
 
-def _density(family: Family, parameters: torch.Tensor, edges: torch.Tensor) -> Array:
-    mass = family.log_mass(parameters, edges[:, :-1], edges[:, 1:]).exp()
-    density: Array = (mass / edges.diff(dim=1)).nan_to_num(0.0, 0.0, 0.0).numpy()
-    return density
-
-
-def _padded(codes: Sequence[np.ndarray[Any, np.dtype[np.int64]]]) -> torch.Tensor:
-    """Edges in ln w of all rows; a short row goes on with bins beyond its own."""
+def _padded(codes: Sequence[Integers]) -> Tensor:
+    """Return the edges of all rows in ln w; a short row goes on with bins beyond its own."""
     longest = max(len(row) for row in codes)
     table = np.stack(
         [np.append(row, row[-1] + np.arange(1, longest - len(row) + 1)) for row in codes]
     )
-    return log_edges()[torch.from_numpy(table).clamp(FIRST_POSITIVE, len(log_edges()) - 1)]
-
-
-def _best_rival(record: Record) -> str:
-    gaps = rival_gaps(record)
-    return min(gaps, key=lambda name: gaps[name], default="")
+    edges = log_edges()
+    return edges[torch.from_numpy(table).clamp(FIRST_POSITIVE, len(edges) - 1)]
 
 
 def _rounded(values: Array) -> list[float]:

@@ -1,4 +1,4 @@
-"""One HTML file that shows some runs: self-contained, every name escaped, no network."""
+"""Write runs as one HTML file: self-contained, every name escaped, no network."""
 
 import math
 import re
@@ -8,30 +8,57 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.instruments.verdict import BANDS, NEAR, VERDICTS
+from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK
+from jaynes_callbacks.instruments.verdict import VERDICTS
 from jaynes_callbacks.records.atomic import put
-from jaynes_callbacks.records.text import LEFT_OUT, number_text
+from jaynes_callbacks.records.stream import kind_label
+from jaynes_callbacks.records.text import number_text
 from jaynes_callbacks.report.answer import RULE, RULE_OF_A_MOMENT, Kind, answer, kinds
 from jaynes_callbacks.report.charts import Chart, charts
 from jaynes_callbacks.report.compare import compare
-from jaynes_callbacks.report.densities import densities
-from jaynes_callbacks.report.rows import COLUMNS, Row, law, spark_height, stream_rows
+from jaynes_callbacks.report.densities import Density, densities
+from jaynes_callbacks.report.instrument_table import (
+    InstrumentTable,
+    Unreadable,
+    read_instruments,
+)
 from jaynes_callbacks.report.runs import Run
+from jaynes_callbacks.report.streams import extremes, headings, spark_heights, stream_rows
+from jaynes_callbacks.report.table import Heading, StreamRow
 
 __all__ = ["MOST_RUNS", "page", "write_report"]
 
-#: Runs whose layers are shown; of more, only the comparison.
+#: Most runs whose streams are shown; of more, only the comparison is.
 MOST_RUNS = 8
-#: Layers that are named at either end.
-_EXTREMES = 3
+#: Names that are listed of the parameters that are not watched for one reason.
 _SHOWN_NAMES = 8
 
 
 class Section(NamedTuple):
-    """What the page shows of one run."""
+    """What the page shows of one run.
+
+    Attributes:
+        id: of the section's elements.
+        name: of the run.
+        answer: in a sentence or two.
+        trained: whether the run has more than one record.
+        kinds: overview of each kind of streams.
+        charts: figures of the whole network.
+        extremes: the streams nearest to equilibrium and the farthest, each with its gap.
+        headings: of the table of all streams.
+        rows: of the table of all streams.
+        outcomes: words of the rows' last cells, best first.
+        reasons: why figures are missing, and of how many streams.
+        instruments: tables of the other instruments.
+        unreadable: the other instruments that cannot be shown.
+        coverage: reasons why parameters are not watched, and their names.
+        description: names and values of versions and parameters.
+        densities: by the number of the row.
+    """
 
     id: str
     name: str
@@ -39,22 +66,28 @@ class Section(NamedTuple):
     trained: bool
     kinds: Sequence[Kind]
     charts: Sequence[Chart]
-    extremes: Sequence[tuple[str, Sequence[Row]]]
-    rows: Sequence[Row]
+    extremes: Sequence[tuple[str, Sequence[tuple[StreamRow, str]]]]
+    headings: Sequence[Heading]
+    rows: Sequence[StreamRow]
     outcomes: Sequence[str]
     reasons: Sequence[str]
+    instruments: Sequence[InstrumentTable]
+    unreadable: Sequence[Unreadable]
     coverage: Sequence[tuple[str, str]]
     description: Sequence[tuple[str, str]]
-    densities: Mapping[str, Any]
+    densities: Mapping[str, Density]
 
 
 def write_report(runs: Sequence[Run], path: str | Path, *, refresh: int = 0) -> Path:
     """Write the report of some runs: one HTML file, whole or not at all.
 
     Args:
-        runs: from `read_run`, or `Run.measured_once`; of several, they are compared.
+        runs: from `read_run` or `Run.measured_once`; several runs are compared as well.
         path: of the file.
-        refresh: seconds after which a browser loads it anew; 0 for never.
+        refresh: seconds after which a browser loads the page anew; 0 for never.
+
+    Returns:
+        The path.
 
     Raises:
         ValueError: for no runs.
@@ -76,7 +109,7 @@ def write_report(runs: Sequence[Run], path: str | Path, *, refresh: int = 0) -> 
 
 
 def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
-    """The report as text; see `write_report`."""
+    """Return the report as text; see `write_report`."""
     if not runs:
         raise ValueError("a report needs at least one run, got none")
     shown = runs if len(runs) <= MOST_RUNS else []
@@ -91,8 +124,7 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
         rule=RULE if trained else RULE_OF_A_MOMENT,
         note=LEFT_OUT,
         limit=NEAR,
-        near=f"{spark_height(NEAR):.1f}",
-        columns=COLUMNS,
+        near=f"{spark_heights(np.array(NEAR)):.1f}",
         comparison=compare(runs) if len(runs) > 1 else None,
         runs=len(runs),
         left_out=len(runs) > MOST_RUNS,
@@ -105,7 +137,8 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
 
 def _section(identity: str, run: Run, *, alone: bool) -> Section:
     rows = stream_rows(run)
-    outcomes = {row.cells[-1].text for row in rows}
+    outcomes = {row.outcome for row in rows}
+    instruments, unreadable = read_instruments(run.instruments)
     return Section(
         identity,
         run.name,
@@ -113,36 +146,28 @@ def _section(identity: str, run: Run, *, alone: bool) -> Section:
         run.is_trained,
         kinds(run),
         charts(run, all_of_them=alone),
-        _extremes(rows),
+        extremes(rows),
+        headings(trained=run.is_trained),
         rows,
         [name for name in (*VERDICTS, *BANDS) if name in outcomes],
         _reasons(rows),
+        instruments,
+        unreadable,
         _coverage(run.description),
         _facts(run),
         _densities(run, rows),
     )
 
 
-def _densities(run: Run, rows: Sequence[Row]) -> dict[str, Any]:
-    """By the row's number, with the rival's name as people write it."""
+def _densities(run: Run, rows: Sequence[StreamRow]) -> dict[str, Density]:
+    """Return what is drawn of each stream that has values, by the number of its row."""
     drawn = densities(run.end, run.first)
-    found = {row.number: drawn.get((row.kind, row.name)) for row in rows}
-    return {
-        str(number): {**each, "law": law(each["family"])} for number, each in found.items() if each
-    }
+    keys = {str(row.number): (row.kind, row.name) for row in rows}
+    return {number: drawn[key] for number, key in keys.items() if key in drawn}
 
 
-def _extremes(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
-    """The rows with the least and with the greatest gaps, where there are enough to choose from."""
-    known = [row for row in rows if isinstance(row.cells[2].key, float)]
-    if len(known) <= 2 * _EXTREMES:
-        return []
-    ranked = sorted(known, key=lambda row: row.cells[2].key)
-    return [("Nearest", ranked[:_EXTREMES]), ("Farthest", ranked[: -_EXTREMES - 1 : -1])]
-
-
-def _reasons(rows: Sequence[Row]) -> list[str]:
-    numbers = Counter(row.status for row in rows if row.status != "ok")
+def _reasons(rows: Sequence[StreamRow]) -> list[str]:
+    numbers = Counter(row.status for row in rows if row.status != OK)
     return [f"{number} of {len(rows)} streams: {reason}." for reason, number in numbers.items()]
 
 
@@ -159,7 +184,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """Names and values: of the description what is not shown elsewhere, then the parameters."""
+    """Return names and values of what the description holds, and then of the parameters."""
     facts: dict[str, Any] = {}
     for name in ("model", "parameters", "machine", "versions", "trainer"):
         value = run.description.get(name)
@@ -173,6 +198,7 @@ def _environment() -> Environment:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value, digits=3: number_text(value, digits)
     environment.filters["key"] = lambda value: value if math.isfinite(value) else ""
+    environment.filters["kind_label"] = kind_label
     environment.filters["slug"] = lambda text: re.sub(r"[^a-z]+", "-", text.lower())
     return environment
 

@@ -1,4 +1,4 @@
-"""What was chosen for a run, from wherever its framework has left it."""
+"""Find the parameters of a run in the files that Lightning or Hydra left beside its dataset."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,22 +8,22 @@ import yaml
 
 __all__ = ["choices_of", "is_seed", "parameters_of", "varying"]
 
-#: Files beside or above a dataset, of Lightning's loggers and of Hydra, the nearest first.
+#: Files of Lightning's loggers and of Hydra; the nearest one with parameters counts.
 _FILES = ("hparams.yaml", ".hydra/config.yaml")
 _LEVELS_ABOVE = 2
-#: What was written on the command line of a run of Hydra's.
+#: File with what Hydra's command line changed.
 _OVERRIDES = ".hydra/overrides.yaml"
-#: Where things lie changes nothing that comes out.
+#: Parts of the names of parameters that are places on the disk: they change no result.
 _PLACES = ("dirpath", "output_dir", "save_dir", "paths.", "hydra.", "data.path", "launcher")
 
 
 def parameters_of(dataset: Path, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Chosen values by dotted names; empty where nothing is known.
+    """Return the values of parameters by dotted names; empty where nothing is known.
 
     Args:
         dataset: whose folder, or one of the two above it, may hold ``hparams.yaml`` or
             ``.hydra/config.yaml``.
-        description: of the run, which may know the model's own hyperparameters.
+        description: of the run, which may have the model's own hyperparameters.
     """
     known = dict(_leaves(description.get("hyperparameters") or {}))
     for place in _around(dataset):
@@ -34,7 +34,7 @@ def parameters_of(dataset: Path, description: Mapping[str, Any]) -> dict[str, An
 
 
 def choices_of(dataset: Path) -> dict[str, Any]:
-    """What a run of Hydra's was told on its command line: ``{"init": "laplace", "seed": "1"}``."""
+    """Return what Hydra's command line changed, such as ``{"init": "laplace", "seed": "1"}``."""
     for place in _around(dataset):
         if isinstance(told := _read(place / _OVERRIDES), list):
             pairs = (str(one).lstrip("+~").partition("=") for one in told)
@@ -43,13 +43,13 @@ def choices_of(dataset: Path) -> dict[str, Any]:
 
 
 def _around(dataset: Path) -> list[Path]:
-    """The dataset's folder and those above it in which a framework leaves its files."""
+    """Return the folders, from the dataset's on upwards, in which a framework leaves its files."""
     folder = dataset.resolve().parent
     return [folder, *folder.parents][: _LEVELS_ABOVE + 1]
 
 
 def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the parameters that are not the same in all runs, but for places on the disk."""
+    """Return the names of parameters that differ between runs, places on the disk excepted."""
     names = dict.fromkeys(name for run in runs for name in run)
     return [
         name
@@ -60,7 +60,7 @@ def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def is_seed(name: str) -> bool:
-    """Whether a parameter makes repetitions of one condition, no condition of its own.
+    """Tell whether a parameter is a seed: runs that differ in it repeat one condition.
 
     >>> is_seed("data.split_seed"), is_seed("seed"), is_seed("model.width")
     (True, True, False)
@@ -69,7 +69,7 @@ def is_seed(name: str) -> bool:
 
 
 def _read(file: Path) -> Any:
-    """A file that cannot be read, or has tags that only its own program knows, says nothing."""
+    """Parse a YAML file; empty if it cannot be read, or has tags of its own program."""
     try:
         return yaml.safe_load(file.read_text())
     except (OSError, ValueError, yaml.YAMLError):

@@ -1,16 +1,18 @@
-"""Finding and reading the runs that a report is made of."""
+"""Find and read the runs that a report is made of."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jaynes_callbacks.instruments.record import Record, Records
+import numpy as np
+
+from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
+from jaynes_callbacks.records.parts import parts, read_parts
+from jaynes_callbacks.records.schema import Integers
 from jaynes_callbacks.report.parameters import choices_of, parameters_of
-from jaynes_callbacks.sinks.dataset import read_records
-from jaynes_callbacks.sinks.description import read_description
-from jaynes_callbacks.sinks.place import parts
+from jaynes_callbacks.sinks.dataset import instrument_folders, read_description
 
 __all__ = ["Run", "find_datasets", "newest_part", "read_run"]
 
@@ -20,13 +22,14 @@ class Run:
     """One run, or one measurement of a checkpoint, as a report shows it.
 
     Attributes:
-        name: a person knows it by.
-        history: all rows, without counts.
+        name: by which people know it.
+        history: all rows of the main instrument, ordered by step, without counts.
         start: the first row of each stream, with its counts.
         end: the last row of each stream, with its counts.
         parameters: what was chosen for it, by dotted names.
-        choices: those of them that its command line named.
-        description: versions, arguments and coverage; see `sinks.description`.
+        choices: the parameters that were named on its command line.
+        description: versions, arguments and coverage; see `run.description`.
+        instruments: folders of the other instruments' parts, by the instruments' names.
     """
 
     name: str
@@ -36,24 +39,28 @@ class Run:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, Any] = field(default_factory=dict)
     description: Mapping[str, Any] = field(default_factory=dict)
+    instruments: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def measured_once(
         cls, name: str, records: Records, description: Mapping[str, Any] | None = None
     ) -> "Run":
-        """Of one moment, such as a checkpoint."""
+        """Make a run of one moment, such as a checkpoint."""
         rows = records.without_counts()
         return cls(name, rows, records, records, description=description or {})
 
-    @property
+    @cached_property
     def is_trained(self) -> bool:
-        """Whether any stream was recorded at more than one step."""
-        first = {record.key: record.step for record in self.start}
-        return any(record.step != first[record.key] for record in self.end)
+        """True if any stream was recorded at more than one step."""
+        first, last = (
+            {key: frame["step"][rows[-1]] for key, rows in frame.rows_by_stream().items()}
+            for frame in (self.start, self.end)
+        )
+        return any(step != first[key] for key, step in last.items())
 
     @property
     def outcome(self) -> str:
-        """``running``, ``interrupted`` or ``finished``; of older datasets nothing else is known."""
+        """``running``, ``interrupted`` or ``finished``; the last if the dataset does not say."""
         return str(self.description.get("outcome", "finished"))
 
     @cached_property
@@ -62,16 +69,13 @@ class Run:
         return self.start.by_stream()
 
     @cached_property
-    def by_stream(self) -> Mapping[tuple[str, str], Sequence[Record]]:
-        """The rows of each stream in the order of steps; streams in the order of the last rows."""
-        rows: dict[tuple[str, str], list[Record]] = {record.key: [] for record in self.end}
-        for record in self.history:
-            rows[record.key].append(record)
-        return rows
+    def rows_by_stream(self) -> Mapping[tuple[str, str], Integers]:
+        """Indices into the history of each stream's rows, in the order of steps, by its key."""
+        return self.history.rows_by_stream()
 
 
 def find_datasets(paths: Iterable[str | Path]) -> list[Path]:
-    """The datasets at or below some paths, each once, sorted below each path.
+    """Return the datasets at or below some paths, each once, sorted below each path.
 
     Args:
         paths: datasets (``…/jaynes``), folders of runs or folders of these.
@@ -81,7 +85,7 @@ def find_datasets(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        below = [path] if parts(path) else _below(path)
+        below = [_dataset_around(path)] if parts(path) else _below(path)
         if not below:
             state = "there is no such folder" if not path.is_dir() else "it holds no dataset"
             raise FileNotFoundError(
@@ -95,49 +99,73 @@ def find_datasets(paths: Iterable[str | Path]) -> list[Path]:
 def read_run(dataset: Path) -> Run:
     """Read one dataset.
 
+    Other instruments' parts are found, but not read; without a part of the main instrument's the
+    run has no rows.
+
     Raises:
-        FileNotFoundError: if it has no part.
-        ValueError: if a part cannot be read.
+        FileNotFoundError: if it has no part of any instrument.
+        ValueError: if a part of the main instrument cannot be read.
     """
-    history = read_records(dataset, counts=False)
-    first: dict[tuple[str, str], int] = {}
-    for record in history:
-        first.setdefault(record.key, record.step)
-    last = {record.key: record.step for record in history}
+    instruments = instrument_folders(dataset)
+    if not parts(dataset) and not instruments:
+        raise FileNotFoundError(f"no dataset at {dataset}: there is no part-*.parquet in it")
     description = read_description(dataset)
     return Run(
-        _name(dataset, history),
-        history,
-        _rows_at(dataset, first),
-        _rows_at(dataset, last),
+        *_measured(dataset),
         parameters_of(dataset, description),
         choices_of(dataset),
         description,
+        instruments,
     )
 
 
-def newest_part(dataset: Path) -> tuple[int, int]:
-    """What changes when a record is added: the last step, and when its part was written."""
-    step, part = list(parts(dataset).items())[-1]
-    return step, part.stat().st_mtime_ns
+def newest_part(dataset: Path) -> tuple[int, ...]:
+    """Return numbers that change whenever a record is added, be it to a part that exists.
+
+    Returns:
+        Of the main instrument and each other one: first step, time of writing and size of the
+        newest part.
+
+    Raises:
+        IndexError: if there is no part at all.
+    """
+    folders = (dataset, *instrument_folders(dataset).values())
+    newest = [list(found.items())[-1] for folder in folders if (found := parts(folder))]
+    if not newest:
+        raise IndexError(f"no part in {dataset}")
+    states = [(step, part.stat()) for step, part in newest]
+    return tuple(
+        number for step, state in states for number in (step, state.st_mtime_ns, state.st_size)
+    )
 
 
 def _below(path: Path) -> list[Path]:
-    return sorted({part.parent for part in path.rglob("part-*.parquet")})
+    return sorted({_dataset_around(part.parent) for part in path.rglob("part-*.parquet")})
+
+
+def _dataset_around(folder: Path) -> Path:
+    """Return the dataset of a folder with parts: itself, or the one above another instrument's."""
+    return folder.parent if folder.name.startswith("_") else folder
+
+
+def _measured(dataset: Path) -> tuple[str, Records, Records, Records]:
+    """Return a run's name, its rows without counts, and first and last rows with counts."""
+    around = dataset.resolve().parent.name
+    if not parts(dataset):
+        return around, Records(), Records(), Records()
+    history = Records(read_parts(dataset, SCHEMA, counts=False))
+    if not len(history):
+        return around, history, history, history
+    steps, streams = history["step"], history.rows_by_stream()
+    first = {key: int(steps[rows[0]]) for key, rows in streams.items()}
+    last = {key: int(steps[rows[-1]]) for key, rows in streams.items()}
+    own = str(history["run"][-1])
+    return own or around, history, _rows_at(dataset, first), _rows_at(dataset, last)
 
 
 def _rows_at(dataset: Path, steps: Mapping[tuple[str, str], int]) -> Records:
-    """The rows of each stream at its own step, with their counts."""
-    files = parts(dataset)
-    return Records(
-        record
-        for step in sorted(set(steps.values()))
-        for record in read_records(files[step])
-        if steps.get(record.key) == step
-    )
-
-
-def _name(dataset: Path, history: Records) -> str:
-    """The run's own name, or that of the folder around its dataset."""
-    own = history[-1].run if history else ""
-    return own or dataset.resolve().parent.name
+    """Read the rows of each stream at its own step, with their counts."""
+    frame = read_parts(dataset, SCHEMA, steps=set(steps.values()))
+    keys = zip(frame["kind"].tolist(), frame["name"].tolist(), strict=True)
+    wanted = np.array([steps.get(key, -1) for key in keys], dtype=np.int64)
+    return Records(frame.take(frame["step"] == wanted))

@@ -1,1 +1,1 @@
-"""Where records go; each sink follows `jaynes_callbacks.sinks.base.Sink` and knows no source."""
+"""Take records somewhere: loggers, TensorBoard, W&B, the dataset, figures; see `sinks.base`."""

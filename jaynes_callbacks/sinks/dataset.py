@@ -1,43 +1,74 @@
-"""The dataset on disk: the directory ``jaynes/``, one Parquet part per snapshot.
+"""The dataset on disk: the directory ``jaynes/`` of a run, Parquet parts and what was run.
 
-Each part is written to a hidden temporary name and renamed, so that a killed run leaves only whole
-parts, and ``pandas.read_parquet(directory)`` reads them all at any moment; ``_run.json`` beside
-them says what was run and watched.  Nothing that another run has left is touched (see
-`jaynes_callbacks.sinks.place`); a resumed run goes on where its checkpoint was, so that its dataset
-equals an uninterrupted run's.
+::
+
+    jaynes/part-000000000000.parquet     rows of the main instrument, see `records.parts`
+    jaynes/_run.json                     what was run and watched
+    jaynes/_gradients/part-….parquet     rows of another instrument, in a folder of its own
+
+``pandas.read_parquet("…/jaynes")`` reads the main instrument's rows at any moment, for readers of
+Parquet directories leave out what begins with an underscore;
+``….read_parquet("…/jaynes/_gradients")`` reads another's.  Figures are beside the dataset, in
+``jaynes-figures/``.
+
+Where a run finds another run's files it goes to ``jaynes-1/``, and so on; a resumed run finds its
+own by the run's id, which every part bears, and its dataset equals an uninterrupted run's.
 """
 
+import json
+import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # pyarrow loads it at the first conversion: better now than amid training.
 import pandas  # noqa: F401
 
-from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.record import SCHEMA, Records
 from jaynes_callbacks.records.atomic import put
-from jaynes_callbacks.records.parquet import read_rows, write_rows
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.parquet import read_frame, read_run_id
+from jaynes_callbacks.records.parts import PartWriter, parts, read_parts
+from jaynes_callbacks.records.schema import Schema
 from jaynes_callbacks.sinks.base import RunContext
-from jaynes_callbacks.sinks.description import write_description
-from jaynes_callbacks.sinks.place import DIRECTORY, dataset_of, part_name, parts, place
 
-__all__ = ["DatasetSink", "read_records"]
+__all__ = [
+    "DESCRIPTION",
+    "DIRECTORY",
+    "DatasetSink",
+    "dataset_of",
+    "figures_beside",
+    "folder_of",
+    "instrument_folders",
+    "place",
+    "read_description",
+    "read_records",
+    "write_description",
+]
+
+#: Name of the dataset's directory below the run's.
+DIRECTORY = "jaynes"
+#: Name of the file that says what was run.
+DESCRIPTION = "_run.json"
+_SIBLING = re.compile(rf"{DIRECTORY}(?:-(\d+))?")
 
 
 class DatasetSink:
-    """Writes every snapshot as one Parquet part.
+    """Writes every record into a Parquet dataset.
 
     Attributes:
-        directory: where the parts are, once opened; None for a run without files.
+        directory: where the dataset is, once opened; None for a run without files.
 
     Example:
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from jaynes_callbacks.instruments.record import Record, Records
-        >>> from jaynes_callbacks.sinks.base import RunContext
         >>> with TemporaryDirectory() as folder:
         ...     sink = DatasetSink()
         ...     sink.open(RunContext(directory=Path(folder)))
@@ -52,6 +83,7 @@ class DatasetSink:
         self._resumed_step: int | None = None
         self._describe: Callable[[], Mapping[str, Any]] = dict
         self._is_described = False
+        self._writers: dict[str, PartWriter] = {}
 
     def open(self, context: RunContext) -> None:
         """Choose and make the directory; bring what a resumed run had recorded elsewhere.
@@ -62,68 +94,85 @@ class DatasetSink:
         self._run_id, self._resumed_step = context.run_id, context.resumed_step
         self.directory = place(context)
         self._describe, self._is_described = context.describe, False
+        self._writers = {}
         if self.directory is None:
             return
-        _make(self.directory)
+        folders = [folder_of(self.directory, schema) for schema in context.schemas]
+        for folder in dict.fromkeys([self.directory, *folders]):
+            _make(folder)
         if context.resumed_step is None:
             _say_if_moved(self.directory)
         elif context.resumed_directory is not None:
             before = dataset_of(context.run_id, context.resumed_directory)
-            _carry_over(before, self.directory, context.resumed_step)
+            for schema in context.schemas:
+                if before is None:
+                    break
+                _carry_over(
+                    folder_of(before, schema),
+                    folder_of(self.directory, schema),
+                    context.run_id,
+                    context.resumed_step,
+                )
 
-    def recall(self) -> Records:
-        """What a resumed run had recorded up to its checkpoint, without counts.
+    def recall(self, schema: Schema[Any]) -> Frame[Any]:
+        """Return what a resumed run had recorded up to its checkpoint, without counts.
 
         Raises:
             OSError, ValueError: if a part cannot be read.
         """
+        nothing: Frame[Any] = Frame(schema, {})
         if self.directory is None or self._resumed_step is None:
-            return Records()
-        files = [part for step, part in parts(self.directory).items() if step <= self._resumed_step]
-        return Records(record for file in files for record in read_rows(file, counts=False))
+            return nothing
+        folder = folder_of(self.directory, schema)
+        if not parts(folder):
+            return nothing
+        frame = read_parts(folder, schema, counts=False)
+        return frame[: int(np.searchsorted(frame["step"], self._resumed_step, side="right"))]
 
-    def write(self, records: Records, history: Records) -> None:
-        """Write one part; a repeated step replaces its part.
+    def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
+        """Write one record; a repeated step replaces its rows.
 
         Raises:
             OSError: if it cannot be written.
         """
-        if self.directory is None or not records:
+        if self.directory is None or not len(records):
             return
-        self._drop_what_comes_again()
-        part = self.directory / part_name(records[0].step)
-        _put(part, lambda temporary: write_rows(records, temporary, self._run_id))
+        self._writer(records.schema).write(records)
         if not self._is_described:
             self._write_description()
 
-    def close(self, start: Records, end: Records, history: Records) -> None:
+    def close(self, start: Frame[Any], end: Frame[Any], history: Sequence[Any]) -> None:
         """Say once more what was watched: streams may have appeared since the first record."""
         if self._is_described:
             self._write_description()
-        self._describe = dict
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has no hold on the run that this one writes for."""
-        return {**self.__dict__, "_describe": dict}
+        """Copy no hold on the run that this one writes for."""
+        return {**self.__dict__, "_describe": dict, "_writers": {}}
+
+    def _writer(self, schema: Schema[Any]) -> PartWriter:
+        """Return the writer of an instrument's parts.
+
+        Once a resumed run records anew, what lay beyond its checkpoint is void.
+        """
+        assert self.directory is not None
+        if schema.instrument not in self._writers:
+            folder = folder_of(self.directory, schema)
+            folder.mkdir(exist_ok=True)
+            writer = PartWriter(folder, self._run_id)
+            if self._resumed_step is not None:
+                writer.truncate(self._resumed_step)
+            self._writers[schema.instrument] = writer
+        return self._writers[schema.instrument]
 
     def _write_description(self) -> None:
         if self.directory is not None and (description := self._describe()):
             write_description(self.directory, description)
             self._is_described = True
 
-    def _drop_what_comes_again(self) -> None:
-        """Once a resumed run records anew, what lay beyond its checkpoint is void."""
-        if self.directory is None or self._resumed_step is None:
-            return
-        # The last first: whenever it is killed, what is left is one run's beginning.
-        for step, part in reversed(parts(self.directory).items()):
-            if step > self._resumed_step:
-                part.unlink()
-        self._resumed_step = None
-
 
 def read_records(path: str | Path, *, counts: bool = True) -> Records:
-    """Read a dataset, or one part of it, back.
+    """Read the main instrument's rows of a dataset, or of one part of it.
 
     Args:
         path: the directory ``jaynes/`` or a Parquet file in it.
@@ -137,14 +186,94 @@ def read_records(path: str | Path, *, counts: bool = True) -> Records:
         ValueError: if a file is no part of such a dataset.
     """
     path = Path(path)
-    files = [path] if path.is_file() else list(parts(path).values())
-    if not files:
+    if path.is_file():
+        return Records(read_frame(path, SCHEMA, counts=counts))
+    if not parts(path):
         state = "it has no part-*.parquet" if path.is_dir() else "there is no such path"
         raise FileNotFoundError(
             f"no dataset at {path}: {state}; expected the directory {DIRECTORY}/ that a monitor "
             "writes into its logger's directory, or a part of it"
         )
-    return Records(record for file in files for record in read_rows(file, counts=counts))
+    return Records(read_parts(path, SCHEMA, counts=counts))
+
+
+# What was run ------------------------------------------------------------------------------
+
+
+def write_description(directory: Path, description: Mapping[str, Any]) -> None:
+    """Put ``_run.json`` into a dataset's directory, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    text = json.dumps(description, indent=1, default=str, ensure_ascii=True)
+    put(directory / DESCRIPTION, lambda path: path.write_text(text + "\n"))
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Return what `write_description` has written; empty where nothing can be read."""
+    try:
+        description = json.loads((directory / DESCRIPTION).read_text())
+    except (OSError, ValueError):
+        return {}
+    return description if isinstance(description, dict) else {}
+
+
+# Where things are --------------------------------------------------------------------------
+
+
+def place(context: RunContext) -> Path | None:
+    """Return the dataset's directory for this run; None for a run without files.
+
+    The directory that holds this run's parts already (it was resumed), or else the first of
+    ``jaynes``, ``jaynes-1``, … that is free.  Nothing is created.
+    """
+    if context.directory is None:
+        return None
+    return dataset_of(context.run_id, context.directory) or _first_free(context.directory)
+
+
+def dataset_of(run_id: str, directory: Path) -> Path | None:
+    """Return the dataset below `directory` whose parts bear this run's id."""
+    found = sorted(
+        path for path in directory.glob(f"{DIRECTORY}*") if _SIBLING.fullmatch(path.name)
+    )
+    return next((path for path in found if _run_id(path) == run_id), None)
+
+
+def figures_beside(dataset: Path) -> Path:
+    """Return where the figures of a run are whose dataset is, or would be, in `dataset`."""
+    return dataset.with_name(f"{dataset.name}-figures")
+
+
+def folder_of(dataset: Path, schema: Schema[Any]) -> Path:
+    """Return where the parts of an instrument are in a dataset."""
+    return dataset if schema.main else dataset / f"_{schema.instrument}"
+
+
+def instrument_folders(dataset: Path) -> dict[str, Path]:
+    """Return the folders of a dataset's other instruments, by their names."""
+    folders = sorted(path for path in dataset.glob("_*") if path.is_dir() and parts(path))
+    return {path.name.removeprefix("_"): path for path in folders}
+
+
+def _first_free(directory: Path) -> Path:
+    names = (DIRECTORY if number == 0 else f"{DIRECTORY}-{number}" for number in count())
+    return next(path for name in names if _is_free(path := directory / name))
+
+
+def _is_free(dataset: Path) -> bool:
+    used = parts(dataset) or instrument_folders(dataset) or any(figures_beside(dataset).glob("*"))
+    return not used
+
+
+def _run_id(dataset: Path) -> str | None:
+    """Return the id in the newest part that can be read."""
+    for folder in (dataset, *instrument_folders(dataset).values()):
+        for part in reversed(list(parts(folder).values())):
+            if (run_id := read_run_id(part)) is not None:
+                return run_id
+    return None
 
 
 def _make(directory: Path) -> None:
@@ -172,19 +301,11 @@ def _say_if_moved(directory: Path) -> None:
         )
 
 
-def _carry_over(before: Path | None, directory: Path, until: int) -> None:
-    """Make `directory` hold what the run had recorded up to its checkpoint, wherever it was."""
-    if before is None or before.resolve() == directory.resolve():
+def _carry_over(before: Path, folder: Path, run_id: str, until: int) -> None:
+    """Make `folder` hold what the run had recorded up to its checkpoint, wherever it was."""
+    if before.resolve() == folder.resolve():
         return
     for step, part in parts(before).items():
         if step <= until:
-            _put(directory / part.name, partial(shutil.copyfile, part))
-
-
-def _put(part: Path, write: Callable[[Path], object]) -> None:
-    try:
-        put(part, write)
-    except OSError as error:
-        raise OSError(
-            f"cannot write {part} ({error.strerror or error}); earlier parts are whole"
-        ) from error
+            put(folder / part.name, partial(shutil.copyfile, part))
+    PartWriter(folder, run_id).truncate(until)

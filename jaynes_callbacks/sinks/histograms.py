@@ -5,17 +5,32 @@
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from jaynes_callbacks.instruments.record import Record, Records
+import numpy as np
+
+from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import ColumnType
 from jaynes_callbacks.sinks.base import RunContext, sparing
-from jaynes_callbacks.sinks.log_histogram import log_histogram
 from jaynes_callbacks.sinks.loggers import evenly
 
-__all__ = ["MAX_HISTOGRAMS", "HistogramSink"]
+__all__ = ["MAX_HISTOGRAMS", "EvenHistogram", "HistogramSink", "even_histogram"]
 
 #: Streams with histograms of their own.
 MAX_HISTOGRAMS = 16
+
+#: This share of the values, the smallest, is put into the first bin: a few tiny weights would
+#: otherwise stretch the axis over decades in which nothing can be seen.
+_LOWEST_SHARE = 1e-3
+
+_EDGES = log_edges("cpu").numpy()
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 #: TensorBoard draws 30 bins of whatever it is given; W&B takes up to 512, its own default is 64.
 _BINS = 64
@@ -47,39 +62,55 @@ class HistogramSink:
             raise ValueError(f"max_streams must be 0 or more, got {max_streams!r}")
         self._max_streams = max_streams
         self._loggers: list[Any] = []
-        self._chosen: set[tuple[str, str]] = set()
-        self._snapshots = 0
-        self._shown_step = -1
+        self._shown: dict[str, _Shown] = {}
 
     def open(self, context: RunContext) -> None:
         """Take the loggers that can show histograms."""
         self._loggers = list(context.loggers)
-        self._chosen, self._snapshots, self._shown_step = set(), 0, -1
+        self._shown = {}
 
-    def write(self, records: Records, history: Records) -> None:
-        """Show the chosen streams of one snapshot, if it is among those that are shown."""
-        if not records:
+    def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
+        """Show the chosen streams of one record, if it is among those that are shown."""
+        if not len(records) or not _has_counts(records):
             return
-        self._chosen = self._chosen or {row.key for row in evenly(records, self._max_streams)}
-        if _is_shown(self._snapshots):
-            self._show(records)
-        self._snapshots += 1
+        name = records.schema.instrument
+        if name not in self._shown:
+            chosen = evenly(records, self._max_streams)
+            self._shown[name] = _Shown({record.key for record in chosen})
+        shown = self._shown[name]
+        if _is_shown(shown.snapshots):
+            self._show(records, shown)
+        shown.snapshots += 1
 
-    def close(self, start: Records, end: Records, history: Records) -> None:
+    def close(self, start: Frame[Any], end: Frame[Any], history: Sequence[Any]) -> None:
         """Show the last state, if it has not been."""
-        if end and end[0].step != self._shown_step:
-            self._show(end)
+        shown = self._shown.get(end.schema.instrument)
+        if shown is not None and len(end) and end["step"][0] != shown.step:
+            self._show(end, shown)
 
-    def _show(self, records: Records) -> None:
-        self._shown_step = records[0].step
-        chosen = [record for record in records if record.key in self._chosen]
+    def _show(self, records: Frame[Any], shown: "_Shown") -> None:
+        shown.step = int(records["step"][0])
+        chosen = [record for record in records if record.key in shown.keys]
         self._loggers = sparing(
             self._loggers, lambda logger: _send_all(logger, chosen), "histograms"
         )
 
 
+@dataclass
+class _Shown:
+    """Streams of an instrument that have histograms, and which of its records were shown."""
+
+    keys: set[tuple[str, str]]
+    snapshots: int = 0
+    step: int = -1
+
+
+def _has_counts(records: Frame[Any]) -> bool:
+    return any(column.type is ColumnType.CODES for column in records.schema.columns)
+
+
 def _is_shown(number: int) -> bool:
-    """Whether the snapshot of this number is: each to 63, every second to 127, then every fourth.
+    """Tell whether a record is shown: each up to number 63, every second to 127, then every fourth.
 
     >>> [number for number in range(60, 140) if _is_shown(number)][:6]
     [60, 61, 62, 63, 64, 66]
@@ -98,8 +129,8 @@ def _send_all(logger: Any, records: list[Record]) -> None:
 
 
 def _to_writer(writer: Any, record: Record) -> None:
-    """One summary: the sums are of the record's own moments, not of its bins."""
-    if (found := log_histogram(record, _BINS)) is None:
+    """Write one summary; its sums are of the record's own moments, not of its bins."""
+    if (found := even_histogram(record, _BINS)) is None:
         return
     mean, square = record.log_mean, record.log_std**2 + record.log_mean**2
     writer.add_histogram_raw(
@@ -116,10 +147,10 @@ def _to_writer(writer: Any, record: Record) -> None:
 
 
 def _to_run(logger: Any, records: list[Record]) -> None:
-    """One row of the run's history, at the trainer's step."""
+    """Log one row of the run's history, at the trainer's step."""
     import wandb  # loaded already, for there is a run
 
-    found = {_tag(record): log_histogram(record, _BINS) for record in records}
+    found = {_tag(record): even_histogram(record, _BINS) for record in records}
     shown = {
         tag: wandb.Histogram(np_histogram=(histogram.counts.tolist(), histogram.edges.tolist()))
         for tag, histogram in found.items()
@@ -131,3 +162,48 @@ def _to_run(logger: Any, records: list[Record]) -> None:
 
 def _tag(record: Record) -> str:
     return f"ln_magnitude_{record.kind}/{record.name}"
+
+
+class EvenHistogram(NamedTuple):
+    """Counts between edges at equal distances.
+
+    Attributes:
+        edges: ``[bins + 1]``, in ln of the tensor's own unit.
+        counts: ``[bins]``, values between an edge and the next.
+    """
+
+    edges: Floats
+    counts: Integers
+
+
+def even_histogram(record: Record, most_bins: int) -> EvenHistogram | None:
+    """Return the record's finite, non-zero values over ln |w|, in bins of equal width.
+
+    The grid's own bins differ in width by up to two, which viewers that draw counts would show as
+    steps.  So each bin's count is spread evenly over its width; none is wider than 0.061.
+
+    Args:
+        record: with its counts.
+        most_bins: at most so many bins, from 1 on.
+
+    Returns:
+        Bins from the first occupied place to the last; None where nothing was counted.
+
+    Example:
+        >>> import numpy as np
+        >>> ones = Record(n=7, codes=np.array([2032]), counts=np.array([7]))
+        >>> edges, counts = even_histogram(ones, 64)
+        >>> edges.round(3).tolist(), counts.tolist()
+        ([0.0, 0.061], [7])
+    """
+    fits = (record.codes >= FIRST_POSITIVE) & (record.codes < FIRST_NONFINITE)
+    codes, counts = record.codes[fits], record.counts[fits]
+    if not counts.sum():
+        return None
+    cumulated = counts.cumsum()
+    first = codes[np.searchsorted(cumulated, _LOWEST_SHARE * cumulated[-1], side="right")]
+    dense = np.bincount(np.maximum(codes - first, 0), counts)
+    grid = _EDGES[first : first + len(dense) + 1]
+    edges = np.linspace(grid[0], grid[-1], min(most_bins, len(dense)) + 1)
+    below = np.interp(edges, grid, np.concatenate([[0.0], dense.cumsum()]))
+    return EvenHistogram(edges, np.diff(np.rint(below).astype(np.int64)))

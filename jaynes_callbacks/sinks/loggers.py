@@ -1,10 +1,11 @@
-"""Curves in the viewer that a user already has: any logger of Lightning.
+"""Curves in the viewer that a user already has: any logger that has ``log_metrics``.
 
-A logger needs nothing but ``log_metrics``.  Viewers group tags by what stands before the first
-slash and sort the groups by name, so a person sees the overview first, then each kind's streams:
+Which columns become curves, and under which tags, is said by each instrument's schema.  Viewers
+group tags by what stands before the first slash and sort the groups by name, so a person sees the
+overview first, then each kind's streams.  Of magnitudes there are:
 
 ==================================  ==========================================================
-``equilibrium/<kind>/…``            the few numbers of `summary.aggregates`
+``equilibrium/<kind>/…``            the few numbers of `instruments.record.aggregates`
 ``gap_<kind>/<stream>``             the arbitrage gap, nats per value
 ``gap_<kind>_best_rival/<stream>``  the least gap of a rival: below it, the rival fits better
 ``q_<kind>/<stream>``               tilt away from the lognormal: 0 lognormal, √2 Gaussian
@@ -15,43 +16,65 @@ Everything else is in the dataset.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-from jaynes_callbacks.instruments.record import Record, Records
-from jaynes_callbacks.instruments.summary import aggregates
-from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import Column, Schema
 from jaynes_callbacks.sinks.base import RunContext, sparing
 
-__all__ = ["CURVES", "MAX_STREAM_TAGS", "LoggerSink", "able", "curves_of", "evenly"]
+__all__ = ["MAX_STREAM_TAGS", "LoggerSink", "able", "curves_of", "evenly", "room_of"]
 
-#: Most tags of single streams; with overview, histograms and figures, at most 300 come from us.
+#: Most tags of single streams of magnitudes; with overview, histograms and figures, at most 300
+#: come from us.
 MAX_STREAM_TAGS = 210
+#: Of any other instrument, this share of them.
+_SHARE_OF_OTHERS = 4
 
 _log = logging.getLogger("jaynes_callbacks")
+_Row = TypeVar("_Row")
 
 
-def _best_rival(record: Record) -> float:
-    return min(rival_gaps(record).values(), default=math.nan)
+class _Choice:
+    """The columns and the streams of one instrument that have curves."""
 
+    def __init__(self, records: Frame[Any], room: int) -> None:
+        self._curves = curves_of(records.schema, len(records), room)
+        self._room = room // max(1, len(self._curves))
+        self._keys = {record.key for record in evenly(records, self._room)}
+        if len(self._keys) < len(records):
+            _log.info(
+                "%d of %d streams, at even distances, get curves of their own; the overview "
+                "and the dataset have all",
+                len(self._keys),
+                len(records),
+            )
 
-#: Group of tags of a stream and what it shows, the one that is kept longest first.
-CURVES: Mapping[str, Callable[[Record], float]] = {
-    "gap_{kind}": lambda record: record.gap,
-    "gap_{kind}_best_rival": _best_rival,
-    "q_{kind}": lambda record: record.q,
-}
+    def numbers(self, records: Frame[Any]) -> dict[str, float]:
+        """Return the values of all curves; streams that appear later get what room is left."""
+        numbers = {}
+        keys = list(zip(records["kind"].tolist(), records["name"].tolist(), strict=True))
+        for key in keys:
+            if len(self._keys) < self._room:
+                self._keys.add(key)
+        for column in self._curves:
+            for (kind, name), value in zip(keys, records[column.name].tolist(), strict=True):
+                if (kind, name) in self._keys and value is not None:
+                    numbers[f"{column.tag_of(kind)}/{name}"] = value
+        return numbers
 
 
 class LoggerSink:
-    """Logs the scalars of every snapshot through every logger of the trainer, at its step.
+    """Logs the scalars of every record through every logger of the host, at its step.
 
-    Where the streams are too many for all curves, each has its gap only; where they are too many
-    even for that, streams at even distances over the network have theirs.  The choice is made at
-    the first snapshot, so that every curve is whole.  The overview always speaks of all streams.
+    Where the streams are too many for all curves, each has its first curve only (of magnitudes, the
+    gap); where they are too many even for that, streams at even distances over the network have
+    theirs.  The choice is made at an instrument's first record, so that every curve is whole.  The
+    overview always speaks of all streams.
 
     Args:
-        max_stream_tags: most tags of single streams.
+        max_stream_tags: most tags of single streams of magnitudes; of any other instrument a
+            quarter of it.
 
     Raises:
         ValueError: if `max_stream_tags` is negative.
@@ -62,60 +85,42 @@ class LoggerSink:
             raise ValueError(f"max_stream_tags must be 0 or more, got {max_stream_tags!r}")
         self._max_stream_tags = max_stream_tags
         self._loggers: list[Any] = []
-        self._curves: tuple[str, ...] = ()
-        self._chosen: set[tuple[str, str]] = set()
+        self._choices: dict[str, _Choice] = {}
 
     def open(self, context: RunContext) -> None:
-        """Take the trainer's loggers."""
+        """Take the host's loggers."""
         self._loggers = list(context.loggers)
-        self._curves, self._chosen = (), set()
+        self._choices = {}
 
-    def write(self, records: Records, history: Records) -> None:
-        """Log one snapshot; what is not finite is left out."""
-        self._choose(records)
-        numbers = aggregates(records)
-        for record in records:
-            if record.key in self._chosen:
-                numbers |= self._stream(record)
+    def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
+        """Log one record; what is not finite is left out."""
+        if not len(records):
+            return
+        schema = records.schema
+        if schema.instrument not in self._choices:
+            room = room_of(schema, self._max_stream_tags)
+            self._choices[schema.instrument] = _Choice(records, room)
+        numbers = schema.aggregate(records) | self._choices[schema.instrument].numbers(records)
         finite = {tag: value for tag, value in numbers.items() if math.isfinite(value)}
         if finite:
-            step = records[0].step
+            step = int(records["step"][0])
             self._loggers = sparing(
                 self._loggers, lambda logger: logger.log_metrics(finite, step=step)
             )
 
-    def close(self, start: Records, end: Records, history: Records) -> None:
-        """Nothing is left to do: the trainer finishes its loggers."""
+    def close(self, start: Frame[Any], end: Frame[Any], history: Sequence[Any]) -> None:
+        """Do nothing: the host finishes its loggers."""
 
-    def _stream(self, record: Record) -> dict[str, float]:
-        return {
-            f"{curve.format(kind=record.kind)}/{record.name}": CURVES[curve](record)
-            for curve in self._curves
-        }
 
-    def _choose(self, records: Records) -> None:
-        """Decide at the first snapshot; streams that appear later get what room is left."""
-        if not self._curves and records:
-            self._curves = curves_of(len(records), self._max_stream_tags)
-            self._chosen = {record.key for record in evenly(records, self._room())}
-            if len(self._chosen) < len(records):
-                _log.info(
-                    "%d of %d streams, at even distances, get curves of their own; the overview "
-                    "and the dataset have all",
-                    len(self._chosen),
-                    len(records),
-                )
-        for record in records:
-            if len(self._chosen) < self._room():
-                self._chosen.add(record.key)
-
-    def _room(self) -> int:
-        """How many streams can have curves."""
-        return self._max_stream_tags // max(1, len(self._curves))
+def room_of(schema: Schema[Any], max_stream_tags: int) -> int:
+    """Return the most tags of single streams that an instrument may have."""
+    return max_stream_tags if schema.main else max_stream_tags // _SHARE_OF_OTHERS
 
 
 def able(loggers: Iterable[Any], can: Callable[[Any], bool], what: str) -> list[Any]:
-    """The loggers that can do something; one that fails when asked cannot, and a warning says so.
+    """Return the loggers that can do something.
+
+    One that fails when asked cannot, and a warning says so.
 
     Args:
         loggers: of any kind.
@@ -127,14 +132,16 @@ def able(loggers: Iterable[Any], can: Callable[[Any], bool], what: str) -> list[
     return found
 
 
-def curves_of(streams: int, max_stream_tags: int) -> tuple[str, ...]:
-    """Which of `CURVES` each stream gets: all of them, or where those are too many the first."""
-    return tuple(CURVES)[: None if streams * len(CURVES) <= max_stream_tags else 1]
+def curves_of(schema: Schema[Any], streams: int, room: int) -> tuple[Column, ...]:
+    """Return which of a schema's curves each stream gets: all, or where those are too many one."""
+    curves = schema.curves
+    return curves[: None if streams * len(curves) <= room else 1]
 
 
-def evenly(records: Sequence[Record], number: int) -> list[Record]:
-    """At most `number` records at even distances, both ends among them."""
+def evenly(records: Sequence[_Row], number: int) -> list[_Row]:
+    """Return at most `number` records at even distances, both ends among them."""
     if number >= len(records):
         return list(records)
-    last = len(records) - 1
-    return [records[round(i * last / max(1, number - 1))] for i in range(number)]
+    rows = list(records)
+    last = len(rows) - 1
+    return [rows[round(i * last / max(1, number - 1))] for i in range(number)]

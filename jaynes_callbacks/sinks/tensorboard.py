@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside curves: one chart per statistic over all layers, and HParams.
+"""Give TensorBoard what it has beside curves: a chart per statistic over all layers, and HParams.
 
 A logger takes part if its ``experiment`` can lay out charts (``add_custom_scalars``) and knows its
 directory.  Of a run's layouts TensorBoard heeds the last, so ours is not written where the run's
@@ -11,28 +11,21 @@ With ``default_hp_metric=False`` Lightning writes none, and the entry is ours: a
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from jaynes_callbacks.instruments.record import Kind, Records
-from jaynes_callbacks.instruments.summary import aggregates
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import Column, Schema
+from jaynes_callbacks.records.stream import in_order, kind_label
 from jaynes_callbacks.sinks.base import RunContext, sparing
-from jaynes_callbacks.sinks.loggers import MAX_STREAM_TAGS, able, curves_of
+from jaynes_callbacks.sinks.loggers import MAX_STREAM_TAGS, able, curves_of, room_of
 
 __all__ = ["TensorBoardSink"]
 
 _WHAT = "charts and hyperparameters"
 _LAYOUT, _PLACEHOLDER = "custom_scalars__config__", "hp_metric"
-
-#: Title of each curve's chart over all streams of a kind.
-_TITLES = {
-    "gap_{kind}": "gap to the lognormal, nats",
-    "gap_{kind}_best_rival": "gap to the best rival, nats",
-    "q_{kind}": "tilt q: 0 lognormal, √2 Gaussian",
-}
-_KINDS: Mapping[Kind, str] = {"weight": "weights", "iota": "neurons (iota)"}
 
 
 class TensorBoardSink:
@@ -52,62 +45,70 @@ class TensorBoardSink:
         self._max_stream_tags = max_stream_tags
         self._hparams = hparams
         self._boards: list[_Board] = []
+        self._others: list[Schema[Any]] = []
         self._laid_out = False
 
     def open(self, context: RunContext) -> None:
         """Take the loggers that write for TensorBoard."""
         self._laid_out = False
+        self._others = [schema for schema in context.schemas if not schema.main]
         self._boards = [_Board(logger) for logger in able(context.loggers, _lays_out, _WHAT)]
 
-    def write(self, records: Records, history: Records) -> None:
+    def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
         """Lay out the charts once the streams are known."""
-        if records and not self._laid_out:
+        if len(records) and not self._laid_out:
             self._laid_out = True
-            charts = layout(records, self._max_stream_tags)
+            charts = layout(records, self._others, self._max_stream_tags)
             self._boards = sparing(self._boards, lambda board: board.begin(charts), _WHAT)
 
-    def close(self, start: Records, end: Records, history: Records) -> None:
+    def close(self, start: Frame[Any], end: Frame[Any], history: Sequence[Any]) -> None:
         """Enter the final gaps."""
-        numbers = aggregates(end)
+        numbers = end.schema.aggregate(end) if end.schema.main and len(end) else {}
         if numbers and self._hparams:
-            step = end[0].step
+            step = int(end["step"][0])
             sparing(self._boards, lambda board: board.enter(numbers, step), _WHAT)
 
 
-def layout(records: Records, max_stream_tags: int = MAX_STREAM_TAGS) -> dict[str, dict[str, Any]]:
-    """Categories of charts, each with regular expressions of tags, for `add_custom_scalars`.
+def layout(
+    records: Frame[Any],
+    others: Sequence[Schema[Any]] = (),
+    max_stream_tags: int = MAX_STREAM_TAGS,
+) -> dict[str, dict[str, Any]]:
+    """Return categories of charts, each with regular expressions of tags, for `add_custom_scalars`.
 
     Args:
-        records: the first snapshot.
+        records: the first record.
+        others: schemas of further instruments, whose streams are not known yet.
         max_stream_tags: as given to `LoggerSink`.
 
     Example:
-        >>> from jaynes_callbacks.instruments.record import Record
+        >>> from jaynes_callbacks.instruments.record import Record, Records
         >>> charts = layout(Records([Record(name="fc.weight")]))
         >>> charts["equilibrium: weights"]["gap to the lognormal, nats"]
         ['Multiline', ['(.*-)?gap_weight/.*']]
     """
-    present = {record.kind for record in records}
-    kinds = {kind: title for kind, title in _KINDS.items() if kind in present}
+    schema = records.schema
+    kinds = in_order(records["kind"].tolist())
+    curves = curves_of(schema, len(records), room_of(schema, max_stream_tags))
     overview = {
         "median and worst gap, nats": _multiline("equilibrium/.*/gap_.*"),
         **{
-            f"share of {title} in each band": _multiline(f"equilibrium/{kind}/share_.*")
-            for kind, title in kinds.items()
+            f"share of {kind_label(kind)} in each band": _multiline(f"equilibrium/{kind}/share_.*")
+            for kind in kinds
         },
     }
-    of_streams = {
-        f"equilibrium: {title}": {
-            _TITLES[curve]: _multiline(f"{curve.format(kind=kind)}/.*")
-            for curve in curves_of(len(records), max_stream_tags)
-        }
-        for kind, title in kinds.items()
-    }
-    return {"equilibrium: overview": overview, **of_streams}
+    of_kinds = {f"equilibrium: {kind_label(kind)}": _charts(curves, kind) for kind in kinds}
+    of_others = {each.title or each.instrument: _charts(each.curves, "[^/]*") for each in others}
+    return {"equilibrium: overview": overview, **of_kinds, **of_others}
+
+
+def _charts(curves: Sequence[Column], kind: str) -> dict[str, Any]:
+    """Return one chart for each curve, of all streams of the kinds that match."""
+    return {each.chart_title: _multiline(f"{each.tag_of(kind)}/.*") for each in curves}
 
 
 def _multiline(tags: str) -> list[Any]:
-    """A chart of all tags that match; Lightning may have put a prefix and a hyphen before them."""
+    """Return a chart of all tags that match, with or without a prefix of Lightning's."""
     return ["Multiline", [f"(.*-)?{tags}"]]
 
 
@@ -118,7 +119,7 @@ def _lays_out(logger: Any) -> bool:
 
 
 class _Board:
-    """One logger's writer, and what its files hold already."""
+    """A logger's writer, and what its files hold already."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -160,7 +161,7 @@ def _occurrences(file: Path, text: bytes) -> int:
 
 
 def _headline(numbers: Mapping[str, float]) -> float:
-    """The median gap of the weights, or of the neurons where no weights are watched."""
+    """Return the median gap of the weights, or of activations where no weights are watched."""
     return next(value for tag, value in numbers.items() if tag.endswith("/gap_median"))
 
 

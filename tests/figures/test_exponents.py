@@ -58,6 +58,24 @@ def test_activations_have_names_of_their_own(snapshots: list[Records]) -> None:
     assert labels == ["β of weights", "α of weights", "ζ of activations", "η of activations"]
 
 
+def test_gaussian_references_have_as_many_bins_as_the_stream() -> None:
+    """The same half-normal values, counted as a weight's and as a neuron's."""
+    (record,) = analyse(torch.randn(300, 400, generator=GENERATOR))
+    neuron = record.replace(variable="y")
+    both, weight, iota = (
+        drawn(rows, 1)["gaussian"] for rows in ([record, neuron], [record], [neuron])
+    )
+    assert both == pytest.approx([*weight, *iota], rel=1e-12)
+    assert weight != pytest.approx(iota, rel=1e-6)
+
+
+def test_only_weights_have_the_papers_table() -> None:
+    (record,) = analyse(torch.randn(300, 400, generator=GENERATOR))
+    figure = exponents_over_layers([record.replace(kind="gradient")])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["β of gradients", "α of gradients"]
+    assert not figure.axes[0].patches
+
+
 def test_a_layer_without_a_fit_is_left_out() -> None:
     (record,) = analyse(torch.randn(300, 400, generator=GENERATOR))
     found = drawn([record, Record(name="empty", n=0)], 0)

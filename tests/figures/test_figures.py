@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from jaynes_callbacks.counts.grid import log_edges
 from jaynes_callbacks.figures import (
     DARK,
     LIGHT,
@@ -18,18 +19,33 @@ from jaynes_callbacks.figures import (
     gap_over_steps,
     log_density,
     paper_view,
+    rendered,
+    utility_over_magnitude,
 )
+from jaynes_callbacks.figures import curves as figure_curves
 from jaynes_callbacks.figures.curves import (
     LogHistogram,
     family_curves,
+    fitted_parameters,
     log_histogram,
     size_weighted,
 )
-from jaynes_callbacks.figures.look import family_line, printable
+from jaynes_callbacks.figures.look import family_style, printable
+from jaynes_callbacks.instruments.distribution import counts_of, recompute
 from jaynes_callbacks.instruments.record import Record, Records
-from jaynes_callbacks.instruments.summary import recompute
-from jaynes_callbacks.sinks.images import rendered
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL
+from jaynes_callbacks.statistics import (
+    FAMILIES,
+    GENERALIZED_GAMMA,
+    LOGNORMAL,
+    Binned,
+    Family,
+    Fit,
+    LogMoments,
+    fit_families,
+    fit_family,
+    log_moments,
+    occupied_bins,
+)
 
 NAN = float("nan")
 OF_A_RECORD = (paper_view, log_density)
@@ -166,8 +182,8 @@ def test_pyplot_is_not_imported() -> None:
     code = (
         "import sys\n"
         "from jaynes_callbacks.instruments.record import Record, Records\n"
-        "from jaynes_callbacks.figures import gap_over_steps, log_density, paper_view\n"
-        "from jaynes_callbacks.sinks.images import rendered\n"
+        "from jaynes_callbacks.figures import "
+        "gap_over_steps, log_density, paper_view, rendered\n"
         "for figure in paper_view(Record()), log_density(Record()), gap_over_steps(Records()):\n"
         "    rendered(figure)\n"
         "sys.exit('matplotlib.pyplot' in sys.modules)\n"
@@ -190,6 +206,11 @@ def histogram_of(record: Record) -> LogHistogram:
     histogram = log_histogram(record)
     assert histogram is not None
     return histogram
+
+
+def binned_of(records: list[Record]) -> tuple[Binned, LogMoments]:
+    binned = occupied_bins(counts_of(records))
+    return binned, log_moments(binned)
 
 
 def codes_of(histogram: LogHistogram) -> tuple[int, int]:
@@ -217,7 +238,7 @@ def test_few_values_are_drawn_in_wider_bins(measure: Callable[..., Records]) -> 
 def test_curves_are_the_fitted_families(snapshots: list[Records]) -> None:
     record = snapshots[0][0]
     histogram = histogram_of(record)
-    curves = {c.name: c for c in family_curves(record, histogram, codes_of(histogram))}
+    curves = {c.family.name: c for c in family_curves(record, histogram, codes_of(histogram))}
     lognormal = curves["lognormal"]
     z = (lognormal.x - record.mu) / record.sigma
     normal = np.exp(-(z**2) / 2) / (record.sigma * np.sqrt(2 * np.pi))
@@ -234,8 +255,60 @@ def test_curves_come_in_the_order_of_their_gaps(snapshots: list[Records]) -> Non
     gaps = {LOGNORMAL.name: record.gap, **record.rival_gaps}
     finite = [curve.gap for curve in curves if not np.isnan(curve.gap)]
     assert finite == sorted(finite)
-    assert all(curve.gap == gaps[curve.name] for curve in curves)
-    assert not next(curve for curve in curves if curve.name == "lognormal").is_rival
+    assert all(curve.gap == gaps[curve.family.name] for curve in curves)
+    assert {curve.family for curve in curves} == set(FAMILIES)
+
+
+def test_a_record_that_knows_its_fits_is_not_fitted_again(
+    snapshots: list[Records], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(figure_curves, "fit_family", fails)
+    rows = [record for records in snapshots for record in records]
+    for record in rows:
+        histogram = histogram_of(record)
+        refitted = fit_families(*binned_of([record]))
+        drawn = family_curves(record, histogram, codes_of(histogram))
+        assert len(drawn) == len(FAMILIES)
+        for curve in drawn:
+            fit = refitted[curve.family.name]
+            edges = log_edges()[slice(*codes_of(histogram))][None]
+            upper = log_edges()[histogram.codes[0] + 1 : histogram.codes[-1] + 1][None]
+            mass = curve.family.log_mass(fit.parameters, edges, upper).exp()
+            density = (mass / (upper - edges))[0].numpy()
+            np.testing.assert_allclose(curve.density, density, rtol=1e-9, atol=1e-9)
+        log_density(record)
+
+
+def test_records_of_version_0_1_are_fitted_when_they_are_drawn(snapshots: list[Records]) -> None:
+    now = list(snapshots[1])
+    # Version 0.1 kept the parameters of the lognormal, and of the generalized gamma only q.
+    old = [record.replace(fits={}) for record in now]
+    mixed = [old[0], *now[1:]]
+    for rows in (old, mixed):
+        for family in FAMILIES:
+            found, expected = (fitted_parameters(Records(each), family) for each in (rows, now))
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+            assert found.isfinite().all()
+
+
+def test_what_an_old_record_knows_is_not_fitted_again(
+    snapshots: list[Records], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[tuple[str, int]] = []
+
+    def notes(family: Family, binned: Binned, moments: LogMoments) -> Fit:
+        fitted.append((family.name, len(binned.total)))
+        return fit_family(family, binned, moments)
+
+    monkeypatch.setattr(figure_curves, "fit_family", notes)
+    rows = list(snapshots[1])
+    mixed = Records([rows[0].replace(fits={}), *rows[1:]])
+    for family in (LOGNORMAL, GENERALIZED_GAMMA):
+        fitted_parameters(mixed, family)
+    assert fitted == [(GENERALIZED_GAMMA.name, 1)]
 
 
 def test_the_paper_view_draws_the_figures_of_the_record(snapshots: list[Records]) -> None:
@@ -282,8 +355,53 @@ def test_a_hopeless_family_does_not_set_the_scale(measure: Callable[..., Records
 
 
 def test_every_family_has_its_own_line() -> None:
-    lines = [family_line(family.name) for family in FAMILIES]
-    assert len(set(lines)) == len({line.color for line in lines}) == len(FAMILIES)
+    styles = [family_style(family) for family in FAMILIES]
+    for part in ("color", "linestyle"):
+        assert len({style[part] for style in styles}) == len(FAMILIES)
+
+
+def test_lines_are_the_families_own(snapshots: list[Records]) -> None:
+    figure = log_density(snapshots[0][0])
+    lines = {line.get_color(): line for line in figure.axes[0].lines}
+    named = [text.get_text().rsplit("  ", 1)[0] for text in figure.legends[0].get_texts()]
+    for family in FAMILIES:
+        dashes = mpl.lines.Line2D([], [], linestyle=family.dashes, linewidth=1)
+        assert lines[family.color].get_linestyle() == dashes.get_linestyle()
+        assert family.label in named
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "values", "axis"),
+    [
+        ("weight", "w", "weights", "ln w"),
+        ("iota", "y", "activations", "ln y"),
+        ("iota", "z*y", "activations", "ln z·y"),
+        ("gradient", "g", "gradients", "ln g"),
+        ("update", "Δw", "updates", "ln Δw"),
+        ("my $kind$", "$v$", r"my \$kind\$s", r"ln \$v\$"),
+    ],
+)
+def test_kinds_and_variables_are_called_by_their_names(
+    kind: str, variable: str, values: str, axis: str, snapshots: list[Records]
+) -> None:
+    record = snapshots[1][0].replace(kind=kind, variable=variable)
+    density, utility = log_density(record), utility_over_magnitude(record)
+    assert [axes.get_ylabel() for axes in density.axes] == [f"density of {axis}", "data − fit"]
+    assert density.axes[1].get_xlabel() == utility.axes[0].get_xlabel() == axis
+    for figure in (density, utility, paper_view(record)):
+        drawn_whole(figure)
+        assert figure.axes[0].get_title(loc="left").splitlines()[1].endswith(f" {values}, step 10")
+    assert gap_over_steps([record]).axes[0].get_ylabel() == f"gap of {values} (nats)"
+
+
+def test_a_figure_is_rendered_as_it_looks() -> None:
+    pixels = rendered(Figure(figsize=(2, 1), dpi=50, facecolor="#ff0000"))
+    assert pixels.shape == (50, 100, 3)
+    assert pixels.dtype == np.uint8
+    assert (pixels == [255, 0, 0]).all()
 
 
 # History -----------------------------------------------------------------------------------------

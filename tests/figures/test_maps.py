@@ -47,6 +47,16 @@ def test_numbers_stand_in_few_rows_and_not_in_many(snapshots: list[Records]) -> 
     assert not statistics_map(many).axes[0].texts
 
 
+def test_kinds_that_share_names_are_told_apart() -> None:
+    rows = [Record(kind=kind, name=name) for kind in ("gradient", "update") for name in "ab"]
+
+    def names(rows: list[Record]) -> list[str]:
+        return [label.get_text() for label in statistics_map(rows).axes[0].get_yticklabels()]
+
+    assert names(rows) == ["gradient  a", "gradient  b", "update  a", "update  b"]
+    assert names(rows[1:3]) == ["b", "a"]
+
+
 def test_what_is_not_known_has_no_number() -> None:
     axes = statistics_map([Record(name="a", gap=0.125)]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0.125"]

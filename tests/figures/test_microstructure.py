@@ -28,6 +28,17 @@ def test_landmarks_and_the_curves_through_them(history: Records) -> None:
             assert np.abs(curve - marks[name]).sum(axis=1).min() < 0.2, name
 
 
+def test_a_kind_of_which_nothing_is_known_leaves_the_others_their_ticks() -> None:
+    rows = [
+        Record(name="a", log_skew=-1.0, log_kurtosis=2.0),
+        Record(kind="iota", name="relu"),
+    ]
+    figure = microstructure_map(rows)
+    assert "nothing measured" in [text.get_text() for text in figure.axes[1].texts]
+    for axes in figure.axes:
+        assert len(axes.get_xticks()) > 1
+
+
 def test_what_lies_far_out_is_drawn_at_the_edge() -> None:
     rows = [Record(name="a", step=step, log_skew=-99.0, log_kurtosis=1e6) for step in (0, 1)]
     axes = microstructure_map(rows).axes[0]

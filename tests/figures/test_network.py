@@ -12,31 +12,36 @@ from jaynes_callbacks.figures import (
     DARK,
     LIGHT,
     Look,
+    columns_over_steps,
     exponents_over_layers,
     gap_map,
     gap_over_steps,
     laws_over_steps,
     microstructure_map,
+    rendered,
     statistics_map,
 )
-from jaynes_callbacks.instruments.record import Record, Records
-from jaynes_callbacks.sinks.images import rendered
+from jaynes_callbacks.instruments.gradients import GRADIENT, UPDATE
+from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
+from jaynes_callbacks.records.history import History
 
-ALL = (
+OF_HISTORY = (
     gap_over_steps,
     gap_map,
     laws_over_steps,
     microstructure_map,
-    statistics_map,
-    exponents_over_layers,
+    columns_over_steps,
 )
+ALL = (*OF_HISTORY, statistics_map, exponents_over_layers)
 EVIL = ["$\\frac{1}$", "层.权重", "new\nline\0", "a" * 300, "%s {0}", ""]
-
-pytestmark = pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
 
 Draw = Callable[..., Figure]
 
+of_all = pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
+of_history = pytest.mark.parametrize("draw", OF_HISTORY, ids=lambda draw: draw.__name__)
 
+
+@of_all
 @pytest.mark.parametrize("look", [LIGHT, DARK], ids=["light", "dark"])
 def test_a_run_is_drawn_on_its_page(draw: Draw, look: Look, snapshots: list[Records]) -> None:
     figure = draw(sum(snapshots, Records()), look=look)
@@ -47,11 +52,52 @@ def test_a_run_is_drawn_on_its_page(draw: Draw, look: Look, snapshots: list[Reco
     assert np.ptp(image) > 150
 
 
+@of_all
 @pytest.mark.parametrize("rows", [[], [Record()], [Record(name="a", gap=0.1, best_family="gamma")]])
 def test_little_is_drawn_too(draw: Draw, rows: list[Record]) -> None:
     rendered(draw(rows))
 
 
+@of_all
+def test_any_kind_is_drawn_under_its_name(draw: Draw, snapshots: list[Records]) -> None:
+    weights = [records[0] for records in snapshots]
+    figure = draw([row.replace(kind=kind) for kind in (UPDATE, GRADIENT) for row in weights])
+    rendered(figure)
+    said = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    for kind in (UPDATE, GRADIENT):
+        assert any(kind in text for text in said)
+    assert not any("weights" in text for text in said if "Gaussian weights" not in text)
+
+
+@of_history
+def test_rows_frames_and_histories_are_drawn_alike(draw: Draw, snapshots: list[Records]) -> None:
+    history = History(SCHEMA)
+    for records in snapshots:
+        history.append(records)
+    expected = rendered(draw(history.frame()))
+    assert (rendered(draw(history)) == expected).all()
+    if draw is not columns_over_steps:  # whose title rows do not know
+        assert (rendered(draw(list(history))) == expected).all()
+
+
+@of_history
+def test_of_a_history_no_row_is_made(
+    draw: Draw, snapshots: list[Records], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(SCHEMA)
+    for records in snapshots:
+        history.append(records)
+
+    def fails(*_: object) -> None:
+        raise AssertionError("a row was made")
+
+    monkeypatch.setattr(type(SCHEMA), "row_of", fails)
+    with pytest.raises(AssertionError, match="a row was made"):
+        list(history)
+    draw(history)
+
+
+@of_all
 def test_names_are_no_formulas_and_stay_on_the_page(draw: Draw, snapshots: list[Records]) -> None:
     rows = [snapshots[0][0].replace(name=name) for name in EVIL]
     figure = draw([*rows, *(row.replace(step=5) for row in rows)])
@@ -60,6 +106,7 @@ def test_names_are_no_formulas_and_stay_on_the_page(draw: Draw, snapshots: list[
     assert not any("\n\0" in text.get_text() for text in shown if isinstance(text, Text))
 
 
+@of_all
 def test_a_thousand_streams_are_drawn_in_seconds(
     draw: Draw, course: Callable[..., list[Record]]
 ) -> None:

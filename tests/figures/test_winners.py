@@ -2,15 +2,15 @@ import numpy as np
 from matplotlib.colors import to_rgba
 
 from jaynes_callbacks.figures import laws_over_steps
-from jaynes_callbacks.figures.look import family_line
 from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.statistics import FAMILY_BY_NAME
 
 
 def test_each_cell_has_the_colour_of_the_best_law(history: Records) -> None:
     lower = laws_over_steps(history).axes[1]
     (image,) = lower.images
     colors = image.cmap(image.norm(image.get_array()))
-    lognormal, gamma = (to_rgba(family_line(name).color) for name in ("lognormal", "gamma"))
+    lognormal, gamma = (to_rgba(FAMILY_BY_NAME[name].color) for name in ("lognormal", "gamma"))
     expected = [[gamma, gamma, lognormal], [gamma] * 3]
     np.testing.assert_allclose(colors, expected)
     assert [label.get_text() for label in lower.get_yticklabels()] == ["a.weight", "b.weight"]
@@ -19,9 +19,9 @@ def test_each_cell_has_the_colour_of_the_best_law(history: Records) -> None:
 def test_medians_are_over_the_streams_of_a_kind(history: Records) -> None:
     upper = laws_over_steps(history).axes[0]
     lines = {line.get_color(): line.get_ydata() for line in upper.lines}
-    np.testing.assert_allclose(lines[family_line("lognormal").color], [0.3, 0.2, 0.125])
-    np.testing.assert_allclose(lines[family_line("gamma").color], [0.1] * 3)
-    assert family_line("weibull").color not in lines
+    np.testing.assert_allclose(lines[FAMILY_BY_NAME["lognormal"].color], [0.3, 0.2, 0.125])
+    np.testing.assert_allclose(lines[FAMILY_BY_NAME["gamma"].color], [0.1] * 3)
+    assert FAMILY_BY_NAME["weibull"].color not in lines
 
 
 def test_what_has_no_fit_is_blank(history: Records) -> None:

@@ -59,6 +59,18 @@ def invented(number: int, step: int, verdict: str = "not emerging") -> Record:
     )
 
 
+def with_values_of(record: Record, counted: Record) -> Record:
+    """A record with another one's counts and the laws that were fitted to them."""
+    names = "codes counts max rms mu sigma fits paper_mu paper_sigma".split()
+    return record.replace(**{name: getattr(counted, name) for name in names})
+
+
+@pytest.fixture(name="with_values_of")
+def with_values_of_fixture() -> Callable[..., Record]:
+    """`with_values_of`, for tests: a conftest cannot be imported."""
+    return with_values_of
+
+
 @pytest.fixture(name="invented")
 def invented_fixture() -> Callable[..., Record]:
     """`invented`, for tests: a conftest cannot be imported."""

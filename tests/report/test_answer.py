@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from jaynes_callbacks.instruments.record import Record, Records
-from jaynes_callbacks.instruments.verdict import NEAR
+from jaynes_callbacks.instruments.record import NEAR, Record, Records
 from jaynes_callbacks.report import Run
 from jaynes_callbacks.report.answer import answer, kinds
 
@@ -56,7 +55,7 @@ def test_nothing_recorded() -> None:
 def test_kinds_are_summed_up_apart(run: Run) -> None:
     weight, iota = kinds(run)
     assert (weight.heading, weight.number) == ("weights", 2)
-    assert (iota.heading, iota.number) == ("neurons (iota)", 1)
+    assert (iota.heading, iota.number) == ("activations", 1)
     gaps = [row.gap for row in run.end if row.kind == "weight"]
     assert weight.end == pytest.approx(sum(gaps) / 2)
     assert weight.worst == max(gaps)

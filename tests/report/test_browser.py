@@ -5,12 +5,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.parts import PartWriter
+from jaynes_callbacks.records.schema import Row, Schema, column
 from jaynes_callbacks.report import Run, write_report
 
 CHROMIUM = next(
@@ -51,6 +55,13 @@ PROBE = """
 """
 
 Probe = Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False)
+class NormRow(Row):
+    """A row of an instrument that exists in these tests only."""
+
+    norm: float = column("w", "Euclidean norm", curve=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +108,18 @@ def probe(browse: Callable[..., str], tmp_path: Path) -> Probe:
 
 
 @pytest.fixture
-def many(snapshots: list[Records], invented: Callable[..., Record]) -> Run:
+def many(
+    snapshots: list[Records],
+    invented: Callable[..., Record],
+    with_values_of: Callable[..., Record],
+) -> Run:
     """Twelve streams, with the counts of a real one."""
     counted = snapshots[0][0]
     start, end = (
         Records(
-            invented(number, step, "emerged" if number < 3 else "approaching").replace(
-                codes=counted.codes, counts=counted.counts, gap=gap(number)
-            )
+            with_values_of(
+                invented(number, step, "emerged" if number < 3 else "approaching"), counted
+            ).replace(gap=gap(number))
             for number in range(12)
         )
         for step, gap in ((0, lambda number: 0.2), (90, lambda number: 0.01 * (7 * number % 12)))
@@ -149,6 +164,45 @@ def test_filters_by_name_kind_and_verdict(many: Run, probe: Probe) -> None:
         ["1", "10", "11"],
         12,
         "",
+    ]
+
+
+@pytest.fixture
+def with_norms(many: Run, tmp_path: Path) -> Run:
+    """The same run with an instrument that the report does not know."""
+    (folder := tmp_path / "_norms").mkdir()
+    schema = Schema(NormRow, "norms", "Norms of matrices")
+    writer = PartWriter(folder, "id")
+    for step in (0, 90):
+        rows = [
+            NormRow(step=step, kind=kind, name=f"{kind}.{number}", norm=10.0 * (3 * number % 4))
+            for kind in ("weight", "head")
+            for number in range(4)
+        ]
+        writer.write(Frame.from_rows(schema, [*rows, NormRow(step=step, name="none")]))
+    return replace(many, instruments={"norms": folder})
+
+
+def test_the_table_of_another_instrument_is_sorted_and_filtered(
+    with_norms: Run, probe: Probe
+) -> None:
+    script = (
+        "const rows = () => all('.instrument tbody tr').filter((row) => !row.hidden)"
+        ".map((row) => row.querySelector('.name').textContent);"
+        "const choose = (by, value) => { const input = $('.instrument .by-' + by);"
+        " input.value = value; input.dispatchEvent(new Event('input', { bubbles: true })); };"
+        "const norm = all('.instrument th button').find((each) => each.textContent === 'norm');"
+        "const found = [];"
+        "norm.click(); found.push(rows().at(0), rows().at(-1));"
+        "norm.click(); found.push(rows().at(0), rows().at(-1));"
+        "choose('kind', 'head'); found.push(rows().length, $('.instrument .shown').textContent);"
+        "choose('name', '.3'); found.push(rows(), visible().length);"
+        "found.push($('.instrument tr:not([hidden]) polyline').getBBox().width > 100);"
+        "return found;"
+    )
+    assert probe([with_norms], script) == [
+        *("weight.0", "none", "weight.1", "none"),
+        *(4, "4 of 9", ["head.3"], 12, True),
     ]
 
 

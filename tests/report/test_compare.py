@@ -58,7 +58,7 @@ def test_names_are_as_short_as_they_can_be(make: Callable[..., Run]) -> None:
 
 
 def test_each_kind_has_a_row_of_its_own(run: Run) -> None:
-    assert [each.kind for each in compare([run, run]).conditions] == ["weights", "neurons (iota)"]
+    assert [each.kind for each in compare([run, run]).conditions] == ["weights", "activations"]
 
 
 def test_what_is_not_finite_does_not_count() -> None:

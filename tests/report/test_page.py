@@ -72,14 +72,14 @@ def test_a_run_without_figures_has_a_page(records: Records) -> None:
 
 
 def test_two_hundred_layers_and_fifty_epochs_stay_below_5_mb(
-    snapshots: list[Records], invented: Callable[..., Record], tmp_path: Path
+    snapshots: list[Records],
+    invented: Callable[..., Record],
+    with_values_of: Callable[..., Record],
+    tmp_path: Path,
 ) -> None:
     counted = snapshots[0][0]
     ends = [
-        Records(
-            invented(number, step).replace(codes=counted.codes, counts=counted.counts)
-            for number in range(200)
-        )
+        Records(with_values_of(invented(number, step), counted) for number in range(200))
         for step in (0, 490)
     ]
     history = Records(invented(number, 10 * epoch) for epoch in range(50) for number in range(200))

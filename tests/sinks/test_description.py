@@ -9,8 +9,12 @@ import torch
 from jaynes_callbacks import EquilibriumMonitor, __version__
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.sinks.base import RunContext
-from jaynes_callbacks.sinks.dataset import DatasetSink
-from jaynes_callbacks.sinks.description import FILE, read_description, write_description
+from jaynes_callbacks.sinks.dataset import (
+    DESCRIPTION,
+    DatasetSink,
+    read_description,
+    write_description,
+)
 
 
 def test_a_run_says_what_it_was(make_trainer: Any, task: Any, loader: Any, tmp_path: Path) -> None:
@@ -61,7 +65,7 @@ def test_streams_that_appear_later_are_told_at_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [None, "", "{", "[1, 2]"])
 def test_what_cannot_be_read_is_empty(text: str | None, tmp_path: Path) -> None:
     if text is not None:
-        (tmp_path / FILE).write_text(text)
+        (tmp_path / DESCRIPTION).write_text(text)
     assert read_description(tmp_path) == {}
 
 

@@ -1,5 +1,6 @@
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,25 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.figures import rendered
+from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.history import History
+from jaynes_callbacks.records.schema import Row, Schema, column
 from jaynes_callbacks.sinks import figures as figure_sink
 from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.dataset import DatasetSink
-from jaynes_callbacks.sinks.figures import OF_HISTORY, OF_MOMENT, FigureSink, telling
+from jaynes_callbacks.sinks.figures import (
+    OF_HISTORY,
+    OF_MOMENT,
+    FigureSink,
+    choose_streams,
+    file_name,
+    save,
+)
 
 NAN = float("nan")
 OF_ALL = (*OF_HISTORY, *OF_MOMENT)
@@ -165,14 +178,14 @@ def test_streams_are_followed_through_training(
     assert [(record.step, record.name) for record, _ in quick] == [(1, "a"), (2, "a"), (2, "b")]
 
 
-def test_the_telling_streams() -> None:
+def test_streams_are_chosen_by_their_change_and_by_their_gap() -> None:
     gaps = {"still": 0.1, "worst": 0.9, "fell": 0.1, "rose": 0.5, "none": NAN, "near": 0.01}
     before = {"still": 0.1, "worst": 0.9, "fell": 0.8, "rose": 0.1, "none": 0.2, "near": 0.01}
     weights, iota = streams(gaps), streams({"y": 0.2}, "iota")
     start = (streams(before) + streams({"y": 0.1}, "iota")).by_stream()
 
     def names(number: int) -> list[str]:
-        return [record.name for record in telling(weights + iota, start, number)]
+        return [record.name for record in choose_streams(weights + iota, start, number)]
 
     assert names(1) == ["fell"]
     assert names(2) == ["fell", "y"]
@@ -187,6 +200,116 @@ def test_arguments_are_checked() -> None:
         FigureSink(0)
     with pytest.raises(ValueError, match="max_streams must be 0 or more, got -1"):
         FigureSink(max_streams=-1)
+
+
+# Other instruments -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class NormRow(Row):
+    norm: float = column("w", "Euclidean norm", curve=True)
+
+
+@dataclass(frozen=True, eq=False)
+class SilentRow(Row):
+    norm: float = column("w", "Euclidean norm")
+
+
+NORMS, SILENT = Schema(NormRow, "norms", "Norms"), Schema(SilentRow, "silent")
+
+
+def run_of(schema: Schema[Any], sink: FigureSink, context: RunContext) -> None:
+    """Let another instrument have two records."""
+    sink.open(context)
+    history = History(schema)
+    frames = [
+        Frame.from_rows(schema, [schema.row(kind="weight", name="a", step=step, norm=step + 1.0)])
+        for step in (0, 10)
+    ]
+    for frame in frames:
+        history.append(frame)
+        sink.write(frame, history)
+    sink.close(frames[0], frames[-1], history)
+
+
+def test_other_instruments_have_their_curves_drawn_at_the_end(tmp_path: Path) -> None:
+    shows = Shows()
+    run_of(NORMS, FigureSink(1), RunContext(directory=tmp_path, loggers=(shows,)))
+    assert files(tmp_path) == ["jaynes-figures", "jaynes-figures/norms-over_steps.png"]
+    assert shows.shown == [("norms/over_steps", 10)]
+
+
+def test_an_instrument_without_curves_has_no_figure(tmp_path: Path) -> None:
+    run_of(SILENT, FigureSink(), RunContext(directory=tmp_path))
+    assert files(tmp_path) == []
+
+
+def test_a_history_is_read_once_for_all_figures(
+    snapshots: list[Records], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(SCHEMA)
+    for records in snapshots:
+        history.append(records)
+    read: list[int] = []
+    frame = History.frame
+
+    def counts(self: History[Any]) -> Frame[Any]:
+        read.append(len(self))
+        return frame(self)
+
+    monkeypatch.setattr(History, "frame", counts)
+    sink = FigureSink(max_streams=0)
+    sink.open(RunContext(directory=tmp_path))
+    sink.close(snapshots[0], snapshots[-1], history)
+    assert len(files(tmp_path)) == 1 + len(OF_ALL)
+    assert read == [9]
+
+
+# Files -------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    "../x", "a/b", "a-b", "A/b", "a\\b", "层.权重", "x" * 300, "x" * 301, "nul\0", "", ".", "..",
+    "con", "a b", "a:b", "\ud800", "$(rm)", "-rf",
+]  # fmt: skip
+
+
+def test_file_names_are_harmless_and_all_different() -> None:
+    names = [file_name(f"paper_view_weight/{stream}") for stream in HOSTILE]
+    assert len({name.lower() for name in names}) == len(HOSTILE)
+    for name in names:
+        assert Path(name).name == name
+        assert name.startswith("paper_view_weight-")
+        assert name.isascii()
+        assert len(name) <= 100
+
+
+def test_ordinary_names_stay_readable() -> None:
+    assert file_name("log_density_iota/net.1") == "log_density_iota-net.1.png"
+
+
+def test_a_figure_is_saved_as_it_looks(tmp_path: Path) -> None:
+    pixels = rendered(Figure(figsize=(2, 1), dpi=50, facecolor="#ff0000"))
+    save(pixels, tmp_path / "below" / "figure.png")
+    assert [path.name for path in (tmp_path / "below").iterdir()] == ["figure.png"]
+    read = imread(tmp_path / "below" / "figure.png")
+    assert (read[..., :3] == [1, 0, 0]).all()
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = rendered(Figure(figsize=(1, 1), dpi=10))
+    save(pixels, tmp_path / "figure.png")
+    before = (tmp_path / "figure.png").read_bytes()
+
+    def fails(path: Path, *_: object, **__: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("jaynes_callbacks.sinks.figures.imsave", fails)
+    with pytest.raises(OSError, match="disk full"):
+        save(pixels, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes() == before
 
 
 # Loggers -----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def log(sink: LoggerSink, snapshots: list[Records], *loggers: Any) -> None:
 def many(number: int, step: int = 0) -> Records:
     kinds = ("weight", "iota")
     rows = (
-        Record(kind=kind, name=f"layer.{i}", step=step, gap=0.1, q=0.2, rival_gaps={"uniform": 0.3})
+        Record(kind=kind, name=f"layer.{i}", step=step, gap=0.1, gap_best_rival=0.3, q=0.2)
         for kind in kinds
         for i in range(number // 2)
     )

@@ -12,8 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
-from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.summary import aggregates
+from jaynes_callbacks.instruments.record import Records, aggregates
 from jaynes_callbacks.run.monitor import default_sinks
 from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.loggers import LoggerSink
@@ -74,7 +73,7 @@ def test_every_curve_is_in_one_chart(snapshots: list[Records], tmp_path: Path, p
     assert list(charts) == [
         "equilibrium: overview",
         "equilibrium: weights",
-        "equilibrium: neurons (iota)",
+        "equilibrium: activations",
     ]
     patterns = [tag for category in charts.values() for tags in category.values() for tag in tags]
     scalars = found.Tags()["scalars"]

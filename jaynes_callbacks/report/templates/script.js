@@ -1,11 +1,11 @@
 "use strict";
-// Sorting, filtering, and the densities on demand.  Without this script every number is still there.
+// Sort and filter tables, draw densities on demand.  Without this script every number is still there.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const [WIDTH, HEIGHT, LEFT, TOP, BOTTOM] = [640, 240, 10, 24, 28];
 
   const compare = (a, b) => {
-    // What is not known comes last in either direction; numbers before words.
+    // Numbers are compared as numbers, anything else as texts.
     const [x, y] = [Number(a), Number(b)];
     return Number.isFinite(x) && Number.isFinite(y) ? x - y : a.localeCompare(b, undefined, { numeric: true });
   };
@@ -19,6 +19,7 @@
     const key = (row) => row.cells[column].dataset.key;
     const rows = [...body.rows].sort((a, b) => {
       const [x, y] = [key(a), key(b)];
+      // An unknown value comes last in either direction.
       if (x === "" || y === "") return (x === "") - (y === "");
       return ascending ? compare(x, y) : compare(y, x);
     });
@@ -26,13 +27,14 @@
   }
 
   function filter(tools, table) {
-    const [name, kind, outcome] = ["name", "kind", "verdict"].map((by) => tools.querySelector(`.by-${by}`).value);
+    // A table has the filters that its tools have.
+    const [name, kind, outcome] = ["name", "kind", "verdict"].map((by) => tools.querySelector(`.by-${by}`)?.value ?? "");
     const wanted = name.toLowerCase();
     let shown = 0;
     for (const open of table.querySelectorAll(".open[aria-expanded=true]")) toggle(open);
     const rows = [...table.tBodies[0].rows];
     for (const row of rows) {
-      const fits = row.querySelector(".open").textContent.toLowerCase().includes(wanted) &&
+      const fits = row.querySelector(".name").textContent.toLowerCase().includes(wanted) &&
         (!kind || row.dataset.kind === kind) && (!outcome || row.dataset.outcome === outcome);
       row.hidden = !fits;
       shown += fits;
@@ -107,9 +109,11 @@
       heading.querySelector("button").addEventListener("click", () => sort(table, column, heading));
     });
   }
-  for (const table of document.querySelectorAll("table.streams")) {
-    const tools = table.closest("section").querySelector(".tools");
+  for (const tools of document.querySelectorAll(".tools")) {
+    const table = tools.closest("section").querySelector("table");
     tools.addEventListener("input", () => filter(tools, table));
+  }
+  for (const table of document.querySelectorAll("table.streams")) {
     table.addEventListener("click", (event) => {
       const button = event.target.closest(".open");
       if (button) toggle(button);

@@ -1,49 +1,56 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.report import Run
-from jaynes_callbacks.report.rows import COLUMNS, spark_height, stream_rows
+from jaynes_callbacks.report.streams import headings, spark_heights, stream_rows
+
+
+def spark(run: Run) -> str:
+    """Points of the first stream's sparkline."""
+    place = [heading.text for heading in headings(trained=True)].index("over training")
+    return stream_rows(run)[0].cells[place].spark
 
 
 def test_a_row_says_what_the_record_says(run: Run) -> None:
     row = stream_rows(run)[0]
     record, start = run.end[0], run.start[0]
-    assert len(row.cells) == len(COLUMNS)
+    assert len(row.cells) == len(headings(trained=True))
     assert row.cells[0].text == record.name
     assert row.cells[2].text == f"{start.gap:.3f} → {record.gap:.3f}"
     assert row.cells[2].key == record.gap
-    assert row.cells[-1].text == record.verdict
+    assert row.cells[-1].text == row.outcome == record.verdict
 
 
 def test_the_sparkline_is_the_gap_over_the_steps(run: Run) -> None:
-    points = [tuple(map(float, pair.split(","))) for pair in stream_rows(run)[0].spark.split()]
-    gaps = [row.gap for row in run.by_stream[run.end[0].key]]
+    points = [tuple(map(float, pair.split(","))) for pair in spark(run).split()]
+    gaps = run.history.select(name=run.end[0].name)["gap"]
     assert [x for x, _ in points] == [0, 55, 110]
-    assert [y for _, y in points] == pytest.approx([spark_height(gap) for gap in gaps], abs=0.06)
+    assert [y for _, y in points] == pytest.approx(spark_heights(gaps), abs=0.06)
 
 
 def test_a_long_history_is_thinned_and_ends_at_the_end(invented: Callable[..., Record]) -> None:
     rows = Records(invented(1, step).replace(gap=0.4 - step / 2800) for step in range(1000))
     run = Run("long", rows, rows[:1], rows[-1:])
-    points = stream_rows(run)[0].spark.split()
+    points = spark(run).split()
     assert 30 <= len(points) <= 60
-    assert points[-1] == f"110,{spark_height(rows[-1].gap):.1f}"
+    assert points[-1] == f"110,{spark_heights(rows['gap'])[-1]:.1f}"
 
 
 @pytest.mark.parametrize(("gap", "height"), [(0.5, 0), (9, 0), (0.005, 24), (0, 24), (0.05, 12)])
 def test_heights_stay_in_the_box(gap: float, height: float) -> None:
-    assert spark_height(gap) == pytest.approx(height)
+    assert spark_heights(np.array([gap])) == pytest.approx([height])
 
 
 def test_what_is_not_known_is_a_dash_and_sorted_last(bare: Record) -> None:
     (row,) = stream_rows(Run.measured_once("bare", Records([bare])))
     assert row.cells[2].text == "–"
     assert row.cells[2].key == ""
-    assert row.cells[4].text == "–"
-    assert row.spark == ""
+    assert row.cells[3].text == "–"
+    assert not any(cell.spark for cell in row.cells)
 
 
 def test_a_gap_that_is_unknown_in_between_is_left_out(invented: Callable[..., Record]) -> None:
@@ -51,4 +58,4 @@ def test_a_gap_that_is_unknown_in_between_is_left_out(invented: Callable[..., Re
         invented(1, step).replace(gap=math.nan if step == 1 else 0.05) for step in range(4)
     )
     run = Run("torn", rows, rows[:1], rows[-1:])
-    assert len(stream_rows(run)[0].spark.split()) == 3
+    assert len(spark(run).split()) == 3

@@ -1,0 +1,142 @@
+"""The table of all streams of the main instrument: each row as text and as figures to sort by."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaynes_callbacks.instruments.record import Record, band, family_label, paper_text, tilt_text
+from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.records.schema import Array
+from jaynes_callbacks.records.text import count_text, number_text
+from jaynes_callbacks.report.runs import Run
+from jaynes_callbacks.report.table import (
+    SPARK_HEIGHT,
+    Cell,
+    Heading,
+    StreamRow,
+    sort_key,
+    sparkline,
+)
+
+__all__ = ["Rival", "best_rival", "extremes", "headings", "spark_heights", "stream_rows"]
+
+_HEADINGS = (
+    Heading("stream", "qualified name; weights, or the place of an activation"),
+    Heading("values", "finite and non-zero"),
+    Heading("gap", "nats to the best lognormal, at the start and at the end; 0 is equilibrium"),
+    Heading("over training", "the gap at every record, on a logarithmic scale from 0.005 to 0.5"),
+    Heading("best rival", "law that comes nearest besides the lognormal, and its gap"),
+    Heading("q", "tilt: 0 lognormal, 1 exponential, 1.41 Gaussian, large: uniform"),
+    Heading("R² (Gauss)", "by the paper's protocol; in brackets what Gaussian weights score"),
+    Heading("verdict", "by the rule above"),
+)
+#: Places of the gap and of its sparkline among the headings.
+_GAP, _OVER_TRAINING = 2, 3
+#: Gaps at the top and at the bottom of a sparkline, in nats.
+_TOP, _BOTTOM = 0.5, 5e-3
+#: Streams that are named at either end of the order by gaps.
+_EXTREMES = 3
+
+
+class Rival(NamedTuple):
+    """The rival law that comes nearest to a stream's values.
+
+    Attributes:
+        name: of the family.
+        gap: in nats.
+    """
+
+    name: str
+    gap: float
+
+
+def headings(*, trained: bool) -> list[Heading]:
+    """Return the headings of the table.
+
+    Args:
+        trained: whether a run is shown that has more than one record; of a single one there is no
+            course and no verdict, but the band of the gap.
+    """
+    if trained:
+        return list(_HEADINGS)
+    *kept, verdict = (each for place, each in enumerate(_HEADINGS) if place != _OVER_TRAINING)
+    return [*kept, verdict._replace(text="band")]
+
+
+def stream_rows(run: Run) -> list[StreamRow]:
+    """Return a row for each stream, in the network's order."""
+    trained = run.is_trained
+    heights = spark_heights(run.history["gap"])
+    return [
+        _row(number, record, run, _spark(record, run, heights) if trained else None)
+        for number, record in enumerate(run.end)
+    ]
+
+
+def spark_heights(gaps: Array) -> Array:
+    """Return how far below the top of a sparkline's box gaps lie, on a logarithmic scale.
+
+    >>> spark_heights(np.array([0.5, 0.05, 0.005, 0.0])).tolist()
+    [0.0, 12.0, 24.0, 24.0]
+    """
+    share = np.log(_TOP / np.clip(gaps, _BOTTOM, _TOP)) / math.log(_TOP / _BOTTOM)
+    heights: Array = SPARK_HEIGHT * share
+    return heights
+
+
+def best_rival(record: Record) -> Rival | None:
+    """Return the rival law with the smallest gap; None where no rival could be fitted."""
+    pairs = [Rival(name, gap) for name, gap in rival_gaps(record).items()]
+    return min(pairs, key=lambda rival: rival.gap, default=None)
+
+
+def extremes(rows: Sequence[StreamRow]) -> list[tuple[str, list[tuple[StreamRow, str]]]]:
+    """Return the rows with the smallest and with the greatest gaps, each with its gap as text.
+
+    Returns:
+        Nothing where there are too few rows to choose from.
+    """
+    known = [row for row in rows if isinstance(row.cells[_GAP].key, float)]
+    if len(known) <= 2 * _EXTREMES:
+        return []
+    ranked = sorted(known, key=lambda row: row.cells[_GAP].key)
+    ends = {"Nearest": ranked[:_EXTREMES], "Farthest": ranked[: -_EXTREMES - 1 : -1]}
+    return [
+        (heading, [(row, row.cells[_GAP].text) for row in chosen])
+        for heading, chosen in ends.items()
+    ]
+
+
+def _row(number: int, record: Record, run: Run, spark: str | None) -> StreamRow:
+    start = run.first.get(record.key, record)
+    rival = best_rival(record)
+    change = f"{number_text(start.gap, 3)} → " if start.step != record.step else ""
+    outcome = record.verdict or band(record.gap)
+    course = [] if spark is None else [Cell("", sort_key(record.gap - start.gap), spark=spark)]
+    cells = (
+        Cell(record.name, number),
+        Cell(count_text(record.n), record.n, is_number=True),
+        Cell(f"{change}{number_text(record.gap, 3)}", sort_key(record.gap), is_number=True),
+        *course,
+        _rival_cell(rival),
+        Cell(tilt_text(record.q), sort_key(record.q), is_number=True),
+        Cell(paper_text(record), sort_key(record.paper_r2), is_number=True),
+        Cell(outcome, outcome),
+    )
+    return StreamRow(number, record.kind, record.name, cells, outcome, record.status)
+
+
+def _rival_cell(rival: Rival | None) -> Cell:
+    if rival is None:
+        return Cell("–", "")
+    label = family_label(rival.name)
+    return Cell(f"{label} {number_text(rival.gap, 3)}", label)
+
+
+def _spark(record: Record, run: Run, heights: Array) -> str:
+    """Return the sparkline of a stream's gaps, without those that are unknown."""
+    rows = run.rows_by_stream[record.key]
+    rows = rows[~np.isnan(heights[rows])]
+    return sparkline(run.history["step"][rows], heights[rows])
