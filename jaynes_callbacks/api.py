@@ -1,36 +1,66 @@
-"""The one-call entry for a notebook: tensors or a checkpoint in, records out."""
+"""One call each: analyse tensors, measure a checkpoint, compare two states of one network."""
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from os import PathLike
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from jaynes_callbacks.instruments.record import Record, Records, Stream
-from jaynes_callbacks.instruments.summary import Moment, summarise
-from jaynes_callbacks.instruments.tally import reason_not_to_count, tally_of_tensors
+from jaynes_callbacks.counts.counting import reason_not_countable
+from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, open_checkpoint
+from jaynes_callbacks.files.entry import tensor_entries
+from jaynes_callbacks.files.pairing import pair_names
+from jaynes_callbacks.files.survey import Survey
+from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.instruments.tally import tally_of_tensors
+from jaynes_callbacks.instruments.verdict import verdict
+from jaynes_callbacks.records.stream import WEIGHT, Stream
+from jaynes_callbacks.watch.parameters import relative_distance, sample
+from jaynes_callbacks.watch.selection import MIN_SIZE, Selection
 
-__all__ = ["analyse"]
+__all__ = [
+    "Comparison",
+    "GapChange",
+    "Measured",
+    "Pair",
+    "analyse",
+    "compare",
+    "compare_measured",
+    "measure_checkpoint",
+]
+
+_Tensors = Tensor | Mapping[str, Tensor]
+_Path = str | PathLike[str]
 
 
-def analyse(tensors: Tensor | Mapping[str, Tensor] | str | PathLike[str]) -> Records:
+def analyse(tensors: _Tensors | _Path) -> Records:
     """Measure how the magnitudes of tensors are distributed.
 
-    A record's `gap_se` is cluster-robust, the rows (first dimension) being the clusters, where a
-    tensor has two or more dimensions and at least ten rows; else its values count as independent.
-    There is no `verdict`, which takes a start and an end.
+    A record's `gap_se` is cluster-robust, with the rows (first dimension) as clusters, where a
+    tensor has at least two dimensions and at least ten rows; otherwise its values count as
+    independent.  There is no `verdict`: it compares a start and an end.
 
     Args:
-        tensors: one tensor of weights, or several by name, such as a model's ``state_dict()``.
-            What has no magnitudes in a mapping (an integer or complex tensor, one on the meta
-            device) gets a record whose status says so.  Or the path of a checkpoint, of any size:
-            of its tensors those are measured that a training run would watch (see
-            `jaynes_callbacks.files.measuring.measure_checkpoint`, which also takes patterns).
+        tensors: one tensor of weights; several by name, such as a model's ``state_dict()``; or the
+            path of a checkpoint of any size.  In a mapping, a tensor without magnitudes (an integer
+            or complex one, one on the meta device) gets a record whose status says so.  Of a
+            checkpoint, the tensors that a training run would watch are measured, as by
+            `measure_checkpoint`, which also takes patterns.
 
     Returns:
         One record per tensor, in order.
 
     Raises:
-        TypeError: for anything else than tensors, and for a single tensor without magnitudes.
+        TypeError: for anything else than tensors or a path, and for a single tensor without
+            magnitudes.
         FileNotFoundError, CheckpointError: for a path at which there is nothing to measure.
 
     Example:
@@ -41,18 +71,16 @@ def analyse(tensors: Tensor | Mapping[str, Tensor] | str | PathLike[str]) -> Rec
         ('half_normal', 0.2)
     """
     if isinstance(tensors, str | PathLike):
-        from jaynes_callbacks.files.measuring import measure_checkpoint
-
         return measure_checkpoint(tensors)
-    named = {"tensor": tensors} if isinstance(tensors, Tensor) else tensors
-    _check(named)
+    named = _by_name(tensors)
     refused = {
-        name: reason for name, tensor in named.items() if (reason := reason_not_to_count(tensor))
+        name: reason for name, tensor in named.items() if (reason := reason_not_countable(tensor))
     }
     if refused and isinstance(tensors, Tensor):
+        (reason,) = refused.values()
         raise TypeError(
             f"magnitudes are taken of a real floating-point tensor that holds values, got one "
-            f"{refused['tensor']}; convert it (a complex tensor by .abs()) and call again"
+            f"{reason}; convert it (a complex tensor by .abs()) and call again"
         )
     measured = _measure({name: tensor for name, tensor in named.items() if name not in refused})
     return Records(
@@ -61,22 +89,233 @@ def analyse(tensors: Tensor | Mapping[str, Tensor] | str | PathLike[str]) -> Rec
     )
 
 
-def _check(named: Mapping[str, Tensor]) -> None:
-    if not isinstance(named, Mapping):
+def measure_checkpoint(
+    path: _Path,
+    *,
+    include: Sequence[str] | str = "*",
+    exclude: Sequence[str] | str = (),
+    min_size: int = MIN_SIZE,
+    device: torch.device | str = "cpu",
+) -> Records:
+    """Measure the weights in a checkpoint, as a training run would have recorded them.
+
+    The network may be of any size: where the file's format can be mapped, only one slice of a
+    tensor is in memory at a time.
+
+    Args:
+        path: a file, an index of shards or a directory of one model.
+        include: glob patterns; a tensor must match one.
+        exclude: glob patterns; a tensor must match none.
+        min_size: tensors with fewer elements are left out.
+        device: where values are counted.
+
+    Returns:
+        One record per weight of two or more dimensions, tied ones once, in the file's order.  Their
+        `run` is the path.
+
+    Raises:
+        FileNotFoundError: if there is no such path.
+        CheckpointError: if it is no checkpoint that can be read, or holds nothing to measure.
+        ValueError: for a pattern that matches nothing.
+
+    Warns:
+        UserWarning: with one sentence for each part that could not be read.
+    """
+    selection = Selection.of(WEIGHT, include, exclude, min_size)
+    return _measure_survey(Survey(open_checkpoint(path), selection), device).records
+
+
+# Comparing ----------------------------------------------------------------------------------------
+
+
+class Measured(NamedTuple):
+    """A checkpoint and the records of its weights."""
+
+    survey: Survey
+    records: Records
+
+
+class Pair(NamedTuple):
+    """The records of one weight in both checkpoints; the later one has `moved` and `verdict`."""
+
+    before: Record
+    after: Record
+
+    @property
+    def gap_change(self) -> float:
+        """The later gap minus the earlier one, in nats; nan where a gap is."""
+        return self.after.gap - self.before.gap
+
+
+class GapChange(NamedTuple):
+    """How the gaps of a network's weights changed.
+
+    Attributes:
+        comparable: number of weights that have a gap in both checkpoints.
+        fell: number of them whose gap is smaller in the later one.
+        median: of the changes, in nats.
+    """
+
+    comparable: int
+    fell: int
+    median: float
+
+
+class Comparison(NamedTuple):
+    """Two checkpoints of one network, weight by weight.
+
+    Attributes:
+        pairs: the weights that both have, in the order of the earlier one.
+        only_before: names of weights that only the earlier one has.
+        only_after: names of weights that only the later one has.
+    """
+
+    pairs: tuple[Pair, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+
+    @property
+    def verdicts(self) -> Mapping[str, int]:
+        """Number of pairs by verdict, in the order in which the verdicts appear."""
+        return Counter(pair.after.verdict for pair in self.pairs)
+
+    @property
+    def gap_change(self) -> GapChange | None:
+        """How the gaps changed; None if no weight has a gap in both checkpoints."""
+        changes = [pair.gap_change for pair in self.pairs if math.isfinite(pair.gap_change)]
+        if not changes:
+            return None
+        return GapChange(len(changes), sum(change < 0 for change in changes), median(changes))
+
+
+def compare(
+    before: _Tensors | _Path,
+    after: _Tensors | _Path,
+    *,
+    include: Sequence[str] | str = "*",
+    exclude: Sequence[str] | str = (),
+    min_size: int = MIN_SIZE,
+    device: torch.device | str = "cpu",
+) -> Comparison:
+    """Compare two states of one network, and judge each weight by the rule of a training run.
+
+    Weights are paired by name, and what is left by the longest common end of the name at equal
+    shape.  `moved` is ‖w − w₀‖/‖w₀‖ over 4096 evenly spread values, to about 1 % of itself; the
+    verdict is explained in docs/statistics.md.
+
+    Args:
+        before: the earlier state: the path of a checkpoint, or tensors by name.
+        after: the later state, likewise.
+        include: glob patterns; a tensor must match one.
+        exclude: glob patterns; a tensor must match none.
+        min_size: tensors with fewer elements are left out.
+        device: where values are counted.
+
+    Returns:
+        The records of each weight, and the names that only one state has.  The records' `run` is
+        the path, or ``before`` and ``after`` for tensors.
+
+    Raises:
+        FileNotFoundError: if there is no such path.
+        CheckpointError: if one is no checkpoint that can be read, or holds nothing to measure.
+        ValueError: for a pattern that matches nothing.
+        TypeError: for anything else than tensors or a path.
+
+    Warns:
+        UserWarning: with one sentence for each part that could not be read.
+
+    Example:
+        >>> import torch
+        >>> source = torch.Generator().manual_seed(0)
+        >>> before = {"fc.weight": torch.randn(100, 100, generator=source)}
+        >>> after = {"fc.weight": torch.randn(100, 100, generator=source).exp()}
+        >>> (pair,) = compare(before, after).pairs
+        >>> pair.after.best_family, pair.after.verdict
+        ('lognormal', 'emerged')
+    """
+    selection = Selection.of(WEIGHT, include, exclude, min_size)
+    # Open both first, so that a wrong path or pattern is refused before anything is measured.
+    survey_before = Survey(_checkpoint(before, "before"), selection)
+    survey_after = Survey(_checkpoint(after, "after"), selection)
+    measured_before = _measure_survey(survey_before, device)
+    return compare_measured(measured_before, _measure_survey(survey_after, device))
+
+
+def compare_measured(before: Measured, after: Measured) -> Comparison:
+    """Compare two checkpoints that have been measured; see `compare`."""
+    names = pair_names(
+        {record.name: record.shape for record in before.records},
+        {record.name: record.shape for record in after.records},
+    )
+    later = {record.name: record for record in after.records}
+    entries_before = {entry.name: entry for entry in before.survey.chosen}
+    entries_after = {entry.name: entry for entry in after.survey.chosen}
+    pairs = []
+    for record in before.records:
+        if record.name in names:
+            end = later[names[record.name]]
+            moved = _distance(entries_before[record.name], entries_after[end.name])
+            pairs.append(Pair(record, end.replace(moved=moved, verdict=verdict(record, end))))
+    return Comparison(
+        tuple(pairs),
+        tuple(record.name for record in before.records if record.name not in names),
+        tuple(name for name in later if name not in names.values()),
+    )
+
+
+def _distance(before: Entry, after: Entry) -> float:
+    """Estimate the relative distance between two tensors; nan where one cannot be read again."""
+    try:
+        first, now = (sample(entry.load()) for entry in (before, after))
+    except CheckpointError:
+        return math.nan
+    return float(relative_distance(now, first))
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+
+def _by_name(tensors: _Tensors) -> Mapping[str, Tensor]:
+    """Check the tensors that a user gave, and name a single one.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(tensors, Tensor):
+        return {"tensor": tensors}
+    if not isinstance(tensors, Mapping):
         raise TypeError(
             "expected a tensor, a mapping of names to tensors or the path of a checkpoint, got "
-            f"{type(named).__name__}; for a module pass its state_dict()"
+            f"{type(tensors).__name__}; for a module pass its state_dict()"
         )
-    for name, tensor in named.items():
+    for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"expected a tensor under every name, got {type(tensor).__name__} under {name!r}; "
                 "for an array use torch.from_numpy"
             )
+    return tensors
 
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:
-    streams = [Stream("weight", name, tuple(tensor.shape)) for name, tensor in named.items()]
-    (records,) = summarise([Moment(streams, tally_of_tensors(list(named.values())))])
-    # A verdict compares two moments of a training run; here is but one.
+    streams = [Stream(WEIGHT, name, tuple(tensor.shape)) for name, tensor in named.items()]
+    (records,) = summarise([Tallied(streams, tally_of_tensors(list(named.values())))])
+    # A verdict compares two moments of a training run; here is only one.
     return {row.name: row.replace(verdict="") for row in records}
+
+
+def _checkpoint(state: _Tensors | _Path, name: str) -> Checkpoint:
+    """Open a path, or make a checkpoint of tensors in memory under the given name."""
+    if isinstance(state, str | PathLike):
+        return open_checkpoint(state)
+    return Checkpoint(Path(name), tensor_entries(_by_name(state).items(), mapped=False))
+
+
+def _measure_survey(survey: Survey, device: torch.device | str) -> Measured:
+    records = Records(chain.from_iterable(survey.records(device=device)))
+    if not records:
+        raise CheckpointError(survey.reason_for_no_records())
+    for problem in survey.problems:
+        # Point at the caller of the public function.
+        warnings.warn(problem.reason, stacklevel=3)
+    return Measured(survey, records)

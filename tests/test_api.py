@@ -1,12 +1,16 @@
-"""One call from tensors to records."""
+"""One call each: from tensors and from checkpoints to records and to a comparison."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from jaynes_callbacks import analyse
+from jaynes_callbacks import analyse, compare, measure_checkpoint
+from jaynes_callbacks.api import GapChange
+from jaynes_callbacks.files import CheckpointError
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 
 
@@ -71,3 +75,92 @@ def test_nothing_gives_nothing() -> None:
 def test_wrong_arguments_are_told(argument: object, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         analyse(argument)  # type: ignore[arg-type]
+
+
+# Two states of a network --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def states(generator: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of three weights one becomes lognormal, one becomes normal, one stays; then one more."""
+    uniform = torch.rand(100, 100, generator=generator) - 0.5
+    normal = torch.randn(100, 100, generator=generator)
+    before = {"a.weight": uniform, "b.weight": uniform + 0, "c.weight": normal, "bias": uniform[0]}
+    after = {
+        "a.weight": normal.exp(),
+        "b.weight": normal + 0,
+        "c.weight": normal,
+        "d.weight": 2 * normal,
+    }
+    return before, after
+
+
+def test_two_states_are_compared(states: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    comparison = compare(*states)
+    assert [pair.after.name for pair in comparison.pairs] == ["a.weight", "b.weight", "c.weight"]
+    assert [pair.after.verdict for pair in comparison.pairs] == [
+        "emerged",
+        "approaching",
+        "not emerging",
+    ]
+    assert comparison.verdicts == {"emerged": 1, "approaching": 1, "not emerging": 1}
+    assert (comparison.only_before, comparison.only_after) == ((), ("d.weight",))
+    before, after = states
+    # A sample of 4096 of 10,000 values.
+    moved = float((after["a.weight"] - before["a.weight"]).norm() / before["a.weight"].norm())
+    assert comparison.pairs[0].after.moved == pytest.approx(moved, rel=0.05)
+    assert comparison.pairs[2].after.moved == 0
+    changes = [pair.after.gap - pair.before.gap for pair in comparison.pairs]
+    assert [pair.gap_change for pair in comparison.pairs] == changes
+    assert comparison.gap_change == GapChange(3, 2, float(np.median(changes)))
+    assert {(pair.before.run, pair.after.run) for pair in comparison.pairs} == {("before", "after")}
+
+
+def test_files_and_tensors_give_the_same_comparison(
+    states: tuple[dict[str, Tensor], dict[str, Tensor]], tmp_path: Path
+) -> None:
+    for name, state in zip(("before", "after"), states, strict=True):
+        torch.save(state, tmp_path / f"{name}.pt")
+    of_files = compare(tmp_path / "before.pt", tmp_path / "after.pt")
+    for found, expected in zip(of_files.pairs, compare(*states).pairs, strict=True):
+        assert found.after.name == expected.after.name
+        assert np.array_equal(found.after.counts, expected.after.counts)
+        assert found.gap_change == pytest.approx(expected.gap_change)
+        assert found.after.moved == expected.after.moved
+    assert of_files.pairs[0].before.run == str(tmp_path / "before.pt")
+
+
+def test_a_comparison_takes_patterns(states: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    comparison = compare(*states, include=["a.*", "b.*"], exclude="b.*")
+    assert [pair.after.name for pair in comparison.pairs] == ["a.weight"]
+    with pytest.raises(ValueError, match=r"pattern 'x\.\*' matches no tensor of before"):
+        compare(*states, include="x.*")
+
+
+def test_a_gap_that_is_nan_is_not_compared() -> None:
+    comparison = compare({"w": torch.zeros(20, 20)}, {"w": torch.randn(20, 20)})
+    assert comparison.gap_change is None
+    assert comparison.verdicts == {"undetermined": 1}
+
+
+def test_nothing_to_compare_says_why(states: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    with pytest.raises(CheckpointError, match="after holds no weight to measure: all 1 tensors"):
+        compare(states[0], {"bias": torch.ones(30)})
+    with pytest.raises(TypeError, match=r"got Linear; for a module pass its state_dict\(\)"):
+        compare(states[0], torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+def test_tied_tensors_in_memory_are_one_weight(generator: torch.Generator) -> None:
+    weight = torch.randn(40, 50, generator=generator)
+    (pair,) = compare({"in": weight, "out": weight}, {"in": weight + 1, "out": weight + 1}).pairs
+    assert (pair.before.name, pair.after.name) == ("in", "in")
+
+
+def test_a_checkpoint_is_measured_as_its_tensors_are(
+    states: tuple[dict[str, Tensor], dict[str, Tensor]], tmp_path: Path
+) -> None:
+    torch.save(states[0], tmp_path / "a.pt")
+    records = measure_checkpoint(tmp_path / "a.pt", exclude="c.*")
+    assert [record.name for record in records] == ["a.weight", "b.weight"]
+    expected = analyse({name: states[0][name] for name in ("a.weight", "b.weight")})
+    assert [r.gap for r in records] == pytest.approx([r.gap for r in expected])

@@ -1,9 +1,17 @@
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import jaynes_callbacks
+from tests.missing import run_without
+
+HOME = Path(__file__).parents[1]
 
 
 def test_every_public_name_is_there() -> None:
@@ -43,3 +51,107 @@ def test_imports_are_light(statement: str, absent: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# Dependencies and extras --------------------------------------------------------------------------
+
+#: Modules whose distribution has another name.
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "google": "onnx"}
+#: What may import the packages of extras when it is imported itself, and which ones.
+OPTIONAL = {
+    "counts/numba_kernels.py": {"fast"},
+    "files/formats/gguf_files.py": {"gguf"},
+    "files/formats/onnx_files.py": {"onnx"},
+    "files/formats/safetensors_files.py": {"safetensors"},
+    "pytorch_lightning.py": {"pytorch_lightning"},
+    "report/": {"report"},
+}
+WORKS = """
+import torch
+from jaynes_callbacks import Recorder, analyse, compare, measure_checkpoint
+from jaynes_callbacks.cli import main
+
+model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU())
+with Recorder(model) as recorder:
+    model(torch.randn(64, 20))
+    assert [record.kind for record in recorder.snapshot()] == ["weight", "iota"]
+assert len(analyse(model.state_dict())) == 2
+torch.save(model.state_dict(), PATH)
+assert len(measure_checkpoint(PATH)) == 1
+assert len(compare(PATH, model.state_dict()).pairs) == 1
+assert main(["fit", PATH]) == 0
+"""
+
+
+def project() -> tuple[set[str], dict[str, set[str]]]:
+    """Names of the core dependencies, and those of each extra."""
+    table = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[^\w.-]", each, maxsplit=1)[0].lower() for each in requirements}
+
+    extras = table["optional-dependencies"]
+    return names(table["dependencies"]), {extra: names(extras[extra]) for extra in extras}
+
+
+def imported(file: Path, *, later: bool = False) -> Iterator[str]:
+    """Distributions of the third-party modules that a module imports when it is imported itself.
+
+    With `later`, also those that its functions import.
+    """
+    tree = ast.parse(file.read_text())
+    for statement in ast.walk(tree) if later else tree.body:
+        found: list[str] = []
+        if isinstance(statement, ast.Import):
+            found = [alias.name for alias in statement.names]
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            found = [statement.module]
+        for name in {each.partition(".")[0] for each in found}:
+            if name not in sys.stdlib_module_names and name != "jaynes_callbacks":
+                yield DISTRIBUTIONS.get(name, name)
+
+
+def test_every_import_is_declared() -> None:
+    core, extras = project()
+    extras["pytorch_lightning"] = {"pytorch_lightning"}
+    package = HOME / "jaynes_callbacks"
+    used = set()
+    for file in package.rglob("*.py"):
+        place = str(file.relative_to(package))
+        optional = {extra for at in OPTIONAL if place.startswith(at) for extra in OPTIONAL[at]}
+        allowed = core.union(*(extras[extra] for extra in optional))
+        for name in imported(file):
+            assert name in allowed, f"{place} imports {name}"
+        used |= set(imported(file, later=True))
+    assert not core - used, "declared and not used"
+
+
+def test_all_is_every_extra_of_users() -> None:
+    (line,) = tomllib.loads((HOME / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]["all"]
+    _, extras = project()
+    others = {"all", "bench", "dev", "experiments", "optuna", "slurm"}
+    assert line == f"jaynes-callbacks[{','.join(sorted(set(extras) - others))}]"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        pytest.param(["lightning", "pytorch_lightning", "lightning_fabric"], id="no lightning"),
+        pytest.param(
+            "jinja2 yaml rich numba safetensors onnx gguf wandb tensorboard hydra datasets".split(),
+            id="no extra",
+        ),
+    ],
+)
+def test_it_works_without(hidden: list[str], tmp_path: Path) -> None:
+    done = run_without(hidden, f"PATH = {str(tmp_path / 'a.pt')!r}\n{WORKS}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.weight" in done.stdout
+
+
+def test_an_extra_is_not_blamed_for_a_module_of_our_own() -> None:
+    done = run_without(["jaynes_callbacks.report.runs"], "import jaynes_callbacks.report")
+    assert "ModuleNotFoundError: import of jaynes_callbacks.report.runs halted" in done.stderr
+    assert "pip install" not in done.stderr

@@ -1,7 +1,7 @@
-"""The command ``jaynes``: parse, call, print.
+"""The command ``jaynes``: parse arguments, call the package, print the result.
 
-A command is a module of this package with `add_parser` and `run`, named in `COMMANDS`.  What it
-needs is imported when it runs, so that ``jaynes --help`` answers at once.
+A command is a module of this package with `add_parser` and `run`, named in `COMMANDS`.  It imports
+what it needs when it runs, so that ``jaynes --help`` answers at once.
 
 Exit status: 0 if all that was asked for was done, 1 if a part of it failed, 2 for wrong usage.
 """
@@ -10,13 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from jaynes_callbacks._extras import MissingExtraError
 from jaynes_callbacks._version import __version__
 from jaynes_callbacks.cli import compare, fit, report
-from jaynes_callbacks.cli.status import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
+from jaynes_callbacks.cli.measuring import print_error
+from jaynes_callbacks.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
 
 __all__ = ["COMMANDS", "main"]
 
-#: Each adds its parser to the subparsers, and sets `run` as what the parsed arguments go to.
+#: Each adds its parser, whose `run` default is the function that takes the parsed arguments.
 COMMANDS = (fit, compare, report)
 
 
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: what stands behind the command's name; by default those of this process.
+        arguments: those after the program's name; by default those of this process.
 
     Returns:
         The exit status.
@@ -33,11 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except UsageError as error:
-        return _say(error, WRONG_USAGE)
+        print_error(error)
+        return WRONG_USAGE
+    except MissingExtraError as error:
+        print_error(error)
+        return FAILED
     except KeyboardInterrupt:
-        return _say("interrupted; what was measured before is kept", INTERRUPTED)
+        print_error("interrupted; what was measured before is kept")
+        return INTERRUPTED
     except BrokenPipeError:
-        # Who reads the output has gone, as `head` does.
+        # The reader of the output has ended, as `head` does.
         sys.stderr.close()
         return FAILED
     return status
@@ -54,8 +61,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_parser(subparsers)
     return parser
-
-
-def _say(sentence: object, status: int) -> int:
-    sys.stderr.write(f"jaynes: {sentence}\n")
-    return status

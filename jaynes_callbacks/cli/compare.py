@@ -1,18 +1,31 @@
-"""``jaynes compare``: two checkpoints of one network, weight by weight."""
+"""``jaynes compare``: compare two checkpoints of one network, weight by weight."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaynes_callbacks.cli.measuring import find, measured, opened, say
-from jaynes_callbacks.cli.options import add_selection, check_device, selection_of
-from jaynes_callbacks.cli.rows import add_rows, row_format, row_writer
-from jaynes_callbacks.cli.status import DONE, FAILED, UsageError
+from jaynes_callbacks.cli.measuring import (
+    list_checkpoints,
+    measure_survey,
+    open_survey,
+    print_error,
+)
+from jaynes_callbacks.cli.options import (
+    DONE,
+    FAILED,
+    UsageError,
+    add_rows,
+    add_selection,
+    check_device,
+    row_format,
+    row_writer,
+    selection_of,
+)
 
 if TYPE_CHECKING:
+    from jaynes_callbacks.api import Measured
     from jaynes_callbacks.files.survey import Survey
-    from jaynes_callbacks.instruments.record import Record
 
 __all__ = ["add_parser", "run"]
 
@@ -34,66 +47,60 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure both checkpoints and compare them.
+    """Measure both checkpoints, compare them, and print or write the comparison.
 
     Raises:
         UsageError: for options that cannot be followed.
     """
+    from jaynes_callbacks.api import compare_measured
+    from jaynes_callbacks.cli.tables import comparison_table
     from jaynes_callbacks.counts.threads import one_thread
+    from jaynes_callbacks.instruments.record import Records
 
     form = row_format(options)
     selection = selection_of(options)
     check_device(options.device)
-    paths = [_only(argument) for argument in (options.before, options.after)]
-    surveys = [opened(path, selection) for path in paths if path is not None]
-    before, after = (*surveys, None, None)[:2]
+    paths = [_only_checkpoint(argument) for argument in (options.before, options.after)]
+    before, after = (None if path is None else open_survey(path, selection) for path in paths)
     if before is None or after is None:
         return FAILED
     with one_thread() as threads:
-        rows = _rows(before, options.device, threads), _rows(after, options.device, threads)
-    if not all(rows):
+        measured = [_measure(survey, options.device, threads) for survey in (before, after)]
+    if not all(each.records for each in measured):
         return FAILED
-    compared = _show(options.output, form, (before, after), rows)
-    return DONE if compared and not before.problems and not after.problems else FAILED
+    comparison = compare_measured(*measured)
+    if not comparison.pairs:
+        print_error(
+            f"{before.checkpoint.path} and {after.checkpoint.path} have no weight in common: none "
+            "has an equal shape and an equal end of its name"
+        )
+        return FAILED
+    with row_writer(options.output, form) as write:
+        write(Records(record for pair in comparison.pairs for record in pair))
+    if form is None or options.output is not None:
+        heading = f"{before.checkpoint.path} → {after.checkpoint.path}"
+        sys.stdout.write(f"{heading}\n\n{comparison_table(comparison)}\n")
+    return FAILED if before.problems or after.problems else DONE
 
 
-def _only(argument: str) -> Path | None:
-    """The one checkpoint at a path."""
-    found = find(argument)
+def _only_checkpoint(argument: str) -> Path | None:
+    """Return the one checkpoint at a path; None, after an error is printed, where there is none.
+
+    Raises:
+        UsageError: if there are several.
+    """
+    found = list_checkpoints(argument)
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])
         raise UsageError(f"{argument} holds {len(found)} checkpoints ({names}); name one of them")
     return found[0] if found else None
 
 
-def _rows(survey: "Survey", device: str, threads: int) -> "list[Record]":
-    rows: list[Record] = []
-    measured(survey, device, threads, rows.extend)
-    return rows
+def _measure(survey: "Survey", device: str, threads: int) -> "Measured":
+    """Measure a checkpoint and keep its records with their counts."""
+    from jaynes_callbacks.api import Measured
+    from jaynes_callbacks.instruments.record import Record, Records
 
-
-def _show(
-    output: Path | None,
-    form: str,
-    surveys: "tuple[Survey, Survey]",
-    rows: "tuple[list[Record], list[Record]]",
-) -> bool:
-    """Print or write the comparison; whether there was anything to compare."""
-    from jaynes_callbacks.cli.compare_table import comparison_table
-    from jaynes_callbacks.files.comparison import compare
-    from jaynes_callbacks.instruments.record import Records
-
-    before, after = surveys
-    compared = compare(*rows, (before.chosen, after.chosen))
-    if not compared.pairs:
-        say(
-            f"{before.checkpoint.path} and {after.checkpoint.path} have no weight in common: none "
-            "has an equal shape and an equal end of its name"
-        )
-        return False
-    with row_writer(output, form) as write:
-        write(Records(record for pair in compared.pairs for record in pair))
-    if not form or output is not None:
-        heading = f"{before.checkpoint.path} → {after.checkpoint.path}"
-        sys.stdout.write(f"{heading}\n\n{comparison_table(compared)}\n")
-    return True
+    records: list[Record] = []
+    measure_survey(survey, device, threads, records.extend)
+    return Measured(survey, Records(records))

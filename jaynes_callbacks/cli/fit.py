@@ -1,22 +1,25 @@
-"""``jaynes fit``: measure the weights of checkpoint files."""
+"""``jaynes fit``: measure the weights in checkpoint files."""
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from jaynes_callbacks.cli.measuring import find, measured, opened
+from jaynes_callbacks.cli.measuring import list_checkpoints, measure_survey, open_survey
 from jaynes_callbacks.cli.options import (
+    DONE,
+    FAILED,
+    add_rows,
     add_selection,
     check_device,
     output_file,
+    row_format,
+    row_writer,
     selection_of,
 )
-from jaynes_callbacks.cli.rows import add_rows, row_format, row_writer
-from jaynes_callbacks.cli.status import DONE, FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaynes_callbacks.files.survey import Survey
     from jaynes_callbacks.instruments.record import Record, Records
     from jaynes_callbacks.report import Run
@@ -45,75 +48,76 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure every checkpoint; what fails is said, and the others are measured all the same.
+    """Measure every checkpoint; print an error for each that fails, and go on with the others.
 
     Raises:
         UsageError: for options that cannot be followed.
+        MissingExtraError: if a report is asked for and the extra ``report`` is not installed.
     """
     from jaynes_callbacks.counts.threads import one_thread
 
     form = row_format(options)
     selection = selection_of(options)
     check_device(options.device)
-    report = output_file("--report", options.report) if options.report is not None else None
+    report = None if options.report is None else output_file("--report", options.report)
+    if report is not None:
+        # What the report needs is missed now, not after an hour of measuring.
+        from jaynes_callbacks.report import write_report
     runs: list[Run] = []
-    found = [find(argument) for argument in options.paths]
+    found = [list_checkpoints(argument) for argument in options.paths]
     complete = all(found)
     with row_writer(options.output, form) as write, one_thread() as threads:
         for path in dict.fromkeys(path for paths in found for path in paths):
-            survey = opened(path, selection)
+            survey = open_survey(path, selection)
             if survey is None:
                 complete = False
                 continue
-            kept = _Kept(write, keep=report is not None)
-            records = measured(survey, options.device, threads, kept)
+            group_writer = _GroupWriter(write, keep=report is not None)
+            records = measure_survey(survey, options.device, threads, group_writer)
             complete = complete and bool(records) and not survey.problems
-            runs += _as_runs(survey, kept.records)
-            if records and (not form or options.output is not None):
+            if group_writer.kept:
+                runs.append(_as_run(survey, group_writer.kept))
+            if records and (form is None or options.output is not None):
                 _print_tables(survey, records)
     if report is not None and runs:
-        # Rows may go where they are read by a program.
-        _write_report(runs, report, sys.stderr if form and options.output is None else sys.stdout)
+        # Standard output may hold rows that a program reads.
+        stream = sys.stderr if form is not None and options.output is None else sys.stdout
+        written = write_report(runs, report)
+        stream.write(f"{written}: {len(runs)} checkpoint{'s' * (len(runs) > 1)}\n")
     return DONE if complete else FAILED
 
 
-class _Kept:
-    """Hands rows on, and keeps them with their counts where a report is to be made of them."""
+class _GroupWriter:
+    """Writes groups of records, and keeps them with their counts if a report needs them.
+
+    Attributes:
+        kept: the records, if they are to be kept.
+    """
 
     def __init__(self, write: "Callable[[Records], object]", *, keep: bool) -> None:
         self._write = write
         self._keep = keep
-        self.records: list[Record] = []
+        self.kept: list[Record] = []
 
     def __call__(self, records: "Records") -> None:
         self._write(records)
         if self._keep:
-            self.records += records
+            self.kept += records
 
 
-def _as_runs(survey: "Survey", records: "Sequence[Record]") -> "list[Run]":
+def _as_run(survey: "Survey", records: "list[Record]") -> "Run":
+    """Make a run of one moment, as the report shows runs."""
     from jaynes_callbacks.instruments.record import Records
     from jaynes_callbacks.report import Run
 
-    skipped = [[entry.name, entry.reason] for entry in survey.skipped]
-    name = survey.checkpoint.path.name
-    run = Run.measured_once(name, Records(records), {"skipped": skipped})
-    return [run] if records else []
-
-
-def _write_report(runs: "list[Run]", path: Path, told: TextIO) -> None:
-    from jaynes_callbacks.report import write_report
-
-    told.write(f"{write_report(runs, path)}: {len(runs)} checkpoint{'s' * (len(runs) > 1)}\n")
+    skipped = [[name, reason] for name, reason in survey.skipped]
+    return Run.measured_once(survey.checkpoint.path.name, Records(records), {"skipped": skipped})
 
 
 def _print_tables(survey: "Survey", records: "Records") -> None:
-    from jaynes_callbacks.cli.fit_table import summary_table, weight_table
-    from jaynes_callbacks.files.roles import ROLES, role
+    from jaynes_callbacks.cli.tables import summary_table, weight_table
 
-    roles = [role(record.name, record.shape) for record in records]
-    tables = weight_table(records, roles), summary_table(records, roles, ROLES)
-    blocks = [str(survey.checkpoint.path), *tables]
+    blocks = [str(survey.checkpoint.path), weight_table(records), summary_table(records)]
     if survey.skipped:
         blocks.append("\n".join(survey.remarks()))
     sys.stdout.write("\n\n".join(blocks) + "\n\n")

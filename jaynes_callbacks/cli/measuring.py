@@ -1,28 +1,40 @@
-"""What the commands on checkpoints have in common: open, measure with a bar, say what failed."""
+"""Open and measure checkpoints for a command: with a progress bar, and with failures reported.
 
+A bar goes to standard error, and only if that is a terminal and rich (extra ``cli``) is installed.
+"""
+
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaynes_callbacks.cli.progress import byte_progress
-from jaynes_callbacks.cli.status import UsageError
+from jaynes_callbacks.cli.options import UsageError
 
 if TYPE_CHECKING:
     from jaynes_callbacks.files.survey import Survey
     from jaynes_callbacks.instruments.record import Records
     from jaynes_callbacks.watch.selection import Selection
 
-__all__ = ["find", "measured", "opened", "say"]
+__all__ = [
+    "iterate_with_bar",
+    "list_checkpoints",
+    "measure_survey",
+    "open_survey",
+    "print_error",
+]
+
+_Item = TypeVar("_Item")
 
 
-def say(reason: object) -> None:
-    """One sentence on standard error."""
+def print_error(reason: object) -> None:
+    """Print one sentence to standard error."""
     sys.stderr.write(f"jaynes: {reason}\n")
 
 
-def find(argument: str) -> list[Path]:
-    """The checkpoints at a path; none, which is said, where it holds none.
+def list_checkpoints(argument: str) -> list[Path]:
+    """List the checkpoints at a path; print an error and return none where it holds none.
 
     Raises:
         UsageError: if there is no such path.
@@ -39,12 +51,12 @@ def find(argument: str) -> list[Path]:
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
     except CheckpointError as error:
-        say(error)
+        print_error(error)
         return []
 
 
-def opened(path: Path, selection: "Selection") -> "Survey | None":
-    """The survey of a checkpoint; nothing, which is said, where it cannot be read.
+def open_survey(path: Path, selection: "Selection") -> "Survey | None":
+    """Open a checkpoint; print an error and return None where it cannot be read.
 
     Raises:
         UsageError: for a pattern that matches nothing.
@@ -55,30 +67,90 @@ def opened(path: Path, selection: "Selection") -> "Survey | None":
     try:
         return Survey(open_checkpoint(path), selection)
     except CheckpointError as error:
-        say(error)
+        print_error(error)
         return None
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def measured(
-    survey: "Survey", device: str, threads: int, each: "Callable[[Records], object]"
+def measure_survey(
+    survey: "Survey", device: str, threads: int, on_group: "Callable[[Records], object]"
 ) -> "Records":
-    """Measure with a bar; the records without their counts, which only `each` is given.
+    """Measure a checkpoint under a bar, and print an error for each part that cannot be read.
 
-    What could not be measured is said.
+    Args:
+        survey: the opened checkpoint.
+        device: where values are counted.
+        threads: number of threads that count.
+        on_group: called with each group of records as soon as it is measured.
+
+    Returns:
+        All records, without their counts, so that memory does not grow with the network.
     """
-    from jaynes_callbacks.files.measuring import reason_for_nothing
     from jaynes_callbacks.instruments.record import Records
 
     records = Records()
-    with byte_progress(survey.checkpoint.path.name, survey.nbytes) as progress:
+    with _byte_bar(survey.checkpoint.path.name, survey.nbytes) as progress:
         for group in survey.records(device=device, threads=threads, progress=progress):
-            each(group)
+            on_group(group)
             records += group.without_counts()
     if not records:
-        say(reason_for_nothing(survey))
-    else:
-        for problem in survey.problems:
-            say(problem.reason)
+        print_error(survey.reason_for_no_records())
+        return records
+    for problem in survey.problems:
+        print_error(problem.reason)
     return records
+
+
+# Progress bars ------------------------------------------------------------------------------------
+
+
+def iterate_with_bar(title: str, items: Sequence[_Item]) -> Iterator[_Item]:
+    """Iterate over items under a bar of how many are done; a single item has no bar."""
+    console = _console() if len(items) > 1 else None
+    if console is None:
+        yield from items
+        return
+    from rich.progress import track
+
+    yield from track(items, title, console=console, transient=True)
+
+
+@contextmanager
+def _byte_bar(title: str, total: int) -> Iterator[Callable[[float], None]]:
+    """Show a bar of bytes and their rate while the block runs.
+
+    Yields:
+        A function that advances the bar by a number of bytes.
+    """
+    console = _console()
+    if console is None:
+        yield _ignore
+        return
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def _console() -> Any:
+    """Return rich's console on standard error; None where a bar is not to be shown."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(stderr=True, no_color="NO_COLOR" in os.environ)
+
+
+def _ignore(done: float) -> None:
+    """Show no bar."""

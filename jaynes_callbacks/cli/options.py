@@ -1,21 +1,44 @@
-"""Options that commands on checkpoints share."""
+"""Options that commands share, and the exit statuses and errors of wrong ones."""
 
 import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from jaynes_callbacks.cli.status import UsageError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaynes_callbacks.instruments.record import Records
     from jaynes_callbacks.watch.selection import Selection
 
-__all__ = ["add_selection", "check_device", "output_file", "selection_of"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "WRONG_USAGE",
+    "UsageError",
+    "add_rows",
+    "add_selection",
+    "check_device",
+    "output_file",
+    "row_format",
+    "row_writer",
+    "selection_of",
+]
 
-_MIN_SIZE = 64
+#: Exit statuses; that of an interrupt is the shells' own (128 + SIGINT).
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(Exception):
+    """Arguments that cannot be followed; one sentence says what was expected and what was given."""
+
+
+# Which tensors ------------------------------------------------------------------------------------
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Which tensors, and where they are counted."""
+    """Add the options that select tensors and the device on which they are counted."""
     group = parser.add_argument_group("which tensors")
     group.add_argument(
         "--include", action="append", metavar="GLOB", help="only names that match (repeatable)"
@@ -23,12 +46,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB", help="no names that match"
     )
+    # The default is `MIN_SIZE`, whose module imports torch: a parser must answer at once.
     group.add_argument(
-        "--min-size",
-        type=int,
-        default=_MIN_SIZE,
-        metavar="N",
-        help="no tensors of fewer elements (default %(default)s)",
+        "--min-size", type=int, metavar="N", help="no tensors of fewer elements (default 64)"
     )
     parser.add_argument(
         "--device", default="cpu", help="where values are counted: cpu (default), cuda, cuda:1, …"
@@ -36,21 +56,23 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def selection_of(options: argparse.Namespace) -> "Selection":
-    """The selection that the options state.
+    """Make the selection that the options state.
 
     Raises:
         UsageError: if they are wrong.
     """
-    from jaynes_callbacks.watch.selection import Selection
+    from jaynes_callbacks.records.stream import WEIGHT
+    from jaynes_callbacks.watch.selection import MIN_SIZE, Selection
 
+    min_size = MIN_SIZE if options.min_size is None else options.min_size
     try:
-        return Selection.of("weight", options.include or "*", options.exclude, options.min_size)
+        return Selection.of(WEIGHT, options.include or "*", options.exclude, min_size)
     except ValueError as error:
         raise UsageError(str(error).replace("min_size", "--min-size")) from error
 
 
 def check_device(name: str) -> None:
-    """Refuse a device that is not there.
+    """Refuse a device that cannot be used.
 
     Raises:
         UsageError: naming it.
@@ -64,8 +86,11 @@ def check_device(name: str) -> None:
         raise UsageError(f"--device {name} cannot be used here ({reason}); try cpu") from error
 
 
+# Where results go ---------------------------------------------------------------------------------
+
+
 def output_file(option: str, path: str) -> Path:
-    """Where a file can be written.
+    """Check that a file can be written at the path.
 
     Raises:
         UsageError: if it cannot.
@@ -74,3 +99,70 @@ def output_file(option: str, path: str) -> Path:
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
     return output
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format`` and ``--output``."""
+    group = parser.add_argument_group("rows, with the columns of a training run's dataset")
+    group.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help="print rows instead of tables: csv, json or parquet; with --output by default the end "
+        "of its name",
+    )
+    group.add_argument("--output", type=Path, metavar="FILE", help="write rows to a file")
+
+
+def row_format(options: argparse.Namespace) -> str | None:
+    """Return the format of the rows that are asked for; None if none are.
+
+    Raises:
+        UsageError: if they cannot be written.
+    """
+    form: str | None = options.format
+    output: Path | None = options.output
+    if form is None and output is None:
+        return None
+    from jaynes_callbacks.records.exports import FORMATS
+
+    if form is not None and form not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, got {form}")
+    if output is None:
+        if form == "parquet":
+            raise UsageError("--format parquet needs a file: add --output rows.parquet")
+        return form
+    form = form or output.suffix.removeprefix(".").lower()
+    if form not in FORMATS:
+        ends = ", ".join(f".{each}" for each in FORMATS)
+        raise UsageError(f"--output {output} ends in none of {ends}; say which with --format")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output {output} lies in no directory that exists; make it first")
+    return form
+
+
+@contextmanager
+def row_writer(output: Path | None, form: str | None) -> "Iterator[Callable[[Records], object]]":
+    """Open the file for rows, or standard output.
+
+    Args:
+        output: the file; None for standard output.
+        form: as `row_format` returns it.
+
+    Yields:
+        A function that writes records; for no format it does nothing.
+    """
+    if form is None:
+        yield _ignore
+        return
+    from jaynes_callbacks.instruments.record import SCHEMA
+    from jaynes_callbacks.records.exports import open_export, text_export
+
+    where: Any = text_export(sys.stdout, form, SCHEMA)
+    if output is not None:
+        where = open_export(output, form, SCHEMA)
+    with where as export:
+        yield export.write
+
+
+def _ignore(records: "Records") -> None:
+    """Write nothing."""

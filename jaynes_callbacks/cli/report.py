@@ -1,4 +1,4 @@
-"""``jaynes report``: the datasets of one or many runs as one HTML file."""
+"""``jaynes report``: show the datasets of one or many runs in one HTML file."""
 
 import argparse
 import sys
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaynes_callbacks.cli.options import output_file
-from jaynes_callbacks.cli.status import DONE, FAILED, UsageError
+from jaynes_callbacks.cli.measuring import iterate_with_bar, print_error
+from jaynes_callbacks.cli.options import DONE, FAILED, UsageError, output_file
 
 if TYPE_CHECKING:
     from jaynes_callbacks.report import Run
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _DEFAULT = "jaynes-report.html"
+#: Seconds between two looks of ``--watch``.
 _EVERY = 10
 
 
@@ -49,10 +50,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the report, once or again and again.
+    """Write the report, once or whenever a run has a new record.
 
     Raises:
         UsageError: for options that cannot be followed.
+        MissingExtraError: if the packages of the extra ``report`` are not installed.
     """
     if options.watch is not None and options.watch < 1:
         raise UsageError(f"--watch must be at least 1 second, got {options.watch}")
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(paths: Sequence[str], output: Path, *, refresh: int = 0) -> bool:
-    """Whether all runs could be read; those that could are in the report."""
+    """Write a report of the runs that can be read; return whether all of them could be."""
     from jaynes_callbacks.report import write_report
 
     runs, complete = _read(paths)
@@ -75,29 +77,29 @@ def _write(paths: Sequence[str], output: Path, *, refresh: int = 0) -> bool:
 
 
 def _read(paths: Sequence[str]) -> "tuple[list[Run], bool]":
-    from jaynes_callbacks.cli.progress import each_with_progress
+    """Return the runs that can be read, and whether all could be; print an error for the others."""
     from jaynes_callbacks.report import find_datasets, read_run
 
     runs, complete = [], True
     try:
         datasets = find_datasets(paths)
     except FileNotFoundError as error:
-        sys.stderr.write(f"jaynes: {error}\n")
+        print_error(error)
         return [], False
-    for dataset in each_with_progress("reading", datasets):
+    for dataset in iterate_with_bar("reading", datasets):
         try:
             runs.append(read_run(dataset))
         except (OSError, ValueError) as error:
-            sys.stderr.write(f"jaynes: {error}\n")
+            print_error(error)
             complete = False
     return runs, complete
 
 
 def _watch(paths: Sequence[str], output: Path, seconds: int) -> None:
-    """Until interrupted; a run that has no record yet is waited for."""
+    """Write the report whenever a run has a new record, until interrupted; wait for a first one."""
     from jaynes_callbacks.report import find_datasets, newest_part
 
-    seen: list[tuple[Path, tuple[int, int]]] | None = None
+    seen: list[tuple[Path, tuple[int, ...]]] | None = None
     while True:
         try:
             now = [(dataset, newest_part(dataset)) for dataset in find_datasets(paths)]
@@ -106,6 +108,6 @@ def _watch(paths: Sequence[str], output: Path, seconds: int) -> None:
         if now and now != seen:
             _write(paths, output, refresh=seconds)
         elif now != seen:
-            sys.stderr.write(f"jaynes: waiting for the first record below {', '.join(paths)}\n")
+            print_error(f"waiting for the first record below {', '.join(paths)}")
         seen = now
         time.sleep(seconds)

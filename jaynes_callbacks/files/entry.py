@@ -1,21 +1,30 @@
-"""What every reader of files hands out: named tensors that are not loaded yet."""
+"""The result of opening a checkpoint: its tensors by name, none of them loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry", "Problem"]
+from jaynes_callbacks.counts.counting import reason_not_countable
+
+__all__ = ["Checkpoint", "CheckpointError", "Entry", "Problem", "tensor_entries"]
 
 
 class CheckpointError(Exception):
-    """A file that cannot be read as a checkpoint: one sentence on what, why and what to do."""
+    """A file cannot be read as a checkpoint; one sentence says which, why and what to do."""
 
 
 class Problem(NamedTuple):
-    """A part of a checkpoint that could not be read, and the sentence that says why."""
+    """A part of a checkpoint that could not be read.
+
+    Attributes:
+        file: the part's file.
+        reason: one sentence on what is wrong and what to do.
+    """
 
     file: Path
     reason: str
@@ -26,15 +35,16 @@ class Entry:
     """One tensor of a file.
 
     Attributes:
-        name: as the file has it.
+        name: its name in the file.
         shape: its shape.
         dtype: its type in the file, as PyTorch or the format names it.
-        nbytes: what it takes in the file.
-        load: the values; of a mapped entry a view of the file, whose pages are read when they are
-            looked at.
-        mapped: whether `load` maps the file instead of reading all of it.
+        nbytes: bytes that it takes in the file.
+        load: returns the values.  For a mapped entry they are a view of the file, whose pages are
+            read when the values are used.
+        mapped: whether `load` maps the file instead of reading the tensor into memory.
         aliases: other names of the same values.
-        reason: why there are no magnitudes to count, known without loading; empty if there are.
+        reason: why the tensor has no magnitudes to count, as far as this is known without loading
+            it; None if nothing speaks against counting it.
     """
 
     name: str
@@ -44,15 +54,12 @@ class Entry:
     load: Callable[[], Tensor]
     mapped: bool = True
     aliases: tuple[str, ...] = ()
-    reason: str = ""
+    reason: str | None = None
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        number = 1
-        for extent in self.shape:
-            number *= extent
-        return number
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,10 @@ class Checkpoint:
     """The tensors of one model's file or directory.
 
     Attributes:
-        path: what was opened.
-        entries: its tensors, in the file's order; tied ones once.
-        problems: files of it that could not be read.
-        step: optimizer steps at which it was saved, where the file says so.
+        path: the file or directory.
+        entries: its tensors in the file's order; tied ones once.
+        problems: files of the checkpoint that could not be read.
+        step: optimizer steps at which it was saved, 0 where the file does not say.
         epoch: epochs, likewise.
     """
 
@@ -72,3 +79,42 @@ class Checkpoint:
     problems: tuple[Problem, ...] = ()
     step: int = 0
     epoch: int = 0
+
+
+def tensor_entries(named: Iterable[tuple[str, Tensor]], *, mapped: bool) -> tuple[Entry, ...]:
+    """Make one entry for each distinct tensor; further names of the same values become aliases.
+
+    Args:
+        named: tensors with their names.
+        mapped: whether they are views of a mapped file.
+    """
+    names: dict[object, list[str]] = {}
+    tensors: dict[object, Tensor] = {}
+    for name, tensor in named:
+        key = _identity(name, tensor)
+        names.setdefault(key, []).append(name)
+        tensors.setdefault(key, tensor.detach())
+    return tuple(
+        _tensor_entry(first, tuple(aliases), tensors[key], mapped)
+        for key, (first, *aliases) in names.items()
+    )
+
+
+def _tensor_entry(name: str, aliases: tuple[str, ...], tensor: Tensor, mapped: bool) -> Entry:
+    return Entry(
+        name,
+        tuple(tensor.shape),
+        str(tensor.dtype).removeprefix("torch."),
+        tensor.numel() * tensor.element_size(),
+        lambda: tensor,
+        mapped,
+        aliases,
+        reason_not_countable(tensor) or None,
+    )
+
+
+def _identity(name: str, tensor: Tensor) -> Any:
+    """Return a key that tensors with the same storage, shape and strides share."""
+    if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_meta:
+        return name
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype

@@ -1,33 +1,15 @@
-"""From a path to the checkpoints in it: which reader a file needs, and what a directory holds."""
+"""Find the checkpoints at a path and open them with the reader of their format."""
 
-from collections.abc import Callable
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError
+from jaynes_callbacks.files.formats import DISTRIBUTED_INDEX, SUFFIXES, format_of
 
-__all__ = ["SUFFIXES", "find_checkpoints", "open_checkpoint"]
+__all__ = ["find_checkpoints", "open_checkpoint"]
 
-_HOME = "jaynes_callbacks.files.formats"
-_TORCH = f"{_HOME}.torch_files:open_torch"
-#: Which reader opens what; each is imported when it is first needed.
-_READERS = {
-    ".safetensors": f"{_HOME}.safetensors_files:open_safetensors",
-    ".safetensors.index.json": f"{_HOME}.hf_index:open_index",
-    ".bin.index.json": f"{_HOME}.hf_index:open_index",
-    ".pt": _TORCH,
-    ".pth": _TORCH,
-    ".bin": _TORCH,
-    ".ckpt": _TORCH,
-    ".npz": f"{_HOME}.npz_files:open_npz",
-    ".onnx": f"{_HOME}.onnx_files:open_onnx",
-    ".gguf": f"{_HOME}.gguf_files:open_gguf",
-}
-#: Ends of the names of files that can be read.
-SUFFIXES = tuple(_READERS)
-_DISTRIBUTED = f"{_HOME}.distributed_files:open_distributed"
-_METADATA = ".metadata"
+#: File names that an error message lists.
+_SHOWN = 5
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
@@ -41,32 +23,25 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
 
     Raises:
         FileNotFoundError: if there is no such path.
-        CheckpointError: if it is none that can be read.
+        CheckpointError: if it is no checkpoint that can be read.
     """
-    place = Path(path)
-    if not place.exists():
-        raise FileNotFoundError(
-            f"there is no {place}; expected a checkpoint or a directory of some"
-        )
-    if (place / _METADATA).is_file():
-        return _reader(_DISTRIBUTED)(place)
-    if place.is_dir():
-        found = find_checkpoints(place)
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found[:5])
-            raise CheckpointError(f"{place} holds {len(found)} checkpoints ({names}); name one")
-        return open_checkpoint(found[0])
-    suffix = _suffix(place)
-    if suffix is None:
+    place = _existing(path)
+    if found := format_of(place):
+        return found.load_reader()(place)
+    if not place.is_dir():
         raise CheckpointError(
             f"{place} is no checkpoint that can be read: its name ends in none of "
             f"{', '.join(SUFFIXES)}"
         )
-    return _reader(_READERS[suffix])(place)
+    checkpoints = find_checkpoints(place)
+    if len(checkpoints) > 1:
+        names = ", ".join(each.name for each in checkpoints[:_SHOWN])
+        raise CheckpointError(f"{place} holds {len(checkpoints)} checkpoints ({names}); name one")
+    return open_checkpoint(checkpoints[0])
 
 
 def find_checkpoints(path: str | PathLike[str]) -> list[Path]:
-    """The checkpoints at a path: itself, or those of a directory.
+    """List the checkpoints at a path: the path itself, or those in a directory.
 
     A directory of one model in several files is one checkpoint: its index of shards, or the
     directory itself where PyTorch's distributed checkpoint wrote it.  Where a model lies there both
@@ -76,49 +51,38 @@ def find_checkpoints(path: str | PathLike[str]) -> list[Path]:
         FileNotFoundError: if there is no such path.
         CheckpointError: for a directory without a checkpoint.
     """
-    place = Path(path)
-    if not place.exists():
-        raise FileNotFoundError(
-            f"there is no {place}; expected a checkpoint or a directory of some"
-        )
-    if not place.is_dir() or (place / _METADATA).is_file():
+    place = _existing(path)
+    if not place.is_dir() or format_of(place):
         return [place]
-    files = sorted(file for file in place.iterdir() if file.is_file() and _suffix(file))
+    files = sorted(file for file in place.iterdir() if file.is_file() and format_of(file))
     indices = [file for file in files if file.name.endswith(".index.json")]
     shards = {shard for index in indices for shard in _shards_of(index)}
     found = [file for file in files if file.name not in shards]
     if any(file.name.startswith("model") and ".safetensors" in file.name for file in found):
         found = [file for file in found if not file.name.startswith("pytorch_model")]
-    found += sorted(each.parent for each in place.glob(f"*/{_METADATA}"))
+    found += sorted(each.parent for each in place.glob(f"*/{DISTRIBUTED_INDEX}"))
     if not found:
         raise CheckpointError(
             f"{place} holds no checkpoint: no file in it ends in {', '.join(SUFFIXES)}, and it has "
-            f"no {_METADATA} of a distributed checkpoint"
+            f"no {DISTRIBUTED_INDEX} of a distributed checkpoint"
         )
     return found
 
 
-def _suffix(file: Path) -> str | None:
-    fitting = [suffix for suffix in SUFFIXES if file.name.endswith(suffix)]
-    return max(fitting, key=len, default=None)
+def _existing(path: str | PathLike[str]) -> Path:
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(
+            f"there is no {place}; expected a checkpoint or a directory of some"
+        )
+    return place
 
 
 def _shards_of(index: Path) -> set[str]:
-    from jaynes_callbacks.files.formats.hf_index import shards_of
+    """Return the names of an index's shards; of a broken index none."""
+    from jaynes_callbacks.files.formats.hf_index import read_index
 
     try:
-        return set(shards_of(index).values())
+        return set(read_index(index).values())
     except CheckpointError:
         return set()
-
-
-def _reader(home: str) -> Callable[[Path], Checkpoint]:
-    module, name = home.split(":")
-    try:
-        reader: Callable[[Path], Checkpoint] = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            f"reading this format needs {error.name}, which is not installed; "
-            f"pip install 'jaynes-callbacks[{error.name}]'"
-        ) from error
-    return reader

@@ -1,9 +1,9 @@
-"""Pages of mapped files: asked for ahead of their use, let go after it.
+"""Advise the kernel on the pages of mapped files: read ahead, and release after use.
 
-A mapped file costs no memory of its own, but what was looked at stays counted as this process'
-until the kernel needs it.  `forget` gives it back at once, so that the peak does not grow with the
-file; `expect` has the kernel read ahead while something else is counted.  Where the system has no
-`madvise` both do nothing.
+Pages of a mapped file that were used stay counted as this process' memory until the kernel needs
+them for something else.  `release` returns them at once, so that the peak does not grow with the
+file; `prefetch` has the kernel read ahead while something else is counted.  Both do nothing where
+the system has no `madvise`.
 """
 
 import ctypes
@@ -13,18 +13,18 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["expect", "forget"]
+__all__ = ["prefetch", "release"]
 
 
-def expect(tensor: Tensor) -> None:
+def prefetch(tensor: Tensor) -> None:
     """Begin to read the pages of a mapped tensor, without waiting for them."""
     _advise(tensor, getattr(mmap, "MADV_WILLNEED", None))
 
 
-def forget(tensor: Tensor) -> None:
-    """Give back the pages between a mapped tensor's first value and its last.
+def release(tensor: Tensor) -> None:
+    """Return the pages between a mapped tensor's first value and its last to the system.
 
-    The next look reads them anew.  Only for a view of a file: other memory would lose its values.
+    The next use reads them anew.  Only for a view of a file: other memory would lose its values.
     """
     _advise(tensor, getattr(mmap, "MADV_DONTNEED", None))
 
@@ -43,6 +43,7 @@ def _advise(tensor: Tensor, advice: int | None) -> None:
 
 @lru_cache(maxsize=1)
 def _madvise() -> Any:
+    """Return the C library's `madvise`, or None where there is none."""
     try:
         return ctypes.CDLL(None).madvise
     except (AttributeError, OSError, TypeError):

@@ -1,4 +1,4 @@
-"""Which weight of one checkpoint is which of another, if need be under another prefix."""
+"""Pair the weights of two checkpoints by name, also where the prefixes of the names differ."""
 
 from collections.abc import Mapping
 
@@ -8,15 +8,15 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 def pair_names(ours: _Shapes, theirs: _Shapes) -> dict[str, str]:
-    """The other checkpoint's name of each of our weights that it has too.
+    """Map each of our weights that the other checkpoint has too to its name there.
 
-    Equal names come first.  Of the rest two belong together if they have the same shape and each is
-    the only one that shares so many of the other's last components; where that leaves a choice,
-    neither is paired.
+    Equal names are paired first.  Two of the remaining names are paired if they have the same shape
+    and each is the only one that shares the largest number of last components with the other; a
+    name with several equally good partners is not paired.
 
     Args:
         ours: shapes by name.
-        theirs: of the other checkpoint.
+        theirs: shapes by name in the other checkpoint.
 
     Example:
         >>> ours = {"fc.weight": (4, 4), "h.0.weight": (9, 9), "h.1.weight": (9, 9)}
@@ -30,23 +30,23 @@ def pair_names(ours: _Shapes, theirs: _Shapes) -> dict[str, str]:
     forth = {name: _nearest(name, shape, right) for name, shape in left.items()}
     back = {name: _nearest(name, shape, left) for name, shape in right.items()}
     for name, other in forth.items():
-        if other and back[other] == name:
+        if other is not None and back[other] == name:
             pairs[name] = other
     return {name: pairs[name] for name in ours if name in pairs}
 
 
-def _nearest(name: str, shape: tuple[int, ...], others: _Shapes) -> str:
-    """The only name of this shape that shares the most last components; empty if there is none."""
+def _nearest(name: str, shape: tuple[int, ...], others: _Shapes) -> str | None:
+    """Return the one name of this shape that shares the most last components, if it is unique."""
     shared = {
         other: _shared_components(name, other) for other, its in others.items() if its == shape
     }
     most = max(shared.values(), default=0)
     nearest = [other for other, number in shared.items() if number == most]
-    return nearest[0] if most and len(nearest) == 1 else ""
+    return nearest[0] if most and len(nearest) == 1 else None
 
 
 def _shared_components(one: str, other: str) -> int:
-    """How many of the components separated by dots are equal, from the end."""
+    """Count the equal components, separated by dots, from the end."""
     number = 0
     for ours, theirs in zip(reversed(one.split(".")), reversed(other.split(".")), strict=False):
         if ours != theirs:

@@ -1,63 +1,45 @@
 """Counting tensors that are larger than memory: slice by slice, in several threads.
 
-Of a mapped tensor only the slices in work are held: each is given back to the system when it has
-been counted, while the kernel already reads the next ones.  The counts are those of
-`jaynes_callbacks.instruments.tally`, to the bit: integers add in any order.
+What is counted, and how, is `jaynes_callbacks.counts.counting.count`.  This module decides what
+happens around each slice: of a mapped tensor only the slices being counted are in memory, because
+the pages of each are given back to the system afterwards, while the kernel already reads ahead.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from jaynes_callbacks.counts.counting import memory_order
-from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.counts.kernels import (
-    FirstPass,
-    first_pass,
-    has_patterns,
-    of_patterns,
-    pattern_counts,
-    position_counts,
-)
+from jaynes_callbacks.counts.counting import TensorCounts, count, memory_order
+from jaynes_callbacks.counts.kernels import passes_over
 from jaynes_callbacks.counts.threads import one_thread
-from jaynes_callbacks.files.pages import expect, forget
+from jaynes_callbacks.files.pages import prefetch, release
 from jaynes_callbacks.instruments.tally import PAPER_BINS
 
-__all__ = ["RESIDENT", "Counted", "SliceCounter", "slice_counter"]
+__all__ = ["RESIDENT", "SliceCounter", "slice_counter"]
 
 #: Bytes of a slice, which one thread counts at a time.
 _SLICE = 1 << 23
-#: Bytes of a tensor that stays in memory from its first pass to its last.
+#: Most bytes of a tensor whose pages stay in memory between the passes over it.
 RESIDENT = 1 << 26
 
 _Result = TypeVar("_Result")
-
-
-class Counted(NamedTuple):
-    """What was counted of one tensor, on the CPU.
-
-    Attributes:
-        counts: on the universal grid.
-        maximum: largest finite magnitude.
-        linear: the paper's equal bins on [0, maximum].
-    """
-
-    counts: Int64[Tensor, " 4096"]
-    maximum: Float32[Tensor, ""]
-    linear: Int64[Tensor, " bins"]
 
 
 class SliceCounter:
     """Counts one tensor after the other with a pool of threads.
 
     Attributes:
-        pool: threads that count.
+        pool: the threads.
+
+    Args:
+        pool: the threads.
+        ahead: for how many slices after the current one pages are read in advance.
+        device: where slices are counted.
+        progress: called with the number of bytes counted, after each slice.
     """
 
     def __init__(
@@ -70,54 +52,43 @@ class SliceCounter:
         self.pool = pool
         self._ahead, self._device, self._progress = ahead, device, progress
 
-    def count(self, tensor: Tensor, *, mapped: bool) -> Counted:
-        """Counts of all values, and of the paper's bins.
+    def count(self, tensor: Tensor, *, mapped: bool) -> TensorCounts:
+        """Count the magnitudes of a tensor.
 
         Args:
-            tensor: real floating-point values.
+            tensor: real floating-point values on the CPU.
             mapped: whether they are a view of a file, whose pages may be given back.
+
+        Returns:
+            The counts, on the CPU.
+
+        Raises:
+            TypeError: if `tensor` is not of a floating-point dtype.
         """
         flat = memory_order(tensor.detach())
-        slices = flat.split(max(1, _SLICE // flat.element_size())) if flat.numel() else ()
-        # Where the values are no view of the file after all, giving them back would lose them.
+        # A copy is no view of the file: giving back its pages would lose the values.
         is_view = flat.data_ptr() == tensor.data_ptr()
-        let_go = mapped and is_view and flat.nbytes > RESIDENT
-        if has_patterns(flat.dtype):
-            patterns = torch.zeros(1 << (8 * flat.element_size()), dtype=torch.int64)
-            for found in self._each(_patterns_of, slices, 1.0, let_go=let_go):
-                patterns += found
-            first, linear = of_patterns(patterns, flat.dtype, PAPER_BINS)
-            return Counted(*first, linear)
-        counts, maximum = torch.zeros(CODES, dtype=torch.int64), torch.zeros(())
-        for part in self._each(_first_pass_of, slices, 0.5, let_go=let_go):
-            counts += part.counts
-            maximum = torch.maximum(maximum, part.maximum)
-        linear = torch.zeros(PAPER_BINS, dtype=torch.int64)
-        for found in self._each(partial(_positions_of, maximum), slices, 0.5, let_go=let_go):
-            linear += found
-        return Counted(counts, maximum, linear)
+        gives_back = mapped and is_view and flat.nbytes > RESIDENT
+        passes = passes_over(flat)
 
-    def _each(
-        self,
-        function: Callable[[Tensor], _Result],
-        slices: Sequence[Tensor],
-        share: float,
-        *,
-        let_go: bool,
-    ) -> Iterator[_Result]:
-        """The function of every slice, in order; `share` is the pass' part of the progress."""
+        def apply(
+            function: Callable[[Tensor], _Result], slices: Sequence[Tensor]
+        ) -> Iterator[_Result]:
+            def work(index: int) -> _Result:
+                if gives_back and index + self._ahead < len(slices):
+                    prefetch(slices[index + self._ahead])
+                found = function(slices[index].to(self._device))
+                if gives_back:
+                    release(slices[index])
+                return found
 
-        def work(index: int) -> _Result:
-            if let_go and index + self._ahead < len(slices):
-                expect(slices[index + self._ahead])
-            found = function(slices[index].to(self._device))
-            if let_go:
-                forget(slices[index])
-            return found
+            for each, found in zip(slices, self.pool.map(work, range(len(slices))), strict=True):
+                self._progress(each.nbytes / passes)
+                yield found
 
-        for each, found in zip(slices, self.pool.map(work, range(len(slices))), strict=True):
-            self._progress(share * each.nbytes)
-            yield found
+        size = max(1, _SLICE // flat.element_size())
+        counted = count(flat, PAPER_BINS, slice_size=size, apply=apply)
+        return TensorCounts(*(each.cpu() for each in counted))
 
 
 @contextmanager
@@ -126,33 +97,20 @@ def slice_counter(
     threads: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[SliceCounter]:
-    """A counter and its threads, which end with the block.
+    """Open a pool of threads that count, for the duration of a block.
 
-    Within it torch itself works with one thread in each of them.
+    Within the block, torch itself works with one thread in each of them.
 
     Args:
         device: where slices are counted.
         threads: how many; by default as many as torch works with.
-        progress: told how many bytes were counted, a slice at a time.
+        progress: called with the number of bytes counted, after each slice.
     """
     with one_thread() as before:
         number = threads or before
         with ThreadPoolExecutor(number, "jaynes-count") as pool:
-            yield SliceCounter(pool, number, torch.device(device), progress or _say_nothing)
+            yield SliceCounter(pool, number, torch.device(device), progress or _ignore)
 
 
-def _say_nothing(counted: float) -> None:
-    """For those who do not watch."""
-
-
-def _first_pass_of(values: Tensor) -> FirstPass:
-    counts, maximum = first_pass(values)
-    return FirstPass(counts.cpu(), maximum.cpu())
-
-
-def _positions_of(maximum: Float32[Tensor, ""], values: Tensor) -> Int64[Tensor, " bins"]:
-    return position_counts(values, maximum.to(values.device), PAPER_BINS).cpu()
-
-
-def _patterns_of(values: Tensor) -> Int64[Tensor, " patterns"]:
-    return pattern_counts(values).cpu()
+def _ignore(counted: float) -> None:
+    """Report no progress."""

@@ -1,4 +1,4 @@
-"""The survey of one checkpoint: which of its tensors are measured, and their records."""
+"""Survey one checkpoint: choose the tensors to measure, count them, and fit them in groups."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,41 +8,46 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jaynes_callbacks.counts.counting import TensorCounts, reason_not_countable
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
-from jaynes_callbacks.files.pages import expect, forget
-from jaynes_callbacks.files.streaming import RESIDENT, Counted, SliceCounter, slice_counter
-from jaynes_callbacks.instruments.record import Records, Stream
-from jaynes_callbacks.instruments.summary import Moment, summarise
-from jaynes_callbacks.instruments.tally import Tally, reason_not_to_count
+from jaynes_callbacks.files.pages import prefetch, release
+from jaynes_callbacks.files.streaming import RESIDENT, SliceCounter, slice_counter
+from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.tally import Tally
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics import clustered_standard_errors
 from jaynes_callbacks.watch.selection import Selection, Skipped, shorten
 
 __all__ = ["Survey"]
 
-#: What is fitted together: so many tensors or so many bytes, whichever comes first.  A fit of one
-#: costs nearly what that of a hundred does, and what is fitted is not lost any more.
+#: Tensors, and bytes of tensors, after which a group is fitted, whichever comes first.  Fitting one
+#: tensor costs nearly as much as fitting a hundred; a fitted group survives an interrupt.
 _GROUP, _GROUP_BYTES = 64, 1 << 31
 
 
-class _Held(NamedTuple):
-    """A tensor that is counted and waits for the others of its group."""
+class _Waiting(NamedTuple):
+    """A counted tensor that waits until its group is fitted."""
 
     entry: Entry
     tensor: Tensor
-    counted: Counted
+    counted: TensorCounts
 
 
 class Survey:
-    """One checkpoint under measurement.
+    """One checkpoint and the tensors of it that are measured.
+
+    As in a training run these are the weights of two or more dimensions.
 
     Attributes:
-        checkpoint: what is measured.
-        chosen: its tensors that are; as in a training run, weights of two or more dimensions.
-        skipped: the others, each with the reason.
-        problems: what could not be read, of the checkpoint's files and, as they come, its tensors.
+        checkpoint: the opened checkpoint.
+        chosen: its tensors that are measured.
+        skipped: its other tensors, each with the reason.
+        problems: what could not be read: files of the checkpoint and, as `records` finds them,
+            tensors.
 
     Args:
-        checkpoint: the opened one.
+        checkpoint: the opened checkpoint.
         selection: name patterns and smallest size.
 
     Raises:
@@ -61,24 +66,38 @@ class Survey:
                 f"look like {shorten(names)}"
             )
         for entry in checkpoint.entries:
-            if reason := self._reason_to_skip(entry, selection):
-                self.skipped.append(Skipped(entry.name, reason))
-            else:
+            reason = self._reason_to_skip(entry, selection)
+            if reason is None:
                 self.chosen.append(entry)
+            else:
+                self.skipped.append(Skipped(entry.name, reason))
 
     @property
     def nbytes(self) -> int:
-        """What the chosen tensors take in the files."""
+        """Bytes that the chosen tensors take in the files."""
         return sum(entry.nbytes for entry in self.chosen)
 
     def remarks(self) -> list[str]:
-        """One line for each reason for which tensors are skipped."""
+        """Return one line for each reason for which tensors are skipped."""
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
         return [
             f"not {len(names)}: {reason} ({shorten(names)})" for reason, names in by_reason.items()
         ]
+
+    def reason_for_no_records(self) -> str:
+        """Return the sentence to say when `records` has yielded nothing."""
+        path = self.checkpoint.path
+        if self.problems:
+            return self.problems[0].reason
+        if not self.skipped:
+            return f"{path} holds no tensors; expected a model's weights"
+        reasons = "; ".join(sorted({each.reason for each in self.skipped}))
+        return (
+            f"{path} holds no weight to measure: all {len(self.skipped)} tensors are left out "
+            f"({reasons})"
+        )
 
     def records(
         self,
@@ -87,51 +106,59 @@ class Survey:
         threads: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Iterator[Records]:
-        """Measure; the records come in groups, as they are finished, in the file's order.
+        """Measure the chosen tensors.
+
+        Memory does not grow with the file where its format can be mapped.
 
         Args:
             device: where values are counted.
-            threads: that count; by default as many as torch works with.
-            progress: told how many bytes were counted, again and again.
+            threads: number of threads that count; by default as many as torch uses.
+            progress: called repeatedly with the number of bytes counted since its last call.
+
+        Yields:
+            Records in the file's order, in groups, each as soon as it is fitted.  Their `run` is
+            the checkpoint's path.
         """
-        group: list[_Held] = []
+        group: list[_Waiting] = []
         with slice_counter(device, threads, progress) as counter:
             for entry, tensor in self._loaded():
                 counted = counter.count(tensor, mapped=entry.mapped)
-                group.append(_Held(entry, tensor, counted))
-                _let_go(entry, tensor)
+                group.append(_Waiting(entry, tensor, counted))
+                if entry.mapped:
+                    release(tensor)
                 if _is_full(group):
-                    yield self._finished(group, counter)
+                    yield self._fit(group, counter)
                     group = []
             if group:
-                yield self._finished(group, counter)
+                yield self._fit(group, counter)
 
-    def _reason_to_skip(self, entry: Entry, selection: Selection) -> str:
+    def _reason_to_skip(self, entry: Entry, selection: Selection) -> str | None:
         if len(entry.shape) < 2:
             return "fewer than 2 dimensions"
         if not any(selection.admits(name) for name in (entry.name, *entry.aliases)):
             return "excluded by pattern"
-        smallest = max(1, selection.min_size)
-        if entry.size < smallest:
-            return f"fewer than min_size={smallest} elements"
-        # Mapped, nothing is read yet.
-        return entry.reason or (self._reason_not_to_count(entry) if entry.mapped else "")
+        if (reason := selection.too_small(entry.size)) is not None:
+            return reason
+        if entry.reason is not None:
+            return entry.reason
+        # Loading a mapped entry reads none of its values yet.
+        return self._reason_not_countable(entry) if entry.mapped else None
 
-    def _reason_not_to_count(self, entry: Entry) -> str:
+    def _reason_not_countable(self, entry: Entry) -> str | None:
         try:
-            return reason_not_to_count(entry.load())
+            return reason_not_countable(entry.load()) or None
         except CheckpointError as error:
-            self._note(error)
+            self._add_problem(error)
             return "cannot be read"
 
-    def _note(self, error: CheckpointError) -> None:
-        """Keep what could not be read: once, however many tensors it concerns."""
+    def _add_problem(self, error: CheckpointError) -> None:
+        """Keep one problem for all tensors that fail for the same reason."""
         problem = Problem(self.checkpoint.path, str(error))
         if problem not in self.problems:
             self.problems.append(problem)
 
     def _loaded(self) -> Iterator[tuple[Entry, Tensor]]:
-        """Every chosen tensor; the next one is read meanwhile, but not two large ones at once."""
+        """Load every chosen tensor, the next one ahead unless both are large and in memory."""
         with ThreadPoolExecutor(1, "jaynes-read") as reader:
             early: Future[Tensor] | None = None
             for entry, following in zip_longest(self.chosen, self.chosen[1:]):
@@ -141,59 +168,54 @@ class Survey:
                 try:
                     yield entry, future.result()
                 except CheckpointError as error:
-                    self._note(error)
+                    self._add_problem(error)
 
-    def _finished(self, group: list[_Held], counter: SliceCounter) -> Records:
-        """Fit a group, and give its memory back."""
-        counts = torch.stack([held.counted.counts for held in group])
+    def _fit(self, group: list[_Waiting], counter: SliceCounter) -> Records:
+        """Fit a group of counted tensors in one batch."""
+        counts = torch.stack([each.counted.counts for each in group])
         tally = Tally(
             counts,
-            torch.stack([held.counted.maximum for held in group]).to(torch.float64),
-            torch.stack([held.counted.linear for held in group]),
-            _errors(group, counts, counter),
+            torch.stack([each.counted.maximum for each in group]).to(torch.float64),
+            torch.stack([each.counted.linear for each in group]),
+            _standard_errors(group, counts, counter),
+            torch.ones(len(group), dtype=torch.bool),
         )
-        streams = [
-            Stream("weight", entry.name, entry.shape, entry.aliases) for entry, _, _ in group
-        ]
+        streams = [Stream(WEIGHT, entry.name, entry.shape, entry.aliases) for entry, _, _ in group]
         run, at = str(self.checkpoint.path), self.checkpoint
-        (rows,) = summarise([Moment(streams, tally, (), run, at.step, at.epoch)])
-        # A verdict compares two moments of a run; here is but one.
+        (rows,) = summarise([Tallied(streams, tally, (), run, at.step, at.epoch)])
+        # A verdict compares two moments of a run; a checkpoint is one moment.
         return Records(row.replace(verdict="") for row in rows)
 
 
-def _errors(group: list[_Held], counts: Tensor, counter: SliceCounter) -> Tensor:
-    """Standard errors of a group, several tensors at once; what is mapped is given back."""
-    tensors = [held.tensor for held in group]
-    mapped = {_storage(held.tensor) for held in group if held.entry.mapped}
+def _standard_errors(group: list[_Waiting], counts: Tensor, counter: SliceCounter) -> Tensor:
+    """Estimate the standard errors of a group's gaps, several tensors at once."""
+    tensors = [each.tensor for each in group]
+    mapped = {_storage(each.tensor) for each in group if each.entry.mapped}
 
-    def let_go(part: Tensor) -> None:
+    def release_if_mapped(part: Tensor) -> None:
         if _storage(part) in mapped:
-            forget(part)
+            release(part)
 
-    return clustered_standard_errors(tensors, counts, counter.pool.map, let_go)
+    return clustered_standard_errors(tensors, counts, counter.pool.map, release_if_mapped)
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _let_go(entry: Entry, tensor: Tensor) -> None:
-    if entry.mapped:
-        forget(tensor)
-
-
 def _load(entry: Entry) -> Tensor:
     tensor = entry.load()
     if entry.mapped and tensor.nbytes <= RESIDENT:
-        expect(tensor)
+        prefetch(tensor)
     return tensor
 
 
 def _is_light(entry: Entry) -> bool:
+    """Tell whether the entry, once loaded, takes at most the memory of one resident tensor."""
     return entry.mapped or entry.nbytes <= RESIDENT
 
 
-def _is_full(group: list[_Held]) -> bool:
-    in_memory = sum(held.tensor.nbytes for held in group if not held.entry.mapped)
-    read = sum(held.tensor.nbytes for held in group)
+def _is_full(group: list[_Waiting]) -> bool:
+    in_memory = sum(each.tensor.nbytes for each in group if not each.entry.mapped)
+    read = sum(each.tensor.nbytes for each in group)
     return len(group) >= _GROUP or read >= _GROUP_BYTES or in_memory >= RESIDENT

@@ -15,9 +15,12 @@ from safetensors.torch import save_file
 
 from jaynes_callbacks import Records, analyse
 from jaynes_callbacks.files.survey import Survey
-from jaynes_callbacks.instruments.summary import recompute
-from jaynes_callbacks.records.parquet import write_rows
+from jaynes_callbacks.instruments.distribution import recompute
+from jaynes_callbacks.records.exports import FORMATS
+from jaynes_callbacks.records.parquet import write_frame
 from jaynes_callbacks.sinks.dataset import read_records
+from jaynes_callbacks.watch.selection import MIN_SIZE
+from tests.missing import jaynes_without
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -27,7 +30,7 @@ def test_tables(jaynes: Run, model: Path) -> None:
     assert (status, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 100
     assert re.search(r"net.mlp.up_proj.weight +mlp +50k +0\.00\d +lognormal", out)
-    assert re.search(r"net.attn.q_proj.weight +attention +40k +0\.1\d\d +half_normal", out)
+    assert re.search(r"net.attn.q_proj.weight +attention +40k +0\.1\d\d +half-normal", out)
     assert re.search(r"net.conv.weight +convolution +4.61k .*\*", out)
     assert re.search(r"^convolution +0/1 +–", out, re.MULTILINE)
     assert re.search(r"^total +2/3 +\.9\d±\.\d\d .*, ", out, re.MULTILINE)
@@ -42,7 +45,7 @@ def test_rows_have_the_columns_of_a_training_run(
     status, out, _ = jaynes("fit", model, "--output", output)
     assert status == 0
     assert "total" in out
-    write_rows(analyse(model), tmp_path / "run.parquet", "")
+    write_frame(analyse(model), tmp_path / "run.parquet", "")
     expected = pd.read_parquet(tmp_path / "run.parquet")
     read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form]
     found = read(output)
@@ -114,6 +117,7 @@ def test_a_directory_with_one_broken_shard(jaynes: Run, model: Path, tmp_path: P
         (["MODEL", "--min-size", "1000000"], 1, "holds no weight to measure: all 4 tensors"),
         (["MODEL", "--device", "quantum"], 2, "--device quantum cannot be used here"),
         (["MODEL", "--format", "parquet"], 2, "--format parquet needs a file"),
+        (["MODEL", "--format", "xml"], 2, "--format must be one of csv, json, parquet, got xml"),
         (["MODEL", "--output", "rows.xlsx"], 2, "--output rows.xlsx ends in none of .csv"),
         (["MODEL", "--output", "no/such/rows.csv"], 2, "lies in no directory that exists"),
         (["/"], 1, "holds no checkpoint"),
@@ -128,6 +132,15 @@ def test_refusals(
     assert re.search(sentence, err)
     assert "Traceback" not in err
     assert not out
+
+
+def test_the_help_states_the_defaults(jaynes: Run) -> None:
+    """Its text is no place for a value: these live in modules that would load torch and pandas."""
+    _, out, _ = jaynes("fit", "--help")
+    help_text = " ".join(out.split())
+    assert f"(default {MIN_SIZE})" in help_text
+    *others, last = FORMATS
+    assert f"{', '.join(others)} or {last}" in help_text
 
 
 def test_an_interrupt_leaves_what_was_measured(
@@ -202,3 +215,18 @@ def test_nothing_measured_makes_no_report(jaynes: Run, tmp_path: Path) -> None:
     status, _, _ = jaynes("fit", tmp_path / "broken.safetensors", "--report", tmp_path / "a.html")
     assert status == 1
     assert not (tmp_path / "a.html").exists()
+
+
+def test_only_a_report_needs_the_extra_report(tmp_path: Path) -> None:
+    """It is missed before anything is measured."""
+    torch.save({"fc.weight": torch.randn(40, 50)}, tmp_path / "a.pt")
+    hidden = ["jinja2", "jaynes_callbacks.report.page"]
+    done = jaynes_without(hidden[:1], "fit", tmp_path / "a.pt", "--report", tmp_path / "a.html")
+    assert done.stderr == (
+        "jaynes: the report needs jinja2, which is not installed; "
+        "pip install 'jaynes-callbacks[report]'\n"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    done = jaynes_without(hidden, "fit", tmp_path / "a.pt")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fc.weight" in done.stdout

@@ -14,6 +14,7 @@ from jaynes_callbacks import analyse
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
+from tests.missing import jaynes_without
 
 Jaynes = Callable[..., tuple[int, str, str]]
 
@@ -78,6 +79,17 @@ def test_nothing_to_report(jaynes: Jaynes, tmp_path: Path) -> None:
     assert status == 1
     assert "there is no such folder" in complaint
     assert not output.exists()
+
+
+@pytest.mark.parametrize("hidden", ["jinja2", "yaml", "PIL.Image"])
+def test_a_missing_extra_is_named(hidden: str, records: Records, tmp_path: Path) -> None:
+    write(tmp_path / "mine", records)
+    done = jaynes_without([hidden], "report", tmp_path, "--output", tmp_path / "out.html")
+    assert done.stderr == (
+        f"jaynes: the report needs {hidden}, which is not installed; "
+        "pip install 'jaynes-callbacks[report]'\n"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """ONNX and GGUF, and weights of 8 bits with their scales."""
 
 import json
-import sys
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jaynes_callbacks import Record, Records, analyse
 from jaynes_callbacks.files import CheckpointError, open_checkpoint
+from tests.missing import jaynes_without
 
 AssertSame = Callable[[Records, Mapping[str, Record]], None]
 
@@ -116,15 +117,38 @@ class TestGguf:
                 analyse(tmp_path / "b.gguf")
 
 
-@pytest.mark.parametrize(("suffix", "extra"), [("onnx", "onnx"), ("gguf", "gguf")])
-def test_a_missing_extra_is_named(
-    suffix: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, extra, None)
-    monkeypatch.delitem(sys.modules, f"jaynes_callbacks.files.{suffix}_files", raising=False)
-    (tmp_path / f"a.{suffix}").touch()
-    with pytest.raises(CheckpointError, match=rf"needs {extra}, .*jaynes-callbacks\[{extra}\]"):
-        analyse(tmp_path / f"a.{suffix}")
+@pytest.mark.parametrize(
+    ("name", "hidden", "extra"),
+    [
+        ("a.safetensors", "safetensors", "safetensors"),
+        ("a.onnx", "onnx", "onnx"),
+        # The missing module is no extra's name, and no package that pip knows.
+        ("a.onnx", "google", "onnx"),
+        ("a.gguf", "gguf", "gguf"),
+        ("model.safetensors.index.json", "safetensors", "safetensors"),
+    ],
+)
+def test_a_missing_extra_is_named(name: str, hidden: str, extra: str, tmp_path: Path) -> None:
+    place = {"a": "one.safetensors", "b": "two.safetensors"}
+    (tmp_path / name).write_text(json.dumps({"weight_map": place}))
+    torch.save({"fc.weight": torch.randn(20, 30)}, tmp_path / "other.pt")
+    done = jaynes_without([hidden], "fit", tmp_path / name, tmp_path / "other.pt")
+    assert re.fullmatch(
+        rf"jaynes: reading this format needs {hidden}[.\w]*, which is not installed; "
+        rf"pip install 'jaynes-callbacks\[{extra}\]'\n",
+        done.stderr,
+    )
+    assert done.returncode == 1
+    assert "fc.weight" in done.stdout
+
+
+def test_shards_of_pytorch_need_no_safetensors(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.randn(20, 30)}, tmp_path / "one.bin")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": "one.bin"}}))
+    done = jaynes_without(["safetensors"], "fit", index)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a.weight" in done.stdout
 
 
 class TestScales:

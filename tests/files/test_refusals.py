@@ -121,7 +121,7 @@ def test_a_shard_that_lacks_a_tensor_says_so(state: State, tmp_path: Path) -> No
 
 
 def test_a_pattern_that_matches_nothing(state: State, tmp_path: Path) -> None:
-    from jaynes_callbacks.files.measuring import measure_checkpoint
+    from jaynes_callbacks import measure_checkpoint
 
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"pattern 'nit.*' matches no tensor"):

@@ -1,6 +1,10 @@
+import math
+
+import numpy as np
 import pytest
 
-from jaynes_callbacks.files.roles import ROLES, role
+from jaynes_callbacks.files.roles import ROLES, role, summarise_roles
+from jaynes_callbacks.instruments.record import Record
 
 NAMES = {
     "model.embed_tokens.weight": "embedding",
@@ -38,3 +42,44 @@ def test_shapes_tell_convolutions() -> None:
     assert role("layer1.0.weight", (64, 32, 3, 3)) == "convolution"
     assert role("layer1.0.conv2.weight", (64, 32, 3, 3)) == "convolution"
     assert role("audio.weight", (64, 32, 5)) == "convolution"
+
+
+def weight(name: str, gap: float, r2: float, family: str, side: int = 192) -> Record:
+    return Record(
+        name=name, shape=(side, side), gap=gap, best_family=family, paper_r2=r2, paper_mu=-r2
+    )
+
+
+def test_the_summary_takes_what_the_paper_took() -> None:
+    """Weights of 192 × 192 = 36,864 elements count, smaller ones are only in the number."""
+    summaries = summarise_roles(
+        [
+            weight("h.0.mlp.weight", 0.3, 0.9, "uniform"),
+            weight("h.0.attn.weight", 0.1, 0.96, "lognormal"),
+            weight("h.1.attn.weight", 0.2, 0.98, "half_normal"),
+            weight("h.2.attn.weight", math.nan, 0.99, ""),
+            weight("h.3.attn.weight", 0.4, 0.91, "lognormal"),
+            weight("h.4.attn.weight", 9.0, 0.1, "gamma", side=191),
+        ]
+    )
+    assert [(each.role, each.eligible, each.measured) for each in summaries] == [
+        ("attention", 4, 5),
+        ("mlp", 1, 1),
+        ("total", 5, 6),
+    ]
+    attention, mlp, total = summaries
+    r2 = [0.96, 0.98, 0.99, 0.91]
+    assert attention.r2 == pytest.approx((np.mean(r2), np.std(r2, ddof=1)))
+    assert attention.mu is not None
+    assert attention.mu.mean == pytest.approx(-np.mean(r2))
+    assert attention.r2_gaussian is None
+    assert attention.gap == pytest.approx(0.2)
+    assert attention.families == {"lognormal": 2, "half_normal": 1, None: 1}
+    assert mlp.r2 == (0.9, None)
+    assert total.gap == pytest.approx(0.25)
+
+
+def test_one_role_has_no_total_and_small_weights_no_figures() -> None:
+    (summary,) = summarise_roles([weight("conv.weight", 0.1, 0.9, "gamma", side=9)])
+    assert summary[:3] == ("convolution", 1, 0)
+    assert summary[3:] == (None, None, None, None, None, {})

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from jaynes_callbacks.counts.kernels import passes_over
 from jaynes_callbacks.files import streaming, survey
-from jaynes_callbacks.files.pages import forget
+from jaynes_callbacks.files.pages import release
 from jaynes_callbacks.files.streaming import slice_counter
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2]
+#: Of 16 bits a value the larger is counted in one pass, the smaller in two.
+SHAPES = [(211, 307), (611, 503)]
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +35,17 @@ def _mapped(values: Tensor, tmp_path: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equal_to_the_tally(
-    dtype: torch.dtype, threads: int, tmp_path: Path, generator: torch.Generator
+    dtype: torch.dtype,
+    shape: tuple[int, int],
+    threads: int,
+    tmp_path: Path,
+    generator: torch.Generator,
 ) -> None:
     """Each slice is given back to the system after each pass, and read anew."""
-    values = torch.randn(211, 307, generator=generator).to(dtype)
+    values = torch.randn(shape, generator=generator).to(dtype)
     expected = tally_of_tensors([values])
     done: list[float] = []
     with slice_counter(threads=threads, progress=done.append) as counter:
@@ -45,6 +54,42 @@ def test_equal_to_the_tally(
     assert torch.equal(found.linear, expected.linear[0])
     assert found.maximum == expected.maximum[0]
     assert sum(done) == values.nbytes
+    slices = -(-values.nbytes // (1 << 14))
+    assert len(done) == slices * passes_over(values.flatten())
+
+
+def test_both_numbers_of_passes_are_tested() -> None:
+    values = [torch.zeros(shape, dtype=torch.float16).flatten() for shape in SHAPES]
+    assert [passes_over(each) for each in values] == [2, 1]
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_slices_are_read_ahead_and_given_back(
+    passes: int, tmp_path: Path, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.randn(SHAPES[2 - passes], generator=generator).to(torch.float16)
+    mapped = _mapped(values, tmp_path)
+    calls: dict[str, list[int]] = {"prefetch": [], "release": []}
+    for name, places in calls.items():
+        spy = _spy(getattr(streaming, name), mapped, places)
+        monkeypatch.setattr(streaming, name, spy)
+    with slice_counter(threads=1) as counter:
+        counter.count(mapped, mapped=True)
+    starts = list(range(0, values.nbytes, 1 << 14))
+    assert calls["release"] == starts * passes
+    assert calls["prefetch"] == starts[1:] * passes
+
+
+def _spy(
+    function: Callable[[Tensor], None], whole: Tensor, places: list[int]
+) -> Callable[[Tensor], None]:
+    """Write down at which byte of the whole tensor each part begins."""
+
+    def call(part: Tensor) -> None:
+        places.append(part.data_ptr() - whole.data_ptr())
+        function(part)
+
+    return call
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (70, 80)])
@@ -71,7 +116,7 @@ def test_a_copy_of_a_mapped_tensor_is_not_given_back(
 def test_what_was_given_back_is_read_anew(tmp_path: Path, generator: torch.Generator) -> None:
     values = torch.randn(300, 400, generator=generator)
     mapped = _mapped(values, tmp_path)
-    forget(mapped)
+    release(mapped)
     assert torch.equal(mapped, values)
 
 
@@ -100,7 +145,7 @@ def test_groups_are_closed_by_number_and_size(
             assert [len(group) for group in groups.records()] == [3, 3, 1]
 
 
-# Of getrusage the peak begins with that of the process that started this one.
+# From /proc: the peak that getrusage reports includes that of the process that started this one.
 PEAK = """
 import re, sys, torch
 from jaynes_callbacks.files import open_checkpoint

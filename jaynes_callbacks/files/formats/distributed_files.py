@@ -1,8 +1,8 @@
-"""Directories of `torch.distributed.checkpoint`: a pickled index, and chunks in files of ranks.
+"""Read directories of `torch.distributed.checkpoint`: a pickled index, and the ranks' files.
 
-The index is unpickled by names: classes that such an index is made of, and nothing else, so that no
-file runs code.  A tensor in one chunk is mapped; one that is spread over several is put together in
-memory when it is loaded.
+Only the classes that such an index consists of are unpickled, so that no file runs code.  A tensor
+in one chunk is mapped; one that is spread over several chunks is assembled in memory when it is
+loaded.
 """
 
 import io
@@ -22,12 +22,12 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, Tenso
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
 from jaynes_callbacks.files.formats.model_part import model_part
 from jaynes_callbacks.files.formats.npz_files import member_start
-from jaynes_callbacks.files.pages import forget
+from jaynes_callbacks.files.pages import release
 
 __all__ = ["open_distributed"]
 
 _METADATA = "torch.distributed.checkpoint.metadata"
-#: All that an index may be made of; data types of torch besides.
+#: Everything an index may consist of, besides torch's data types.
 _ALLOWED = {
     *((_METADATA, name) for name in ("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata")),
     *((_METADATA, name) for name in ("MetadataIndex", "StorageMeta", "TensorProperties")),
@@ -41,12 +41,12 @@ _PATHS = {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
 
 
 def open_distributed(path: Path) -> Checkpoint:
-    """The tensors of a directory that `torch.distributed.checkpoint.save` wrote.
+    """List the tensors of a directory that `torch.distributed.checkpoint.save` wrote.
 
     Raises:
-        CheckpointError: if its index is broken, or holds anything else than an index does.
+        CheckpointError: if its index is broken, or names anything that no index needs.
     """
-    index = _index(path / ".metadata")
+    index = _read_index(path / ".metadata")
     stored = {
         name: item
         for name, item in index.state_dict_metadata.items()
@@ -71,14 +71,14 @@ class _IndexUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no index needs")
 
 
-def _index(file: Path) -> Metadata:
+def _read_index(file: Path) -> Metadata:
     try:
         with file.open("rb") as stream:
             index = _IndexUnpickler(stream).load()
         if not isinstance(index, Metadata) or not isinstance(index.storage_data, Mapping):
             raise TypeError(f"it holds a {type(index).__name__}")
     except Exception as error:
-        # Whatever bytes are made to be unpickled as, what goes wrong is the file's fault.
+        # Any error may come of unpickling arbitrary bytes; all mean that the file is no index.
         raise CheckpointError(
             f"{file} is no readable index of a distributed checkpoint ({error}); copy the whole "
             "directory again, or convert it with torch.distributed.checkpoint.format_utils"
@@ -87,7 +87,15 @@ def _index(file: Path) -> Metadata:
 
 
 class _Chunk(NamedTuple):
-    """A part of a tensor: where it begins in it, and where its bytes are."""
+    """A part of a tensor.
+
+    Attributes:
+        offsets: where it begins in the tensor, in each dimension.
+        sizes: its shape.
+        file: holds its bytes.
+        start: offset of the bytes in the file.
+        length: number of bytes.
+    """
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -102,7 +110,7 @@ def _entry(
     dtype, shape = stored.properties.dtype, tuple(stored.size)
     chunks = tuple(_chunks(path, key, stored, storage))
     whole = len(chunks) == 1 and chunks[0].sizes == shape
-    load = partial(_mapped, chunks[0]) if whole else partial(_joined, shape, dtype, chunks)
+    load = partial(_map_chunk, chunks[0]) if whole else partial(_assemble, shape, dtype, chunks)
     return Entry(
         name,
         shape,
@@ -110,7 +118,7 @@ def _entry(
         stored.size.numel() * dtype.itemsize,
         load,
         mapped=whole,
-        reason="" if dtype.is_floating_point else f"of dtype {dtype}, not real floating-point",
+        reason=None if dtype.is_floating_point else f"of dtype {dtype}, not real floating-point",
     )
 
 
@@ -134,12 +142,12 @@ def _chunks(
         )
 
 
-def _mapped(chunk: _Chunk) -> Tensor:
-    """A chunk, which is a file of `torch.save` within its file, as a view of it."""
+def _map_chunk(chunk: _Chunk) -> Tensor:
+    """Return a chunk as a view of its file, within which it is a file of `torch.save`."""
     try:
         content = np.memmap(chunk.file, np.uint8, "c", chunk.start, (chunk.length,))
         region = cast(IO[bytes], _Region(content.data))
-        # Shape and strides, without the values.
+        # On the meta device torch reads shape and strides, and no values.
         form: Tensor = torch.load(region, map_location="meta", weights_only=True)
         with zipfile.ZipFile(region) as archive:
             (record,) = [info for info in archive.infolist() if "/data/" in info.filename]
@@ -154,7 +162,7 @@ def _mapped(chunk: _Chunk) -> Tensor:
 
 
 class _Region(io.RawIOBase):
-    """Bytes in memory as a file, without the copy that `io.BytesIO` makes."""
+    """A file over bytes in memory, without the copy that `io.BytesIO` makes."""
 
     def __init__(self, content: memoryview) -> None:
         super().__init__()
@@ -180,14 +188,14 @@ class _Region(io.RawIOBase):
         return len(part)
 
 
-def _joined(shape: tuple[int, ...], dtype: torch.dtype, chunks: tuple[_Chunk, ...]) -> Tensor:
-    """A tensor of which several ranks wrote a part."""
+def _assemble(shape: tuple[int, ...], dtype: torch.dtype, chunks: tuple[_Chunk, ...]) -> Tensor:
+    """Copy the parts that several ranks wrote into one tensor."""
     whole = torch.empty(shape, dtype=dtype)
     if sum(prod(chunk.sizes) for chunk in chunks) != whole.numel():
         raise CheckpointError(f"{chunks[0].file.parent} lacks a part of a tensor of shape {shape}")
     for chunk in chunks:
         place = [slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True)]
-        part = _mapped(chunk)
+        part = _map_chunk(chunk)
         whole[tuple(place)] = part
-        forget(part)
+        release(part)
     return whole

@@ -1,6 +1,6 @@
-"""A model in several files: an index says which file holds which tensor.
+"""Models saved in several files: an index says which file holds which tensor.
 
-A shard that is missing or broken does not take the others with it: it becomes a `Problem`.
+A shard that is missing or broken becomes a `Problem`; the others are read all the same.
 """
 
 import json
@@ -8,61 +8,62 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
-from jaynes_callbacks.files.formats.safetensors_files import open_safetensors
-from jaynes_callbacks.files.formats.torch_files import open_torch
+from jaynes_callbacks.files.formats import SAFETENSORS, TORCH
 
-__all__ = ["open_index", "shards_of"]
+__all__ = ["open_index", "read_index"]
 
 
 def open_index(index: Path) -> Checkpoint:
-    """The tensors of all shards that an ``*.index.json`` names.
+    """List the tensors of all shards that an ``*.index.json`` names.
 
     Raises:
-        CheckpointError: if the index is none.
+        CheckpointError: if the file is no index of shards, or what their reader needs is not
+            installed.
     """
-    place = shards_of(index)
+    shard_of = read_index(index)
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for name in dict.fromkeys(place.values()):
-        expected = {tensor for tensor, shard in place.items() if shard == name}
-        try:
-            found = _open_shard(index.parent / name)
-            entries += [entry for entry in found if {entry.name, *entry.aliases} & expected]
-        except (CheckpointError, FileNotFoundError) as error:
-            problems.append(Problem(index.parent / name, str(error)))
+    for shard in dict.fromkeys(shard_of.values()):
+        file = index.parent / shard
+        reader = (SAFETENSORS if shard.endswith(".safetensors") else TORCH).load_reader()
+        if not file.is_file():
+            problems.append(Problem(file, f"{file} is missing; download it again"))
             continue
+        try:
+            found = reader(file).entries
+        except CheckpointError as error:
+            problems.append(Problem(file, str(error)))
+            continue
+        expected = {tensor for tensor, its_shard in shard_of.items() if its_shard == shard}
+        entries += [entry for entry in found if {entry.name, *entry.aliases} & expected]
         missing = expected - {name for entry in found for name in (entry.name, *entry.aliases)}
         if missing:
             reason = f"it lacks {_some(missing)}, which {index.name} says it holds"
-            problems.append(Problem(index.parent / name, f"{index.parent / name}: {reason}"))
+            problems.append(Problem(file, f"{file}: {reason}"))
     return Checkpoint(index, tuple(entries), tuple(problems))
 
 
-def shards_of(index: Path) -> Mapping[str, str]:
-    """Which file of the index's directory holds which tensor.
+def read_index(index: Path) -> Mapping[str, str]:
+    """Read which file of the index's directory holds which tensor.
+
+    Returns:
+        File names by the names of tensors.
 
     Raises:
-        CheckpointError: if it is no index of shards.
+        CheckpointError: if the file is no index of shards, or names a file elsewhere.
     """
     try:
-        place = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = {str(tensor): str(shard) for tensor, shard in place.items()}
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_of = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
             f"{index} is no index of shards ({type(error).__name__}: {error}); expected JSON with "
             "a weight_map from tensors to files, as Hugging Face saves it"
         ) from error
-    for shard in shards.values():
+    for shard in shard_of.values():
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names the shard {shard!r}, which is not beside it")
-    return shards
-
-
-def _open_shard(file: Path) -> tuple[Entry, ...]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; download it again")
-    reader = open_safetensors if file.name.endswith(".safetensors") else open_torch
-    return reader(file).entries
+    return shard_of
 
 
 def _some(names: set[str]) -> str:

@@ -1,26 +1,30 @@
-"""Which of the tensors in a training script's file are the model's."""
+"""Find the model's tensors among all that a training script saved in one file."""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
 __all__ = ["model_part"]
 
-#: Under one of these a training script keeps the weights, beside all else that it saves.
+#: Keys under which training scripts save the weights, beside everything else.
 _WEIGHTS = ("state_dict", "model_state_dict", "model", "module")
-#: What begins like this at the top is no weight: moments of an optimizer have the weights' shapes.
+#: Beginnings of top-level keys without weights; an optimizer's moments have the weights' shapes.
 _NOT_WEIGHTS = ("optim", "lr_scheduler", "scheduler", "callbacks", "loops", "scaler", "rng")
 
 _Value = TypeVar("_Value")
 
 
 def model_part(places: Mapping[_Value, tuple[object, ...]]) -> dict[str, _Value]:
-    """The model's tensors by the name that they have in it.
+    """Select the model's tensors and name them as the model does.
 
-    Where the file has a part for the model (``state_dict``, ``model`` …), that part alone, its own
-    key left out; else everything but what is known to be no weight, such as an optimizer's moments.
+    Where the file has a part for the model (``state_dict``, ``model``, …), only that part is taken,
+    without its own key.  Otherwise everything is taken except what is known to be no weight, such
+    as an optimizer's moments.
 
     Args:
-        places: the keys, from the outermost, under which each tensor is.
+        places: for each tensor the keys under which it is, from the outermost.
+
+    Returns:
+        The keys of `places` by the names that the tensors have in the model.
 
     Example:
         >>> model_part({0: ("model", "fc.weight"), 1: ("optimizer", "fc.weight")})

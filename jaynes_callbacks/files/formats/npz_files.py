@@ -1,4 +1,4 @@
-"""Archives of numpy arrays (``.npz``): stored ones are mapped, compressed ones are read."""
+"""Read archives of numpy arrays (``.npz``): stored arrays are mapped, compressed ones are read."""
 
 import struct
 import zipfile
@@ -20,7 +20,9 @@ _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 def open_npz(path: Path) -> Checkpoint:
-    """The arrays of an archive of `numpy.savez`; arrays of objects, which are pickles, are refused.
+    """List the arrays of an archive of `numpy.savez`.
+
+    Arrays of Python objects are pickles: they are listed with a reason and never loaded.
 
     Raises:
         CheckpointError: if it is truncated or no such archive.
@@ -55,26 +57,26 @@ def _entry(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry
         prod(shape) * dtype.itemsize,
         load,
         mapped=stored,
-        reason=_reason(dtype),
+        reason=_reason_not_countable(dtype),
     )
 
 
-def _reason(dtype: np.dtype) -> str:
+def _reason_not_countable(dtype: np.dtype) -> str | None:
     if dtype.hasobject:
         return "an array of Python objects, which is a pickle, and none is run here"
     known = dtype.kind == "f" and dtype.itemsize in (2, 4, 8)
-    return "" if known else f"of dtype {dtype.name}, not real floating-point"
+    return None if known else f"of dtype {dtype.name}, not real floating-point"
 
 
 def member_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin: behind its own header, whose length it states."""
+    """Return the offset of a stored member's bytes, which follow the member's own header."""
     file.seek(info.header_offset)
     name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     return int(info.header_offset + _LOCAL_HEADER.size + name + extra)
 
 
 def _mapped(path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-    # Writable only for itself: torch has no tensors that may not be written.
+    # Copy on write ("c"), because torch has no read-only tensors.
     array = np.memmap(path, dtype=dtype, mode="c", offset=start, shape=shape)
     return torch.from_numpy(array)
 

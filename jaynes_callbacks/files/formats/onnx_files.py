@@ -1,4 +1,4 @@
-"""ONNX: the initialisers of a model; those in a file of their own are mapped."""
+"""Read ONNX models: their initialisers; those in a file of external data are mapped."""
 
 from functools import partial
 from math import prod
@@ -27,9 +27,10 @@ _FLOATS = {
 
 
 def open_onnx(path: Path) -> Checkpoint:
-    """The initialisers of a model, in memory where the model's own file holds them.
+    """List the initialisers of a model.
 
-    Exporters transpose many weights: the clusters of `gap_se` are then a layer's inputs.
+    Those in the model's own file are read into memory.  Exporters transpose many weights: the
+    clusters of `gap_se` are then a layer's inputs instead of its outputs.
 
     Raises:
         CheckpointError: if it is truncated or no model.
@@ -50,7 +51,9 @@ def _entry(path: Path, tensor: Any) -> Entry:
     name = onnx.TensorProto.DataType.Name(tensor.data_type)
     shape = tuple(tensor.dims)
     external = uses_external_data(tensor)
-    load = partial(_mapped, path, tensor, dtype) if external else partial(_held, tensor, dtype)
+    load = (
+        partial(_mapped, path, tensor, dtype) if external else partial(_from_memory, tensor, dtype)
+    )
     return Entry(
         tensor.name,
         shape,
@@ -58,13 +61,13 @@ def _entry(path: Path, tensor: Any) -> Entry:
         prod(shape) * dtype.itemsize,
         load,
         mapped=external,
-        reason="" if known else f"of dtype {name}, not real floating-point",
+        reason=None if known else f"of dtype {name}, not real floating-point",
     )
 
 
-def _held(tensor: Any, dtype: torch.dtype) -> Tensor:
+def _from_memory(tensor: Any, dtype: torch.dtype) -> Tensor:
     array = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor))
-    # numpy has no names for the short floats: their bytes are enough.
+    # numpy has no type for the short floats; reinterpret their bytes.
     return torch.from_numpy(array.reshape(-1).view(np.uint8).copy()).view(dtype).view(array.shape)
 
 

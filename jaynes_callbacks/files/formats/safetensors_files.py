@@ -1,7 +1,8 @@
-"""Safetensors: a header of names, types and offsets, then the values; nothing that could run."""
+"""Read ``.safetensors`` files: a header of names, types and offsets; the values are mapped."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from jaynes_callbacks.files.formats.scales import with_scales
 
 __all__ = ["open_safetensors"]
 
-#: Bits of the types that the format knows.
+#: Bits of a value of each type; of types that are not listed, 8.
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "U16": 16}
 
 
 def open_safetensors(path: Path) -> Checkpoint:
-    """The tensors of one ``.safetensors`` file, mapped.
+    """List the tensors of one ``.safetensors`` file.
 
     Raises:
         CheckpointError: if it is truncated or no such file at all.
@@ -38,10 +39,7 @@ def _entries(file: Any, path: Path) -> Iterator[Entry]:
     for name in file.offset_keys():
         header = file.get_slice(name)
         shape, dtype = tuple(header.get_shape()), str(header.get_dtype())
-        size = 1
-        for extent in shape:
-            size *= extent
-        nbytes = size * _BITS.get(dtype, 8) // 8
+        nbytes = prod(shape) * _BITS.get(dtype, 8) // 8
         load: Callable[[], Tensor] = partial(_load, file, name, path)
         yield Entry(name, shape, dtype, nbytes, load, aliases=aliases.get(name, ()))
 
@@ -55,7 +53,10 @@ def _load(file: Any, name: str, path: Path) -> Tensor:
 
 
 def _aliases(metadata: Mapping[str, str], names: set[str]) -> dict[str, tuple[str, ...]]:
-    """Names that `safetensors.torch.save_model` left out because another tensor is the same."""
+    """Read which names `safetensors.torch.save_model` left out as equal to another tensor's.
+
+    It notes them in the metadata, which hold other texts too.
+    """
     aliases: dict[str, tuple[str, ...]] = {}
     for left_out, kept in metadata.items():
         if kept in names and left_out not in names:

@@ -1,9 +1,9 @@
-"""Weights of 8 bits whose scales lie beside them, as Hugging Face saves them: multiplied out.
+"""Multiply weights of 8-bit floats by the scales that Hugging Face saves beside them.
 
-``x.weight`` times ``x.weight_scale_inv`` or ``x.weight_scale``, which is one number, one a row, or
-one a block of the size that ``config.json`` states.  Where it is none of these the weight is left
-out, with the reason; integers of 4 or 8 bits are always, for their files do not say how they were
-packed.
+``x.weight`` is multiplied by ``x.weight_scale_inv`` or ``x.weight_scale``: one number, one for each
+row, or one for each block of the size that ``config.json`` states.  A weight whose scales have any
+other shape is left out, with the reason.  Weights of 4- or 8-bit integers are always left out:
+their files do not say how they were packed.
 """
 
 import json
@@ -22,12 +22,12 @@ __all__ = ["with_scales"]
 
 _SUFFIXES = ("_scale_inv", "_scale")
 _EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
-#: Scales of packed integers, by the end of their names, and the integers'.
+#: End of the name of packed integers' scales -> end of the name of the integers.
 _PACKED = {".scales": ".qweight", ".SCB": ".weight", ".absmax": ""}
 
 
 def with_scales(entries: Sequence[Entry], directory: Path) -> Iterator[Entry]:
-    """The entries, weights of 8 bits multiplied by their scales, and the scales left out.
+    """Multiply weights of 8 bits by their scales when they are loaded, and leave the scales out.
 
     Args:
         entries: of one file.
@@ -35,20 +35,20 @@ def with_scales(entries: Sequence[Entry], directory: Path) -> Iterator[Entry]:
     """
     by_name = {entry.name: entry for entry in entries}
     for entry in entries:
-        if quantised := _scaled_by(entry.name, by_name):
-            yield replace(entry, reason=f"the scales of {quantised}")
-        elif entry.dtype in _EIGHT_BITS and (scale := _scale_of(entry.name, by_name)):
-            yield _multiplied(entry, scale, directory)
+        if scaled := _weight_scaled_by(entry.name, by_name):
+            yield replace(entry, reason=f"the scales of {scaled}")
+        elif entry.dtype in _EIGHT_BITS and (scale := _scales_of(entry.name, by_name)):
+            yield _scaled(entry, scale, directory)
         else:
             yield entry
 
 
-def _scale_of(name: str, entries: Mapping[str, Entry]) -> Entry | None:
+def _scales_of(name: str, entries: Mapping[str, Entry]) -> Entry | None:
     return next((entries[name + end] for end in _SUFFIXES if name + end in entries), None)
 
 
-def _scaled_by(name: str, entries: Mapping[str, Entry]) -> str:
-    """The weight whose scales these are; empty if they are none."""
+def _weight_scaled_by(name: str, entries: Mapping[str, Entry]) -> str | None:
+    """Return the name of the weight whose scales have this name; None if they are no scales."""
     for end in _SUFFIXES:
         if name.endswith(end) and name.removesuffix(end) in entries:
             return name.removesuffix(end)
@@ -56,11 +56,11 @@ def _scaled_by(name: str, entries: Mapping[str, Entry]) -> str:
         weight = name.removesuffix(end) + packed
         if name.endswith(end) and weight in entries:
             return weight
-    return ""
+    return None
 
 
-def _multiplied(entry: Entry, scale: Entry, directory: Path) -> Entry:
-    block = _block(entry.shape, scale.shape, directory)
+def _scaled(entry: Entry, scale: Entry, directory: Path) -> Entry:
+    block = _block_shape(entry.shape, scale.shape, directory)
     if block is None:
         reason = (
             f"quantised with scales of shape {list(scale.shape)}, and no config.json beside it "
@@ -68,14 +68,14 @@ def _multiplied(entry: Entry, scale: Entry, directory: Path) -> Entry:
         )
         return replace(entry, reason=reason)
     return replace(
-        entry, load=partial(_load, entry, scale, block), mapped=False, nbytes=4 * entry.size
+        entry, load=partial(_load_scaled, entry, scale, block), mapped=False, nbytes=4 * entry.size
     )
 
 
-def _block(
+def _block_shape(
     shape: tuple[int, ...], scale: tuple[int, ...], directory: Path
 ) -> tuple[int, ...] | None:
-    """How many values share a scale, in each dimension."""
+    """Return how many values share a scale in each dimension; None if the shapes do not say."""
     if prod(scale) == 1:
         return shape
     if scale in ((shape[0],), (shape[0], *(1 for _ in shape[1:]))):
@@ -89,6 +89,7 @@ def _block(
 
 
 def _stated_block(directory: Path) -> tuple[int, ...]:
+    """Read the block size from ``config.json``; empty where it states none."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         sizes = config["quantization_config"]["weight_block_size"]
@@ -97,13 +98,13 @@ def _stated_block(directory: Path) -> tuple[int, ...]:
         return ()
 
 
-def _load(entry: Entry, scale: Entry, block: tuple[int, ...]) -> Tensor:
+def _load_scaled(entry: Entry, scale: Entry, block: tuple[int, ...]) -> Tensor:
     values = entry.load().to(torch.float32)
     factors = scale.load().to(torch.float32)
     if factors.numel() == 1:
         return values.mul_(factors.reshape(()))
     factors = factors.view(*factors.shape, *(1 for _ in range(values.dim() - factors.dim())))
-    # A slice of rows at a time: the factors are never held for every value.
+    # Scale a slice of rows at a time, so that the factors are never expanded for every value.
     for row, part in zip(factors, values.split(block[0]), strict=True):
         spread = row
         for dimension, (step, size) in enumerate(zip(block[1:], part.shape[1:], strict=True)):

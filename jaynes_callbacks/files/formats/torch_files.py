@@ -1,10 +1,9 @@
-"""Files of `torch.save`, Lightning's checkpoints among them: mapped, and nothing in them is run."""
+"""Read files of `torch.save`, such as Lightning's checkpoints: mapped, and no code is run."""
 
 import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -12,27 +11,25 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, tensor_entries
 from jaynes_callbacks.files.formats.model_part import model_part
-from jaynes_callbacks.instruments.tally import reason_not_to_count
 
 __all__ = ["open_torch"]
 
 _LIGHTNING = "pytorch-lightning_version"
 _ZIP = b"PK"
 _Place = tuple[object, ...]
-_Key = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
 def open_torch(path: Path) -> Checkpoint:
-    """The tensors of a file of `torch.save`: a state dict, nested, or a Lightning checkpoint.
+    """List the tensors of a file of `torch.save`: a state dict, nested, or a Lightning checkpoint.
 
-    A file of PyTorch before 1.6 cannot be mapped and is read whole.
+    A file written by PyTorch before 1.6 cannot be mapped and is read whole.
 
     Raises:
         CheckpointError: if it is truncated, is no such file, or needs code to be unpickled.
     """
-    content, mapped = _loaded(path)
+    content, mapped = _load(path)
     if isinstance(content, Tensor):
         content = {"tensor": content}
     if not isinstance(content, Mapping):
@@ -40,21 +37,21 @@ def open_torch(path: Path) -> Checkpoint:
             f"{path} holds a {type(content).__name__}, not tensors by name; save a model's "
             "state_dict() and measure that"
         )
-    entries = tuple(_entries(_of_model(content), mapped=mapped))
+    entries = tensor_entries(_model_tensors(content), mapped=mapped)
     return Checkpoint(path, entries, (), _number(content, "global_step"), _number(content, "epoch"))
 
 
-def _loaded(path: Path) -> tuple[Any, bool]:
-    """What the file holds, and whether it is mapped."""
+def _load(path: Path) -> tuple[Any, bool]:
+    """Return the content of the file, and whether its tensors are mapped."""
     mapped = is_zipfile(path)
     try:
         _check_whole(path, mapped=mapped)
         with warnings.catch_warnings():
-            # On the protocol of a pickle that torch did not write; what matters is raised.
+            # torch warns about the protocol of pickles that it did not write; errors are raised.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_of_unpickling(path, error)) from error
+        raise CheckpointError(_unpickling_sentence(path, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is no whole file of torch.save ({_first_line(error)}); it may be truncated or "
@@ -71,8 +68,8 @@ def _check_whole(path: Path, *, mapped: bool) -> None:
         raise EOFError("its end is missing")
 
 
-def _of_unpickling(path: Path, error: Exception) -> str:
-    """The sentence for what torch refuses to unpickle: code, or no pickle at all."""
+def _unpickling_sentence(path: Path, error: Exception) -> str:
+    """Say why torch does not unpickle the file: it needs code, or it is no pickle."""
     found = re.search(r"(?:GLOBAL|type|class|Unsupported operand)\s+([\w.]+)", str(error))
     if "GLOBAL" not in str(error) and "class" not in str(error):
         return (
@@ -87,13 +84,13 @@ def _of_unpickling(path: Path, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Of what torch says; of a key or a number that it stumbled over, the kind of error."""
+    """Return the first line of torch's message, or a sentence where it is only a key or number."""
     text = str(error).strip().partition("WeightsUnpickler error: ")
     said = (text[2] or text[0]).strip().splitlines() or [""]
     return said[0].rstrip(".") if " " in said[0] else "it does not begin as a pickle does"
 
 
-def _of_model(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
+def _model_tensors(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
     found = list(_tensors(content))
     places = {number: place for number, (place, _) in enumerate(found)}
     for name, number in model_part(places).items():
@@ -101,7 +98,7 @@ def _of_model(content: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _tensors(content: Mapping[Any, Any], *above: object) -> Iterator[tuple[_Place, Tensor]]:
-    """Every tensor in nested mappings and lists, and the keys under which it is."""
+    """Yield every tensor in nested mappings and lists with the keys under which it is."""
     for key, value in content.items():
         if isinstance(value, Tensor):
             yield (*above, key), value
@@ -111,38 +108,7 @@ def _tensors(content: Mapping[Any, Any], *above: object) -> Iterator[tuple[_Plac
             yield from _tensors(dict(enumerate(value)), *above, key)
 
 
-def _entries(named: Iterator[tuple[str, Tensor]], *, mapped: bool) -> Iterator[Entry]:
-    """One entry for all names of the same values."""
-    names: dict[_Key, list[str]] = {}
-    tensors: dict[_Key, Tensor] = {}
-    for name, tensor in named:
-        key = _identity(name, tensor)
-        names.setdefault(key, []).append(name)
-        tensors.setdefault(key, tensor.detach())
-    for key, (name, *aliases) in names.items():
-        tensor = tensors[key]
-        yield Entry(
-            name,
-            tuple(tensor.shape),
-            str(tensor.dtype).removeprefix("torch."),
-            tensor.numel() * tensor.element_size(),
-            partial(_itself, tensor),
-            mapped,
-            tuple(aliases),
-            reason_not_to_count(tensor),
-        )
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _identity(name: str, tensor: Tensor) -> Any:
-    if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_meta:
-        return name
-    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
-
-
 def _number(content: Mapping[Any, Any], key: str) -> int:
+    """Return an integer of a Lightning checkpoint; 0 where it has none."""
     value = content.get(key, 0) if _LIGHTNING in content else 0
     return value if isinstance(value, int) else 0
