@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run, each made by Hydra from its ``_target_``."""
+"""Build the parts of a run from its configuration; Hydra makes each from its ``_target_``."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ __all__ = ["Parts", "build"]
 
 
 class Parts(NamedTuple):
-    """What a run is made of."""
+    """The model, the data and the trainer of a run."""
 
     model: L.LightningModule
     data: L.LightningDataModule
@@ -66,7 +66,7 @@ def _seed(seed: Any) -> None:
 
 
 def _check_epochs(epochs: Any) -> None:
-    """Lightning itself takes any type, and fails an assertion later."""
+    """Refuse what is no integer: Lightning takes any type, and fails an assertion later."""
     if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool)):
         raise ConfigError(f"trainer.max_epochs: must be an integer, -1 for no end, got {epochs!r}")
 
@@ -77,7 +77,7 @@ def _part(cfg: DictConfig, key: str, **more: Any) -> Any:
 
 
 def _mapping(cfg: DictConfig, key: str) -> list[Any]:
-    """What a mapping of names to ``_target_`` holds; an absent or empty one holds nothing."""
+    """Make each part of a mapping of names to ``_target_``; none of an absent or empty one."""
     with one_sentence(key):
         parts = instantiate(cfg.get(key) or {}, _convert_="all")
     for name, part in parts.items():

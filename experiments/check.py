@@ -1,4 +1,4 @@
-"""Arguments checked where they arrive: expected, got, which one."""
+"""Check arguments where they arrive; messages say what was expected, what came, and for which."""
 
 import math
 from typing import TypeGuard
@@ -7,7 +7,7 @@ __all__ = ["flag", "number_above", "positive_int", "share"]
 
 
 def positive_int(what: str, value: object) -> int:
-    """The value, if it is an integer of at least 1.
+    """Return the value if it is an integer of at least 1.
 
     Args:
         what: the argument's name, for the message.
@@ -26,7 +26,7 @@ def positive_int(what: str, value: object) -> int:
 
 
 def flag(what: str, value: object) -> bool:
-    """The value, if it is true or false.
+    """Return the value if it is true or false.
 
     Args:
         what: the argument's name, for the message.
@@ -41,7 +41,7 @@ def flag(what: str, value: object) -> bool:
 
 
 def share(what: str, value: object) -> float:
-    """The value, if it is a number with 0 ≤ value < 1.
+    """Return the value if it is a number with 0 ≤ value < 1.
 
     Args:
         what: the argument's name, for the message.
@@ -56,7 +56,7 @@ def share(what: str, value: object) -> float:
 
 
 def number_above(what: str, value: object, bound: float) -> float:
-    """The value, if it is a finite number above the bound.
+    """Return the value if it is a finite number above the bound.
 
     Args:
         what: the argument's name, for the message.

@@ -1,4 +1,4 @@
-"""Any network of logits as a LightningModule."""
+"""Train any network that returns logits, as a LightningModule."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,7 +19,7 @@ Batch = tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batc
 
 
 class Classifier(L.LightningModule):
-    """Cross entropy and accuracy per epoch, under ``train/``, ``val/`` and ``test/``.
+    """Minimises cross entropy; logs loss and accuracy per epoch: ``train/``, ``val/``, ``test/``.
 
     Args:
         net: images in, logits out.
@@ -59,12 +59,12 @@ class Classifier(L.LightningModule):
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch of images."""
+        """Return the logits of a batch of images."""
         logits: Tensor = self.net(images)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Return the loss of one batch."""
         return self._step("train", self.train_accuracy, batch, self.label_smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -88,7 +88,7 @@ class Classifier(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """The optimizer over all parameters, and its schedule.
+        """Make the optimizer of all parameters, and its schedule.
 
         Raises:
             ValueError: if either does not accept its arguments.

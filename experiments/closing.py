@@ -1,4 +1,4 @@
-"""The last words of a run: the table of streams, scores, where everything is."""
+"""Print the end of a run: the table of streams, the scores, and where the files are."""
 
 import shlex
 import shutil
@@ -54,7 +54,7 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
 
 
 def _folders(directory: Path | None) -> list[tuple[str, Path]]:
-    """The dataset and the figures below the monitor's directory, as far as they were written."""
+    """Return the folders of the dataset and of the figures, if they were written."""
     found = sorted(directory.glob("jaynes*")) if directory else []
     datasets = [("dataset", path) for path in _datasets(directory)]
     return datasets + [("figures", path) for path in found if any(path.glob("*.png"))]
@@ -71,7 +71,7 @@ def _tensorboard(loggers: list[Logger]) -> str:
 
 
 def tensorboard_command(folder: Path) -> str:
-    """What opens TensorBoard on a folder, as one pastes it into this shell.
+    """Return the command that opens TensorBoard on a folder, quoted for this shell.
 
     Args:
         folder: where the logger writes.
@@ -80,13 +80,13 @@ def tensorboard_command(folder: Path) -> str:
 
 
 def _program(name: str) -> str:
-    """The one beside this Python, by its name alone where the shell finds it first."""
+    """Return how to call the program beside this Python: by name if the shell finds it."""
     installed = Path(sys.executable).with_name(name)
     return name if shutil.which(name) == str(installed) else _shown(installed)
 
 
 def _shown(path: Path) -> str:
-    """Relative to the working directory where it lies below it, quoted where it must be."""
+    """Return a path relative to the working directory if it lies below it, quoted if needed."""
     working = Path.cwd()
     return shlex.quote(str(path.relative_to(working) if path.is_relative_to(working) else path))
 

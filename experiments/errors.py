@@ -1,4 +1,4 @@
-"""A wrong configuration, told in one sentence."""
+"""Report a wrong configuration in one sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _USERS_MISTAKES = (
 
 
 class ConfigError(CompactHydraException):
-    """What is wrong with the configuration; Hydra prints it without a traceback.
+    """An error in the configuration, which Hydra prints without a traceback.
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback of the cause all the same.
     """
@@ -27,7 +27,7 @@ class ConfigError(CompactHydraException):
 
 @contextmanager
 def one_sentence(where: str) -> Iterator[None]:
-    """Turn what a wrong argument raises into a `ConfigError`; other exceptions pass.
+    """Turn exceptions that wrong arguments raise into a `ConfigError`; pass on all others.
 
     Args:
         where: the part of the configuration that is at work, such as ``model``.

@@ -1,8 +1,8 @@
-"""``python -m experiments.game``: the positive control of the verdict, the theory's own dynamics.
+"""``python -m experiments.game``: a positive control of the verdict, by the theory's own dynamics.
 
 Agents start where PyTorch's default initialisation puts weights, uniformly, and play the potential
 game of `experiments.potential_game` to its end.  If training worked as the theory says, this
-is what a monitor would see, and the verdict must be *emerged*.
+is what a monitor would record, and the verdict must be *emerged*.
 """
 
 import argparse
@@ -15,20 +15,21 @@ from rich.console import Console
 from experiments.potential_game import play
 from experiments.table import stream_table
 from jaynes_callbacks.counts.metric import MagnitudeHistogram
-from jaynes_callbacks.instruments.record import Records, Stream
-from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_counts
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics.equilibrium import bin_appeal, exponents
 
 __all__ = ["main", "played"]
 
-_STREAM = Stream("weight", "potential_game")
-#: Far more than the game needs to end.
+_STREAM = Stream(WEIGHT, "potential_game")
+#: Far more than the game needs.
 _ROUNDS = 100
 
 
 def played(agents: int, *, mu: float = -3.0, sigma: float = 0.5) -> tuple[Records, Records]:
-    """The records of the start and of the end.
+    """Play the game; return the records of its start and its end.
 
     Args:
         agents: their number.
@@ -46,7 +47,7 @@ def played(agents: int, *, mu: float = -3.0, sigma: float = 0.5) -> tuple[Record
     end = play(start.compute(), bin_appeal(*exponents(*law)), rounds=_ROUNDS)
     before, after = summarise(
         [
-            Moment([_STREAM], tally_of_counts(counts), step=step)
+            Tallied([_STREAM], tally_of_counts(counts), step=step)
             for step, counts in ((0, start.compute()), (_ROUNDS, end))
         ]
     )
@@ -54,7 +55,7 @@ def played(agents: int, *, mu: float = -3.0, sigma: float = 0.5) -> tuple[Record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play, and print the verdict.
+    """Play the game and print the verdict.
 
     Args:
         arguments: of the command line; None takes the process's own.

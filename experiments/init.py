@@ -1,7 +1,7 @@
-"""Initial weights of a chosen law, every law at the same variance.
+"""Draw initial weights from a chosen law, every law at the same variance.
 
-Whether training makes a layer lognormal, or merely keeps what it was given, is only seen from
-several starts.  So that nothing but the law differs between them, each has He's variance 2/fan_in
+Only several starts show whether training makes a layer lognormal or keeps what it was given.  So
+that they differ in nothing but the law, each has He's variance 2/fan_in
 (He et al., ICCV 2015, Eq. 10): ``w = √(2/fan_in) · X`` with E X = 0 and E X² = 1.
 """
 
@@ -58,22 +58,22 @@ def he_scaled(model: nn.Module, *, law: Law) -> None:
 
 
 def normal(weight: Tensor) -> Tensor:
-    """Gaussian; |w| is half-normal.  With `he_scaled` this is `nn.init.kaiming_normal_`."""
+    """Draw Gaussians; |w| is half-normal.  With `he_scaled` this is `nn.init.kaiming_normal_`."""
     return torch.randn_like(weight)
 
 
 def uniform(weight: Tensor) -> Tensor:
-    """Uniform on ±√3.  With `he_scaled` this is `nn.init.kaiming_uniform_` for ReLU."""
+    """Draw uniformly on ±√3.  With `he_scaled` this is `nn.init.kaiming_uniform_` for ReLU."""
     return torch.empty_like(weight).uniform_(-math.sqrt(3), math.sqrt(3))
 
 
 def laplace(weight: Tensor) -> Tensor:
-    """Laplace of scale 1/√2; |w| is exponential."""
+    """Draw from Laplace's law of scale 1/√2; |w| is exponential."""
     return torch.distributions.Laplace(0.0, math.sqrt(0.5)).sample(weight.shape).to(weight)
 
 
 def student_t(weight: Tensor, *, dof: float) -> Tensor:
-    """Student's t over its standard deviation √(ν/(ν−2)).
+    """Draw from Student's t, divided by its standard deviation √(ν/(ν−2)).
 
     Raises:
         ValueError: for ``dof`` ≤ 2, where the variance is infinite.
@@ -84,7 +84,7 @@ def student_t(weight: Tensor, *, dof: float) -> Tensor:
 
 
 def lognormal(weight: Tensor, *, sigma: float) -> Tensor:
-    """Magnitude exp(σz − σ²), z standard normal, with a random sign: E w² = 1 for every σ.
+    """Draw magnitudes exp(σz − σ²), z standard normal, and random signs: E w² = 1 for every σ.
 
     Raises:
         ValueError: for a ``sigma`` that is not positive.
@@ -95,7 +95,7 @@ def lognormal(weight: Tensor, *, sigma: float) -> Tensor:
 
 
 def paper_lognormal(weight: Tensor, *, mu: float = -2.4, sigma: float = 0.65) -> Tensor:
-    """The paper's universal lognormal of v = |w|/max, cut at v = 1, with random signs: E w² = 1.
+    """Draw the paper's universal lognormal of v = |w|/max, cut at v = 1, random signs: E w² = 1.
 
     Its μ' belongs to the size-weighted curve, so that ln v has the mean μ = μ' − σ'².  Scaled to
     one variance nothing is left of μ' as a place on the axis of |w|.  What is left is where the
@@ -123,7 +123,7 @@ def paper_lognormal(weight: Tensor, *, mu: float = -2.4, sigma: float = 0.65) ->
 
 
 def _phi(x: float) -> float:
-    """The standard normal's distribution function."""
+    """Return the standard normal's distribution function."""
     return math.erfc(-x / math.sqrt(2)) / 2
 
 
@@ -132,7 +132,7 @@ def _signs(weight: Tensor) -> Tensor:
 
 
 def orthogonal(weight: Tensor) -> Tensor:
-    """Rows (or columns, if there are more rows) orthogonal, at unit variance per entry.
+    """Draw orthogonal rows (or columns, if there are more rows), at unit variance per entry.
 
     `nn.init.orthogonal_` gives the entries of an [out, fan_in] matrix the variance
     1/max(out, fan_in) (Saxe, McClelland and Ganguli, ICLR 2014).

@@ -1,4 +1,4 @@
-"""One progress bar for a whole run."""
+"""Show one progress bar for a whole run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,8 @@ class RunBar(ProgressBar):
     The bar goes to the standard error, and where that is no terminal only its end is written.
 
     Args:
-        show: what to call the logged metrics that are shown, by the metric's name; those that a
-            run does not log are left out.
+        show: label of each logged metric to show, by the metric's name; metrics that a run does
+            not log are left out.
         console: where to draw.
     """
 
@@ -33,7 +33,7 @@ class RunBar(ProgressBar):
         self._progress: Progress | None = None
 
     def disable(self) -> None:
-        """Draw nothing: what Lightning tells all processes but the first."""
+        """Draw nothing: Lightning calls this in all processes but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -69,7 +69,7 @@ class RunBar(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Go on by one batch."""
+        """Advance the bar by one batch."""
         if self._progress:
             share = (batch_idx + 1) / trainer.num_training_batches
             self._progress.update(self._task, completed=trainer.current_epoch + share)
@@ -86,11 +86,11 @@ class RunBar(ProgressBar):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Give the terminal back, with its cursor."""
+        """Restore the terminal and its cursor."""
         self._stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bar."""
+        """Print a text above the bar."""
         self._console.print(*args)
 
     def _show_numbers(self, trainer: L.Trainer) -> None:

@@ -1,6 +1,7 @@
-"""What is left of a finished run: ``result.json`` in its folder, written last and whole.
+"""Write and read ``result.json``, which is in the folder of every finished run and of no other.
 
-A run whose folder holds one is not run again: so an interrupted sweep goes on where it stopped.
+A run whose folder holds one is not run again, so that an interrupted sweep goes on where it
+stopped.
 """
 
 import json
@@ -31,15 +32,15 @@ __all__ = [
 
 FILE = "result.json"
 _PACKAGES = ("torch", "lightning", "numpy", "scipy", "hydra-core", "jaynes-callbacks")
-#: Where things lie, which changes nothing that comes out; so does what is chosen for a sweeper.
+#: Keys that do not change the result: places on the disk, and the metric of a sweeper.
 _PLACES = ("paths", "data.path", "ckpt_path", "optimized_metric")
-#: Groups that choose nothing of what is computed.
+#: Groups that choose how a run is started, not what it computes.
 _HOW_IT_IS_RUN = ("hydra", "launcher", "sweeper")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run.
+    """The result of one run.
 
     Attributes:
         config: what was run, without places on the disk.
@@ -58,7 +59,7 @@ class Result:
     versions: dict[str, str]
 
     def write(self, folder: Path) -> None:
-        """Put the file into the folder: it is there whole or not at all."""
+        """Write the file into a folder, whole or not at all."""
         metrics = {name: _finite(value) for name, value in self.metrics.items()}
         content = {**self.__dict__, "metrics": metrics}
         temporary = folder / f".{FILE}.tmp"
@@ -67,10 +68,10 @@ class Result:
 
     @classmethod
     def read(cls, folder: Path) -> "Result":
-        """The result of a finished run.
+        """Read the result of a finished run.
 
         Raises:
-            ValueError: if the folder's file is none of these.
+            ValueError: if the folder's file is no result.
         """
         try:
             content = json.loads((folder / FILE).read_text())
@@ -84,9 +85,9 @@ class Result:
 
 
 def finished(cfg: DictConfig, folder: Path) -> Result | None:
-    """The result of this very run, if it was finished in this folder before.
+    """Return the result of this run if it was finished in this folder before.
 
-    A run that resumes a checkpoint may go on, in the same folder, by another configuration.
+    A run that resumes a checkpoint may go on in the same folder by another configuration.
 
     Args:
         cfg: what is to be run.
@@ -112,14 +113,14 @@ def finished(cfg: DictConfig, folder: Path) -> Result | None:
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """What is run, resolved, without what only says where: equal for equal runs.
+    """Return the resolved configuration without places: equal for equal runs.
 
     Args:
         cfg: composed from ``conf/train.yaml``.
     """
     cfg = cfg.copy()
     with one_sentence("configuration"):
-        # What is made of it, such as dirpath, then is the same in every folder.
+        # Values derived from it, such as dirpath, are then equal in every folder.
         OmegaConf.update(cfg, "paths.output_dir", ".")
         everything: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for place in _PLACES:
@@ -128,13 +129,13 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         for parent in parents:
             inside = inside.get(parent) or {}
         inside.pop(name, None)
-    # As reading gives it back.
+    # As `Result.read` returns it.
     plain: dict[str, Any] = json.loads(json.dumps(everything))
     return plain
 
 
 def choices() -> dict[str, str]:
-    """The option chosen of every group, by the group's name, where Hydra runs a command."""
+    """Return the option chosen of each group, by the group's name; empty outside Hydra."""
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
@@ -146,7 +147,7 @@ def choices() -> dict[str, str]:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value by its dotted key.
+    """Return every value of a nested configuration by its dotted key.
 
     >>> flat({"model": {"net": {"width": 4, "shape": [1, 8]}}})
     {'model.net.width': 4, 'model.net.shape': [1, 8]}
@@ -163,7 +164,7 @@ def _leaves(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 
 
 def newest_dataset(folder: Path) -> str | None:
-    """Name of the monitor's dataset that was written to last: of a run just finished, its own.
+    """Return the name of the dataset that was written to last: after a run, its own.
 
     An earlier run that was interrupted in the same folder may have left another.
     """
@@ -173,7 +174,7 @@ def newest_dataset(folder: Path) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a run's last digit may depend on."""
+    """Return the versions of all packages on which a run's last digit may depend."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""One run: build the parts, fit, test, report, and keep what came out."""
+"""Carry out one run: build its parts, fit, test, report, and write the result."""
 
 import time
 import warnings
@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Train, score, and print what the monitor saw; or tell that this was done before.
+    """Train, score, and print what the monitor recorded; or say that this was done before.
 
     Args:
         cfg: composed from ``conf/train.yaml``.
@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> float | None:
     folder = Path(cfg.paths.output_dir)
     before = finished(cfg, folder)
     if before is not None:
-        # Whole, whatever the width: a path is there to be copied.
+        # On one line at any width, so that the path can be copied.
         told = f"finished before, skipped: {folder / FILE}"
         Console().print(told, highlight=False, markup=False, soft_wrap=True)
         return _chosen(before.metrics, cfg.optimized_metric)
@@ -54,8 +54,8 @@ def _fit(parts: Parts, ckpt_path: str | None) -> dict[str, float]:
     try:
         parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=ckpt_path)
     except Exception:
-        # Before the first update only arguments can be wrong; later it is a defect, and its
-        # traceback is what helps.
+        # Before the first update only arguments can be wrong; later it is a defect, whose
+        # traceback is needed.
         if parts.trainer.global_step > 0:
             raise
         with one_sentence("before training could begin"):

@@ -1,4 +1,4 @@
-"""``python -m experiments.summarise RUNS``: what finished runs say together.
+"""``python -m experiments.summarise RUNS``: print and write the tables of finished runs.
 
 Prints one table; with ``--output`` also writes ``summary.md`` with all tables of conditions,
 ``layers.md`` with every layer, their numbers as CSV files, and figures.
@@ -17,7 +17,7 @@ _WIDTH = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read, print, write.
+    """Read runs, print their table, write the rest.
 
     Args:
         arguments: of the command line; None takes the process's own.

@@ -1,4 +1,4 @@
-"""The closing table: every stream, from start to end."""
+"""Make the table at the end of a run: every stream, from start to end."""
 
 import math
 
@@ -6,31 +6,31 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from jaynes_callbacks import Record, Records
-from jaynes_callbacks.records.text import LEFT_OUT, count_text, number_text, paper_text, tilt_text
+from jaynes_callbacks import Record
+from jaynes_callbacks.instruments.record import LEFT_OUT, family_label, paper_text, tilt_text
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.stream import in_order, kind_label
+from jaynes_callbacks.records.text import count_text, number_text
 
-__all__ = ["CAPTION", "short_family", "stream_table"]
+__all__ = ["CAPTION", "stream_table"]
 
 CAPTION = (
     "gap: nats to the best lognormal; 0 is arbitrage equilibrium, Gaussian weights have 0.163.\n"
     "R²: by the paper's protocol; in brackets what as many Gaussian weights score on average.\n"
     f"{LEFT_OUT}"
 )
-_KINDS = {"weight": "weights", "iota": "neurons (iota)"}
 _STYLES = {
     "emerged": "bold green",
     "present from the start": "green",
     "approaching": "yellow",
     "undetermined": "dim",
 }
-#: Families whose names are too long for a narrow column.
-_SHORT = {"generalized_gamma": "gen. gamma", "half_student_t": "Student t"}
 #: From this many columns on, there is more space between and in columns.
 _ROOMY = 100
 
 
-def stream_table(start: Records, end: Records, *, width: int) -> Table:
-    """One row per stream, under one heading per kind.
+def stream_table(start: Frame[Record], end: Frame[Record], *, width: int) -> Table:
+    """Return a table with a row per stream, under a heading per kind.
 
     Args:
         start: the first snapshot.
@@ -41,12 +41,10 @@ def stream_table(start: Records, end: Records, *, width: int) -> Table:
     roomy = width >= _ROOMY
     table = _empty_table("q" if with_q else "ln w\nskew", roomy=roomy)
     first = start.by_stream()
-    for kind, heading in _KINDS.items():
-        rows = [record for record in end if record.kind == kind]
-        if rows:
-            table.add_section()
-            table.add_row(Text(heading, style="italic"))
-        for record in rows:
+    for kind in in_order(record.kind for record in end):
+        table.add_section()
+        table.add_row(Text(kind_label(kind), style="italic"))
+        for record in end.select(kind=kind):
             tilt = record.q if with_q else record.log_skew
             arrow = " → " if roomy else "→"
             table.add_row(*_cells(first.get(record.key, record), record, tilt, arrow))
@@ -72,17 +70,8 @@ def _cells(start: Record, end: Record, tilt: float, arrow: str) -> tuple[str | T
         Text(end.name, overflow="fold"),
         count_text(end.n),
         f"{number_text(start.gap, 3)}{arrow}{number_text(end.gap, 3)}",
-        short_family(end.best_family),
+        family_label(end.best_family),
         tilt_text(tilt),
         paper_text(end),
         Text(end.verdict, style=_STYLES.get(end.verdict, "")),
     )
-
-
-def short_family(name: str) -> str:
-    """A family's name as it fits a narrow column.
-
-    >>> short_family("half_student_t"), short_family("half_normal")
-    ('Student t', 'half-normal')
-    """
-    return _SHORT.get(name, name.replace("_", "-"))

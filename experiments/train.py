@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> float | None:
     # torch and lightning take seconds to import: --help and typing errors need not wait for them.
     from experiments.run import run
 
-    # Lightning adds a handler of its own; Hydra's logging already shows and keeps what it says.
+    # Lightning adds a handler of its own; Hydra's logging already shows and writes its messages.
     logging.getLogger("lightning").handlers.clear()
     return run(cfg)
 

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real data without a download."""
+"""Handwritten digits of scikit-learn: real data that need no download."""
 
 import torch
 
@@ -21,7 +21,7 @@ class Digits(ImageDataModule):
     TEST_SHARE = 0.2
 
     def read(self) -> Splits:
-        """The images from scikit-learn's own file.
+        """Read the images from scikit-learn's own file.
 
         Raises:
             ModuleNotFoundError: if scikit-learn is not installed.

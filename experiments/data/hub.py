@@ -27,8 +27,8 @@ class HubImages(ImageDataModule):
         path: a folder that holds ``train.parquet`` and ``test.parquet``, or the hub's own
             ``train-00000-of-00001.parquet`` …; then the network is not touched and nothing is
             cached.  None: load by name, into the cache that `datasets` keeps.
-        limit: so many of the first training images are read, validation's among them; None for
-            all.  The test split is always whole.
+        limit: number of training images to read, the first ones, including those held out for
+            validation; None for all.  The test split is always whole.
         **options: as for `ImageDataModule`.
 
     Raises:
@@ -56,7 +56,7 @@ class HubImages(ImageDataModule):
                 parquet_files(self.folder, split)
 
     def read(self) -> Splits:
-        """Both splits of the data set, decoded.
+        """Decode both splits of the data set.
 
         Raises:
             ModuleNotFoundError: if `datasets` is not installed.
@@ -80,11 +80,11 @@ class HubImages(ImageDataModule):
         return Split(images, torch.tensor(labels))
 
     def _batches(self, split: str) -> Iterator[Any]:
-        """Some rows at a time, their images still encoded."""
+        """Yield some rows at a time, with their images still encoded."""
         rows = self._open(split)
         self._check_columns(rows.column_names, split)
         if split == "train" and self.limit is not None:
-            # Only rows that are not streamed know their number, and only they insist on it.
+            # Only rows that are not streamed have a number, and refuse to take more.
             rows = rows.take(min(self.limit, getattr(rows, "num_rows", self.limit)))
         encoded = rows.cast_column(self.image_column, _datasets().Image(decode=False))
         try:
@@ -106,7 +106,7 @@ class HubImages(ImageDataModule):
         datasets = _datasets()
         files = {split: [str(file) for file in parquet_files(self.folder, split)]}
         try:
-            # Streaming reads the files where they lie; what is left for the cache are lock files.
+            # Streaming reads the files in place; the cache gets lock files only.
             with tempfile.TemporaryDirectory() as cache:
                 return datasets.load_dataset(
                     "parquet", data_files=files, split=split, streaming=True, cache_dir=cache
@@ -165,10 +165,10 @@ class HubImages(ImageDataModule):
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
-    """The Parquet files of one split.
+    """Return the Parquet files of one split.
 
     Args:
-        folder: where they lie.
+        folder: where they are.
         split: ``train`` or ``test``.
 
     Raises:

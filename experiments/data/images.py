@@ -1,4 +1,4 @@
-"""What all data sets share: images in memory, normalised batch by batch."""
+"""The base of all data sets: images in memory, normalised batch by batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from experiments.check import flag, positive_int, share
 __all__ = ["ImageDataModule", "Split", "Splits"]
 
 
-#: Grey levels, or numbers where they were not photographed.
+#: Grey levels of photographs, or numbers of generated images.
 Images = UInt8[Tensor, "n channels height width"] | Float[Tensor, "n channels height width"]
 
 
@@ -26,12 +26,12 @@ class Split(NamedTuple):
     labels: Int64[Tensor, " n"]
 
     def take(self, indices: Tensor) -> "Split":
-        """The images and labels at these places."""
+        """Return the images and labels at some indices."""
         return Split(self.images[indices], self.labels[indices])
 
 
 class Splits(NamedTuple):
-    """A data set divided; what is trained on is no part of the others."""
+    """The three splits of a data set, which share no image."""
 
     train: Split
     validation: Split
@@ -39,7 +39,7 @@ class Splits(NamedTuple):
 
 
 def hold_out(split: Split, portion: float, seed: int) -> tuple[Split, Split]:
-    """Divide at random, the same way for the same seed, whatever the global generator's state.
+    """Split at random by a seed, independently of the global generator.
 
     Args:
         split: what is divided.
@@ -55,7 +55,7 @@ def hold_out(split: Split, portion: float, seed: int) -> tuple[Split, Split]:
 
 
 def _shuffled(split: Split, seed: int) -> Split:
-    """The same images and as many labels of each class, without any relation."""
+    """Return the images with their labels permuted."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(split.labels), generator=generator)
     return Split(split.images, split.labels[order])
@@ -72,12 +72,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
         classes: number of classes.
         batch_size: images per batch.
         validation_share: of the training images, held out for validation.
-        split_seed: of that division; apart from the run's seed, so that every run of a study
+        split_seed: of that division; separate from the run's seed, so that every run of a study
             validates on the same images.
         num_workers: processes that load batches; 0 is fastest for data in memory.
-        shuffle_labels: whether the labels of the train split are permuted, by `split_seed`: then
-            nothing but the images themselves can be learnt, and by heart.  Validation and test
-            keep theirs.
+        shuffle_labels: whether the labels of the train split are permuted, by `split_seed`: a
+            network can then only memorise the images.  Validation and test keep their labels.
 
     Raises:
         ValueError: for sizes that are not positive integers or a share outside (0, 1).
@@ -105,7 +104,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def read(self) -> Splits:
-        """All images; called once."""
+        """Return all images; called once."""
 
     def setup(self, stage: str) -> None:
         """Read the images, unless an earlier stage has."""
@@ -117,15 +116,15 @@ class ImageDataModule(L.LightningDataModule, ABC):
             self.mean, self.std = _channel_moments(self.splits.train.images)
 
     def train_dataloader(self) -> "DataLoader[Split]":
-        """Batches of the train split, shuffled by the global generator."""
+        """Return batches of the train split, shuffled by the global generator."""
         return self._loader(self.splits.train, shuffle=True)
 
     def val_dataloader(self) -> "DataLoader[Split]":
-        """Batches of the validation split."""
+        """Return batches of the validation split."""
         return self._loader(self.splits.validation)
 
     def test_dataloader(self) -> "DataLoader[Split]":
-        """Batches of the test split."""
+        """Return batches of the test split."""
         return self._loader(self.splits.test)
 
     def _loader(self, split: Split, *, shuffle: bool = False) -> "DataLoader[Split]":
@@ -147,7 +146,7 @@ class _Normalised(Dataset[Split]):
         return len(self.split.labels)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch at once: DataLoader calls this instead of `__getitem__` where it exists."""
+        """Return a whole batch: DataLoader calls this instead of `__getitem__` where it exists."""
         images, labels = self.split.take(torch.tensor(indices))
         return (images.float() - self.mean) / self.std, labels
 
@@ -159,7 +158,7 @@ def _as_it_is(batch: Any) -> Any:
 def _channel_moments(
     images: Images,
 ) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
-    """Mean and standard deviation; 1 for that of flat images, which are nowhere else than there."""
+    """Return each channel's mean and standard deviation; 1 where the channel is constant."""
     mean = torch.stack([channel.double().mean() for channel in images.unbind(1)])
     std = torch.stack([channel.double().std() for channel in images.unbind(1)])
     std = torch.where(std > 0, std, 1.0)

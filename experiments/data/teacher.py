@@ -1,4 +1,4 @@
-"""A teacher's labels on random images: data whose truth is known."""
+"""Random images labelled by a fixed network, the teacher: data whose true labels are known."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ class Teacher(ImageDataModule):
     """Gaussian noise as images, labelled by a network that is never trained.
 
     Each pixel is standard normal, so that nothing can be learnt but the teacher.  Each of its
-    logits is centred over the images, for no class to have most of them.  A fifth is held out for
+    logits is centred over the images, so that no class has most of them.  A fifth is held out for
     testing, and `validation_share` of the rest for validation.
 
     Args:
         teacher: images in, logits out.
-        law: draws the teacher's weights: what a student might find again.
+        law: draws the teacher's weights, which a student might recover.
         images: their number.
         **options: as for `ImageDataModule`; `split_seed` also seeds images and teacher.
 
@@ -57,7 +57,7 @@ class Teacher(ImageDataModule):
         self.images = positive_int("images", images)
 
     def read(self) -> Splits:
-        """Draw the teacher, the images and with both their labels; the same for the same seed."""
+        """Draw the teacher and the images, and label them; the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.split_seed)
             self.law(self.teacher)

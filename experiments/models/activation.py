@@ -1,4 +1,4 @@
-"""Activations by name."""
+"""Make activations by their names."""
 
 from torch import nn
 
@@ -14,7 +14,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation_module(name: str) -> nn.Module:
-    """A new module of that activation.
+    """Make a new module of an activation.
 
     Args:
         name: ``relu``, ``gelu``, ``silu``, ``tanh`` or ``leaky_relu``.

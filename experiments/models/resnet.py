@@ -13,7 +13,7 @@ __all__ = ["ResNet"]
 
 
 class ResNet(nn.Sequential):
-    """A 3×3 convolution, then blocks of two with a shortcut each, then the mean of each channel.
+    """A 3×3 convolution, blocks of two convolutions and a shortcut, then each channel's mean.
 
     Images [batch, channels, height, width] in, logits [batch, classes] out.  From the second stage
     on, the first block halves height and width; its shortcut is a 1×1 convolution.
@@ -66,7 +66,7 @@ class ResNet(nn.Sequential):
 
 
 class Block(nn.Module):
-    """``f(x + norm(conv(f(norm(conv(x))))))``, f the activation; two modules, two streams."""
+    """Computes ``f(x + norm(conv(f(norm(conv(x))))))``; the two activations f are two streams."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, activation: str) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch fan_in height width"]
     ) -> Float[Tensor, "batch fan_out low narrow"]:
-        """Two convolutions, added to what came in."""
+        """Add two convolutions to the input."""
         inner = self.inner(self.norm1(self.conv1(x)))
         added: Tensor = self.outer(self.shortcut(x) + self.norm2(self.conv2(inner)))
         return added
 
 
 def _convolution(fan_in: int, fan_out: int, stride: int = 1) -> nn.Conv2d:
-    """Without a bias, which the norm after it would take away."""
+    """Make a convolution without a bias, which the norm after it would cancel."""
     return nn.Conv2d(fan_in, fan_out, kernel_size=3, stride=stride, padding=1, bias=False)

@@ -13,7 +13,7 @@ __all__ = ["Transformer"]
 
 
 class Transformer(nn.Module):
-    """Patches as a sequence, encoder blocks with the norm first, the mean of all places, logits.
+    """Patches as a sequence, pre-norm encoder blocks, the mean over positions, logits.
 
     Images [batch, channels, height, width] in, logits [batch, classes] out.
 
@@ -65,14 +65,14 @@ class Transformer(nn.Module):
         self.logits = nn.Linear(width, positive_int("classes", classes))
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """Logits of a batch of images."""
+        """Return the logits of a batch of images."""
         places = self.embedding(self.patches(images).transpose(1, 2)) + self.positions
         logits: Tensor = self.logits(self.norm(self.blocks(places)).mean(1))
         return logits
 
 
 class Block(nn.Module):
-    """Attention between places, then two layers within each, both added to what came in."""
+    """Attention between positions, then two layers within each; both are added to their input."""
 
     def __init__(self, width: int, heads: int, activation: str, dropout: float) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(share("dropout", dropout))
 
     def forward(self, places: Float[Tensor, "batch places width"]) -> Tensor:
-        """One block; the shape stays."""
+        """Apply one block; the shape stays."""
         places = places + self.dropout(self._attended(self.norm1(places)))
         hidden = self.activation(self.hidden(self.norm2(places)))
         return torch.add(places, self.dropout(self.back(hidden)))

@@ -38,5 +38,5 @@ class ExponentiatedGradient(Multiplicative):
         super().__init__(params, lr=lr, weight_decay=weight_decay, ceiling=ceiling)
 
     def drive(self, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """The gradient."""
+        """Return the gradient."""
         return gradient

@@ -1,4 +1,4 @@
-"""Gibrat's process: every weight multiplied by chance, the gradient ignored."""
+"""Gibrat's process: every weight is multiplied by random factors, the gradient is ignored."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,8 +16,8 @@ class Gibrat(Multiplicative):
 
     The law of proportionate effect (R. Gibrat, *Les inégalités économiques*, 1931): after t steps
     ln|w| is where it began plus a normal variate of standard deviation lr·√t, so that magnitudes
-    are lognormal in the end, whatever they were.  Nothing is learnt.  As an optimizer it is the
-    control whose answer is known: what a monitor must call *emerged*.
+    become lognormal from any start.  Nothing is learnt.  As an optimizer it is the control whose
+    answer is known: a monitor must call it *emerged*.
 
     Args:
         params: as of any optimizer.
@@ -38,5 +38,5 @@ class Gibrat(Multiplicative):
         super().__init__(params, lr=lr, weight_decay=weight_decay, ceiling=None)
 
     def drive(self, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """Noise from torch's global generator, whose law no sign of a weight changes."""
+        """Return Gaussian noise of torch's global generator, which is symmetric."""
         return torch.randn_like(gradient)

@@ -21,11 +21,11 @@ class Madam(Multiplicative):
 
     Args:
         params: as of any optimizer.
-        lr: of ln|w| for a gradient of ordinary size; the authors train everything with 0.01.
+        lr: step of ln|w| for a gradient of size rms(g); the authors train everything with 0.01.
         beta: of the average of g²; the authors use 0.999.
         bound: largest |g|/rms(g) that is taken; theirs is 10.
         ceiling: largest magnitude in root mean squares of the initial parameter; theirs is 3.
-            The weights that it holds are an atom in their distribution.  None: no limit.
+            Weights at the limit are an atom in their distribution.  None: no limit.
         weight_decay: shrinks magnitudes by the factor exp(−lr · weight_decay) a step.
 
     Raises:
@@ -55,7 +55,7 @@ class Madam(Multiplicative):
         super().__init__(params, lr=lr, weight_decay=weight_decay, ceiling=ceiling, **own)
 
     def drive(self, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """g / rms(g), within the bound; 0 where there never was a gradient."""
+        """Return g / rms(g), within the bound; 0 where there never was a gradient."""
         if "step" not in state:
             state["step"], state["square"] = 0, torch.zeros_like(gradient)
         state["step"] += 1

@@ -1,10 +1,10 @@
-"""Updates that multiply: ln|w| moves by what other optimizers add to w.
+"""Multiplicative updates: ln|w| moves by what other optimizers add to w.
 
 ``w ← w · exp(−lr · (sign(w) · drive + weight_decay))``
 
 Signs never change, and an exact zero stays zero: biases that start at zero never move.  Steps that
-add up in ln|w| are what makes magnitudes lognormal (Pogodin et al., ICLR 2024, arXiv 2305.19394),
-as far as they are many and alike: with steps drawn by chance (`Gibrat`) for certain.
+add up in ln|w| make magnitudes lognormal (Pogodin et al., ICLR 2024, arXiv 2305.19394) if there are
+many of similar size; with independent random steps (`Gibrat`) they always do.
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["Multiplicative"]
 
 
 class Multiplicative(Optimizer, ABC):
-    """The update above; a subclass says what drives it.
+    """Base of multiplicative optimizers; a subclass defines `drive`.
 
     Args:
         params: as of any optimizer.
@@ -53,7 +53,7 @@ class Multiplicative(Optimizer, ABC):
 
     @abstractmethod
     def drive(self, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """What moves ln|w|, of the gradient's shape, before sign and learning rate.
+        """Return what moves ln|w|, of the gradient's shape, before sign and learning rate.
 
         Args:
             gradient: of one parameter.
@@ -63,7 +63,7 @@ class Multiplicative(Optimizer, ABC):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient; returns the closure's loss."""
+        """Update every parameter that has a gradient; return the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -13,8 +13,8 @@ __all__ = ["MuonWithAdamW"]
 class MuonWithAdamW(Optimizer):
     """`torch.optim.Muon` on parameters of two dimensions, `torch.optim.AdamW` on the others.
 
-    Muon (K. Jordan, 2024) orthogonalises the momentum of a matrix and knows nothing else: biases,
-    norms and convolutions go to AdamW.  Muon's steps are scaled to the size of AdamW's (J. Liu et
+    Muon (K. Jordan, 2024) orthogonalises the momentum of a matrix, and only that: biases, norms and
+    convolutions go to AdamW.  Muon's steps are scaled to the size of AdamW's (J. Liu et
     al., arXiv 2502.16982), so that one learning rate serves both.
 
     Args:
@@ -58,7 +58,7 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Groups are the members' own, so that a scheduler reaches them, and so is the state."""
+        """Use the members' own parameter groups and state, so that a scheduler reaches them."""
         first = 0
         for member in self.members:
             last = first + len(member.param_groups)
@@ -68,7 +68,7 @@ class MuonWithAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of each; returns the closure's loss."""
+        """Step both optimizers; return the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -78,6 +78,6 @@ class MuonWithAdamW(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was."""
+        """Load the state of a checkpoint."""
         super().load_state_dict(state_dict)
         self._share()

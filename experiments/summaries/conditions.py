@@ -1,4 +1,4 @@
-"""What was varied between runs: the choices and values that tell conditions apart, but the seed."""
+"""Find what was varied between runs: the choices and values that differ, except the seed."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _NO_CONDITION = {"seed", "name"}
 
 
 def conditions(results: Sequence[Result]) -> pd.DataFrame:
-    """One row per run, one column per thing that was varied.
+    """Return a row per run, with a column for each choice or value that was varied.
 
     A group's option (``init=laplace``) stands for all the values it brings.  A value of its own
     is one that differs between runs of the same options (``model.net.width``).  What another
@@ -35,7 +35,7 @@ def conditions(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def label(condition: Sequence[object], names: Sequence[str]) -> str:
-    """One condition as it is printed: options by their names, values by their last key.
+    """Return a condition as it is printed: options by their names, values by their last key.
 
     >>> label(["laplace", 256], ["init", "model.net.width"])
     'laplace, width 256'
@@ -48,7 +48,7 @@ def label(condition: Sequence[object], names: Sequence[str]) -> str:
 
 
 def _plain(result: Result) -> dict[str, object]:
-    """Values that can be compared and sorted; lists and the like as their text."""
+    """Return values that can be compared and sorted; lists and the like as their text."""
     return {
         key: value if isinstance(value, str | int | float) else json.dumps(value)
         for key, value in flat(result.config).items()
@@ -60,19 +60,19 @@ def _varied(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _number(values: pd.Series) -> int:
-    """Of different values, the missing among them."""
+    """Count the different values, missing ones included."""
     return len(values.drop_duplicates())
 
 
 def _differs(values: pd.Series, options: pd.DataFrame) -> bool:
-    """Whether a value differs between runs that chose the same options."""
+    """Tell whether a value differs between runs that chose the same options."""
     alike = options.assign(value=values)
     number = len(options.drop_duplicates()) if len(options.columns) else 1
     return len(alike.drop_duplicates()) > number
 
 
 def _without_decided(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without columns that another one, of more values or named after, decides."""
+    """Leave out columns that are a function of another one with more values, or of a later one."""
     kept = list(frame.columns)
     for column in sorted(kept, key=lambda name: len(frame[[name]].drop_duplicates())):
         others = [other for other in kept if other != column]

@@ -1,4 +1,4 @@
-"""A study at a glance: gaps from start to end, accuracy against gap, gaps along a number."""
+"""Draw a study: gaps from start to end, accuracy against gap, gaps along a number."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.summaries.tables import Study
 from jaynes_callbacks.figures.look import LIGHT, canvas, legend, printable
-from jaynes_callbacks.instruments.verdict import NEAR
+from jaynes_callbacks.instruments.record import NEAR
+from jaynes_callbacks.records.stream import IOTA, WEIGHT, kind_label
 
 __all__ = ["draw"]
 
-_COLORS = {"weight": "#d55e00", "iota": "#3a8fd6"}
-_NAMES = {"weight": "weights", "iota": "neurons (iota)"}
+_COLORS = {WEIGHT: "#d55e00", IOTA: "#3a8fd6"}
 _MARKERS = "osD^vPX*"
 #: Gaps are drawn on a logarithmic axis, which has no zero.
 _FLOOR = 1e-3
@@ -44,7 +44,7 @@ def draw(made: Study, rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _numeric(made: Study) -> str | None:
-    """The number that was varied, where nothing else was."""
+    """Return the number that was varied if nothing else was."""
     if len(made.names) != 1:
         return None
     (name,) = made.names
@@ -52,7 +52,7 @@ def _numeric(made: Study) -> str | None:
 
 
 def _gaps(rows: pd.DataFrame) -> Figure:
-    """From start (open) to end (full) for every condition, with the spread over seeds."""
+    """Draw each condition's gap from start (open) to end (full), with the spread over seeds."""
     names = list(rows["condition"].drop_duplicates())
     figure, (axes,) = canvas(LIGHT, [0.9 + 0.24 * len(names)], width=7.0)
     places = {name: place for place, name in enumerate(names)}
@@ -63,7 +63,9 @@ def _gaps(rows: pd.DataFrame) -> Figure:
         axes.hlines(y, start, end, color=color, linewidth=1, alpha=0.6)
         axes.scatter(start, y, s=20, facecolors="none", edgecolors=color)
         error = of_kind["gap_end_sd"].fillna(0.0)
-        axes.errorbar(end, y, xerr=error, fmt="o", color=color, markersize=4, label=_NAMES[kind])
+        axes.errorbar(
+            end, y, xerr=error, fmt="o", color=color, markersize=4, label=kind_label(kind)
+        )
     axes.set_yticks(range(len(names)), [printable(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")
@@ -76,13 +78,13 @@ def _gaps(rows: pd.DataFrame) -> Figure:
 
 
 def _accuracy(made: Study) -> Figure:
-    """One mark per run: is a network that does better nearer to equilibrium?"""
+    """Draw a mark per run: test accuracy against the gap at the end."""
     figure, (axes,) = canvas(LIGHT, [3.2])
     for kind, color in _COLORS.items():
         runs = made.streams[made.streams["kind"] == kind].groupby("run")
         gap = runs["gap_end"].median().clip(lower=_FLOOR)
         accuracy = runs["accuracy"].first()
-        axes.scatter(gap, accuracy, s=18, color=color, alpha=0.7, label=_NAMES[kind])
+        axes.scatter(gap, accuracy, s=18, color=color, alpha=0.7, label=kind_label(kind))
     axes.set_xscale("log")
     _plain_numbers(axes.xaxis)
     axes.axvline(NEAR, color=LIGHT.muted, linestyle="--", linewidth=1)
@@ -93,7 +95,7 @@ def _accuracy(made: Study) -> Figure:
 
 
 def _along(made: Study, name: str) -> Figure:
-    """Every layer's gap at the end along what was varied, with the spread over seeds."""
+    """Draw each layer's gap at the end along what was varied, with the spread over seeds."""
     figure, (axes,) = canvas(LIGHT, [3.4])
     values = made.runs[name].astype(float)
     for kind, color in _COLORS.items():
@@ -125,12 +127,12 @@ def _line(axes: Axes, gaps: pd.DataFrame, color: str, marker: str, text: str) ->
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """1, 2 and 5 of each decade, written out, on a logarithmic axis."""
+    """Label 1, 2 and 5 of each decade of a logarithmic axis by plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda x, _: _number(float(x))))
     axis.set_minor_formatter(NullFormatter())
 
 
 def _number(gap: float) -> str:
-    """What is below the floor is drawn at it."""
+    """Write a gap; below the floor it is drawn at the floor."""
     return f"≤ {gap:g}" if gap < 1.01 * _FLOOR else f"{gap:g}"

@@ -1,4 +1,4 @@
-"""Iota itself: the lognormal against the exponential, on Z.
+"""Compare the lognormal with the exponential on iota itself, Z.
 
 Constant benefit and linear cost give an exponential law of Z, the prediction of the Hopfield
 network and the Boltzmann machine (the paper's Eqs 32-37).  Of ReLU the outputs y are counted and
@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.instruments.record import Record
-from jaynes_callbacks.instruments.summary import counts_of
+from jaynes_callbacks.records.stream import IOTA
 from jaynes_callbacks.statistics import (
-    FAMILIES,
+    FAMILY_BY_NAME,
     LOGNORMAL,
     fit_family,
     gap,
@@ -25,11 +26,11 @@ from jaynes_callbacks.statistics import (
 
 __all__ = ["gaps_on_z"]
 
-_EXPONENTIAL = next(family for family in FAMILIES if family.name == "exponential")
+_EXPONENTIAL = FAMILY_BY_NAME["exponential"]
 
 
 def gaps_on_z(records: Sequence[Record]) -> pd.DataFrame:
-    """Gaps of the law of Z in nats per neuron, one row per record; nan for weights.
+    """Return the gaps of Z's law in nats per value, one row per record; nan for weights.
 
     Args:
         records: with their counts.
@@ -38,7 +39,7 @@ def gaps_on_z(records: Sequence[Record]) -> pd.DataFrame:
         Columns ``z_lognormal`` and ``z_exponential``.
     """
     gaps = np.full((len(records), 2), np.nan)
-    rows = [number for number, record in enumerate(records) if record.kind == "iota" and record.n]
+    rows = [number for number, record in enumerate(records) if record.kind == IOTA and record.n]
     if rows:
         chosen = [records[row] for row in rows]
         binned = occupied_bins(counts_of(chosen))

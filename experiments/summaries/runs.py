@@ -1,4 +1,4 @@
-"""Finished runs, read back: one row per run and stream, its start beside its end."""
+"""Read finished runs: a row per run and stream, with its start beside its end."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pandas as pd
 from experiments.result import FILE, Result
 from experiments.summaries.law_of_z import gaps_on_z
 from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.records.parts import parts
 from jaynes_callbacks.sinks.dataset import read_records
 
 __all__ = ["Run", "found", "streams"]
@@ -44,24 +45,29 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """The run of a folder with a result.
+        """Read the run of a folder that has a result.
 
         Raises:
-            ValueError: if its result is none, or it has no dataset.
-            FileNotFoundError: if the dataset is not there any more.
+            ValueError: if its result cannot be read, or names no dataset.
+            FileNotFoundError: if the dataset is missing or empty.
         """
         result = Result.read(folder)
         if result.dataset is None:
             raise ValueError(f"{folder} has no dataset of a monitor: run it with one")
-        parts = sorted((folder / result.dataset).glob("part-*.parquet"))
-        if not parts:
+        files = list(parts(folder / result.dataset).values())
+        if not files:
             raise FileNotFoundError(f"{folder / result.dataset} is gone, or empty: run it again")
-        first, last = read_records(parts[0], counts=False), read_records(parts[-1])
+        first, last = read_records(files[0], counts=False), read_records(files[-1])
+        # Parts of a long run hold several records each.
+        first, last = (
+            first.take(first["step"] == first["step"][0]),
+            last.take(last["step"] == last["step"][-1]),
+        )
         return cls(folder, result, first, last)
 
 
 def found(folders: Iterable[Path]) -> tuple[list[Run], list[Path]]:
-    """All finished runs below some folders, and the folders of those that are not finished.
+    """Read all finished runs below some folders; return also the folders of unfinished ones.
 
     Args:
         folders: of sweeps, or of single runs.
@@ -86,11 +92,11 @@ def found(folders: Iterable[Path]) -> tuple[list[Run], list[Path]]:
 
 
 def streams(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run and stream.
+    """Return a row per run and stream.
 
     Columns: ``run`` (index into `runs`), ``kind``, ``name``, of the records' columns those of
     both moments as ``gap_start``, ``gap_end`` and so on, those of the end under their own name,
-    the gaps of all families at the end as ``gap_<family>``, and of neurons ``z_lognormal`` and
+    the gaps of all families at the end as ``gap_<family>``, and of activations ``z_lognormal`` and
     ``z_exponential``, the gaps of iota Z itself.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""Means over seeds, per condition and kind: the tables that results are told by."""
+"""Compute a study's tables: means over seeds, per condition and kind."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from scipy.stats import spearmanr
 
 from experiments.summaries.conditions import conditions, label
 from experiments.summaries.runs import Run, streams
-from experiments.table import short_family
-from jaynes_callbacks.instruments.verdict import FEWEST_VALUES, NEAR
+from jaynes_callbacks.instruments.record import NEAR, family_label
+from jaynes_callbacks.instruments.verdict import FEWEST_VALUES
+from jaynes_callbacks.records.stream import in_order
 
 __all__ = ["CAPTION", "PAPERS_LOWEST", "VERDICTS", "Study", "layers", "relation", "summary"]
 
@@ -21,7 +22,7 @@ ACCURACY = "test/accuracy"
 
 
 class Study:
-    """All runs of a study, as frames.
+    """All runs of a study as data frames.
 
     Attributes:
         names: of what was varied.
@@ -59,7 +60,7 @@ def _sortable(values: pd.Series) -> pd.Series:
 
 
 def summary(made: Study) -> pd.DataFrame:
-    """One row per condition and kind.
+    """Return a row per condition and kind.
 
     A run's gap is the median over its streams; means and standard deviations (n − 1) are over
     runs, that is over seeds.  Shares and counts are of streams, of all runs together.
@@ -69,12 +70,11 @@ def summary(made: Study) -> pd.DataFrame:
         ``gap_end``, ``gap_end_sd``, a share for each verdict, ``families`` (best ones at the end,
         with their numbers), ``r2``, ``r2_gaussian``, ``r2_passes_start``, ``r2_passes_end`` (shares
         with at least the paper's lowest R²), ``near_start``, ``near_end`` (shares with a gap below
-        `verdict.NEAR`), ``accuracy``, ``accuracy_sd``; of neurons
-        ``z_lognormal`` and ``z_exponential``.
+        `verdict.NEAR`), ``accuracy``, ``accuracy_sd``; of
+        activations ``z_lognormal`` and ``z_exponential``.
     """
-    kinds = [kind for kind in ("weight", "iota") if (made.streams["kind"] == kind).any()]
     rows = []
-    for kind in kinds:
+    for kind in in_order(made.streams["kind"]):
         of_kind = made.streams[made.streams["kind"] == kind]
         groups = dict(iter(of_kind.groupby("condition")))
         rows += [_row(kind, name, groups[name]) for name in made.order if name in groups]
@@ -105,17 +105,17 @@ def _row(kind: str, condition: str, group: pd.DataFrame) -> dict[str, Any]:
 
 
 def counted(families: "pd.Series[str]") -> str:
-    """Families with their numbers, the most frequent first.
+    """Return families with their numbers, the most frequent first.
 
     >>> counted(pd.Series(["weibull", "lognormal", "weibull"]))
-    'weibull 2, lognormal 1'
+    'Weibull 2, lognormal 1'
     """
     numbers = Counter(families.replace("", "none")).most_common()
-    return ", ".join(f"{short_family(name)} {number}" for name, number in numbers)
+    return ", ".join(f"{family_label(name)} {number}" for name, number in numbers)
 
 
 def layers(made: Study) -> pd.DataFrame:
-    """One row per condition and stream, means and standard deviations over seeds.
+    """Return a row per condition and stream: means and standard deviations over seeds.
 
     Returns:
         Columns ``kind``, ``condition``, ``name``, ``runs``, ``n``, ``gap_start``, ``gap_end``,
@@ -138,7 +138,7 @@ def layers(made: Study) -> pd.DataFrame:
 
 
 def relation(made: Study) -> pd.DataFrame:
-    """Spearman's rank correlation of test accuracy and a run's median gap at the end.
+    """Return Spearman's rank correlation of test accuracy and a run's median gap at the end.
 
     Returns:
         One row per kind: ``kind``, ``runs``, ``spearman`` (nan where either is constant).
@@ -153,7 +153,7 @@ def relation(made: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "runs", "spearman"])
 
 
-#: Said below every table.
+#: Printed below every table.
 CAPTION = (
     "gap: nats to the best lognormal, median over a run's streams, mean ± sd over runs.\n"
     "E/P/A/N: % of streams emerged / present from the start / approaching / not emerging; what\n"

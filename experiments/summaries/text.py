@@ -1,4 +1,4 @@
-"""A study's tables as people read them: for a terminal of 100 columns, and in Markdown."""
+"""Format a study's tables: for a terminal of 100 columns, and in Markdown."""
 
 import math
 import shlex
@@ -12,16 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.summaries.tables import CAPTION, PAPERS_LOWEST, VERDICTS, Study, layers, relation
-from jaynes_callbacks.instruments.verdict import NEAR
+from jaynes_callbacks.instruments.record import NEAR
+from jaynes_callbacks.records.stream import IOTA, in_order, kind_label
 from jaynes_callbacks.records.text import number_text
 
 __all__ = ["layers_markdown", "markdown", "terminal_table"]
 
-_KINDS = {"weight": "weights", "iota": "neurons (iota)"}
-
 
 def terminal_table(rows: pd.DataFrame) -> Table:
-    """A study's summary, at most 100 columns wide.
+    """Return a study's summary as a table at most 100 columns wide.
 
     Args:
         rows: of `tables.summary`.
@@ -33,14 +32,17 @@ def terminal_table(rows: pd.DataFrame) -> Table:
     table.add_column("best\nfamily", no_wrap=True)
     for heading in ("R²\n(Gaussian)", "test\naccuracy"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for kind, heading in _KINDS.items():
-        of_kind = rows[rows["kind"] == kind]
-        if len(of_kind):
-            table.add_section()
-            table.add_row(Text(heading, style="italic"))
+    for kind, of_kind in _by_kind(rows):
+        table.add_section()
+        table.add_row(Text(kind_label(kind), style="italic"))
         for row in of_kind.to_dict("records"):
             table.add_row(*_cells(row))
     return table
+
+
+def _by_kind(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Group the rows by kind, in the order in which kinds are shown."""
+    return [(kind, rows[rows["kind"] == kind]) for kind in in_order(rows["kind"])]
 
 
 def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ def _cells(row: Mapping[Any, Any]) -> tuple[str, ...]:
 def markdown(
     made: Study, rows: pd.DataFrame, folders: Iterable[Path], figures: Sequence[Path]
 ) -> str:
-    """The whole summary: where from, every table, what the paper's R² would say, figures.
+    """Return the summary as Markdown: the command, every table, the paper's R² alone, figures.
 
     Args:
         made: the study.
@@ -74,10 +76,8 @@ def markdown(
         f"{len(made.streams)} streams, {made.left_out} left out.\n"
     )
     parts = [head]
-    for kind, heading in _KINDS.items():
-        of_kind = rows[rows["kind"] == kind]
-        if len(of_kind):
-            parts += [f"## {heading}\n", _table(_summary_cells(of_kind)), ""]
+    for kind, of_kind in _by_kind(rows):
+        parts += [f"## {kind_label(kind)}\n", _table(_summary_cells(of_kind)), ""]
     parts += [*(f"{line}  " for line in CAPTION.splitlines()), ""]
     parts += ["## By the paper's R² alone\n", _table(_paper_cells(rows)), ""]
     parts += [_relation_lines(made), ""]
@@ -86,7 +86,7 @@ def markdown(
 
 
 def layers_markdown(made: Study) -> str:
-    """Every layer of every condition, for a page of its own.
+    """Return the page of every layer of every condition.
 
     Args:
         made: the study.
@@ -108,7 +108,7 @@ def _summary_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
             "R² (Gaussian)": f"{number_text(row['r2'], 3)} ({number_text(row['r2_gaussian'], 3)})",
             "test accuracy %": _with_sd(row, "accuracy", percent=True),
         }
-        if row["kind"] == "iota":
+        if row["kind"] == IOTA:
             one["Z: lognormal, exponential"] = (
                 f"{number_text(row['z_lognormal'], 3)}, {number_text(row['z_exponential'], 3)}"
             )
@@ -117,11 +117,11 @@ def _summary_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _paper_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """What one would have concluded from R², against what the gap and the verdicts say."""
+    """Return what R² alone would conclude, beside the gap and the verdicts."""
     passes, near = f"R² ≥ {PAPERS_LOWEST} at the", f"gap < {NEAR} at the"
     return [
         {
-            "kind": _KINDS[row["kind"]],
+            "kind": kind_label(row["kind"]),
             "condition": row["condition"],
             f"{passes} start, %": f"{100 * row['r2_passes_start']:.0f}",
             f"{passes} end, %": f"{100 * row['r2_passes_end']:.0f}",
@@ -152,7 +152,7 @@ def _layer_cells(made: Study) -> list[dict[str, str]]:
 
 def _relation_lines(made: Study) -> str:
     return "\n".join(
-        f"Spearman's ρ of test accuracy and median gap of {_KINDS[row['kind']]}, over "
+        f"Spearman's ρ of test accuracy and median gap of {kind_label(row['kind'])}, over "
         f"{row['runs']} runs: {number_text(row['spearman'], 2)}."
         for row in relation(made).to_dict("records")
     )

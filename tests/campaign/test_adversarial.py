@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE
-from jaynes_callbacks.instruments.record import Record, Stream
-from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.record import Record
 from jaynes_callbacks.instruments.tally import Tally, tally_of_counts
+from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import (
     FAMILIES,
     Status,
@@ -80,7 +81,7 @@ def _tally(counts: Tensor, kind: str) -> Tally:
 
 def _records(counts: Tensor, kind: Any) -> list[Record]:
     streams = [Stream(kind, str(row), (4, 4)) for row in range(len(counts))]
-    return list(summarise([Moment(streams, _tally(counts, kind))])[0])
+    return list(summarise([Tallied(streams, _tally(counts, kind))])[0])
 
 
 #: Columns and whose status explains them; all others are the lognormal's, or of the counts.
@@ -93,6 +94,11 @@ _EXPLAINED_BY = {
     "paper_sigma": "paper protocol",
     "paper_amplitude": "paper protocol",
     "paper_r2_gaussian": "Gaussian reference",
+    **{
+        f"fit_{family.name}_{parameter.name}": family.name
+        for family in FAMILIES
+        for parameter in family.parameters
+    },
 }
 
 

@@ -19,7 +19,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from jaynes_callbacks.statistics import (
-    FAMILIES,
+    FAMILY_BY_NAME,
     Fit,
     fit_family,
     gap,
@@ -64,7 +64,6 @@ FITTED: dict[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
 #: scipy's parametrisation ends before the lognormal (q = 0) and the uniform (q → ∞).
 BEYOND_SCIPY = {("lognormal", "generalized_gamma"), ("uniform", "generalized_gamma")}
 PAIRS = [(truth, name) for truth in TRUTHS for name in FITTED if (truth, name) not in BEYOND_SCIPY]
-FAMILY = {family.name: family for family in FAMILIES}
 #: No wider than this in ln w: beyond, no truth has 1e-12 of its mass.
 LOWEST, HIGHEST = -45.0, 8.0
 
@@ -103,7 +102,7 @@ def population_divergence(truth_name: str, name: str) -> float:
 
 def _fit(name: str, counts: Tensor) -> tuple[Binned, Fit]:
     binned = occupied_bins(counts)
-    return binned, fit_family(FAMILY[name], binned, log_moments(binned))
+    return binned, fit_family(FAMILY_BY_NAME[name], binned, log_moments(binned))
 
 
 @pytest.mark.parametrize(("truth", "name"), PAIRS)

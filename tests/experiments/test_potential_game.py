@@ -81,7 +81,7 @@ def test_gap_and_utility_spread_vanish_on_the_way() -> None:
     generator = torch.Generator().manual_seed(4)
     for _ in range(6):
         theory = equilibrium(occupied_bins(counts), MU, SIGMA)
-        gaps.append(theory.arbitrage_gap)
+        gaps.append(log_partition(ALPHA, BETA) - theory.potential)
         spreads.append(theory.utility_std)
         counts = play(counts, appeal, rounds=8, eagerness=0.1, generator=generator)
     assert (torch.stack(gaps).diff(dim=0) < 0).all()

@@ -46,7 +46,7 @@ def test_tables_and_figures_are_written(
     assert f"1 runs are not finished, the first: {sweep}/laplace,1\n" in capsys.readouterr().out
     page = (output / "summary.md").read_text()
     assert f"`python -m experiments.summarise {sweep}`: 8 runs of 3 conditions" in page
-    assert "| of_default | 3 | 3 | 0.400 ± 0.000 | 0.200 ± 0.100 | 0/0/100/0 | weibull 3 |" in page
+    assert "| of_default | 3 | 3 | 0.400 ± 0.000 | 0.200 ± 0.100 | 0/0/100/0 | Weibull 3 |" in page
     for figure in ("gaps.png", "accuracy_and_gap.png"):
         assert f"]({figure})" in page
         assert (output / figure).stat().st_size > 5000
@@ -87,4 +87,4 @@ def test_the_module_is_a_command(sweep: Path) -> None:
         text=True,
         check=True,
     )
-    assert "neurons (iota)" in done.stdout
+    assert "activations" in done.stdout

@@ -50,11 +50,11 @@ def test_a_row_says_where_a_stream_came_from_and_went() -> None:
 
 def test_streams_stand_under_their_kind() -> None:
     lines = [line.split()[0] for line in shown(START, END).splitlines() if line.strip()]
-    assert lines[-4:] == ["weights", "fc.weight", "neurons", "relu"]
+    assert lines[-4:] == ["weights", "fc.weight", "activations", "relu"]
 
 
 def test_a_kind_without_streams_has_no_heading() -> None:
-    assert "neurons" not in shown(START, END.select(kind="weight"))
+    assert "activations" not in shown(START, END.select(kind="weight"))
 
 
 def test_q_stands_where_it_was_measured() -> None:

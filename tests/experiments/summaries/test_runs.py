@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from experiments.summaries.runs import Run, found, streams
+from jaynes_callbacks import Record, Records
+from jaynes_callbacks.sinks.base import RunContext
+from jaynes_callbacks.sinks.dataset import DatasetSink
 
 MakeRun = Callable[..., Path]
 
@@ -19,6 +22,18 @@ def test_start_and_end_stand_side_by_side(make_run: MakeRun) -> None:
     ]
     assert frame.loc["relu", "verdict"] == "approaching"
     assert frame.loc["a.weight", "gap_half_normal"] > 0
+
+
+def test_of_a_long_run_the_last_record_alone_is_the_end(make_run: MakeRun) -> None:
+    folder = make_run("one", {"a.weight": (0.4, 0.1)})
+    sink = DatasetSink()
+    shutil.rmtree(folder / "jaynes")
+    sink.open(RunContext(directory=folder))
+    for step in range(100):
+        sink.write(Records([Record(name="a.weight", step=step, gap=step / 100)]), [])
+    assert len(list((folder / "jaynes").iterdir())) < 100, "its last part holds several records"
+    run = Run.read(folder)
+    assert [(each.step, each.gap) for each in (*run.start, *run.end)] == [(0, 0.0), (99, 0.99)]
 
 
 def test_unfinished_runs_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:

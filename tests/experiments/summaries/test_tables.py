@@ -40,7 +40,7 @@ def test_means_and_deviations_over_seeds(made: Study) -> None:
     assert row["accuracy_sd"] == pytest.approx(0.01)
     assert row["emerged"] == pytest.approx(1 / 3)
     assert row["approaching"] == pytest.approx(2 / 3)
-    assert row["families"] == "weibull 6"
+    assert row["families"] == "Weibull 6"
     assert row["r2_passes_start"] == 0
     assert row["r2_passes_end"] == 1
     alone = rows.loc[("weight", "default")]
