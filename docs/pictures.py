@@ -1,7 +1,8 @@
-"""Make the pictures of the documentation: what a user would see, in a browser and in files.
+"""Make the pictures of the documentation: what a user sees in a browser and in files.
 
-Trains small networks on handwritten digits with the monitor in a plain Lightning Trainer, then
-looks at their TensorBoard and at their report with chromium, and draws every figure of one run.
+Trains small networks on handwritten digits with the monitor in a plain Lightning Trainer.  Then
+takes screenshots of their TensorBoard and of their report with chromium, and draws every figure of
+one run.
 
     python docs/pictures.py        # a few minutes; needs the extra 'experiments' and chromium
 """
@@ -27,8 +28,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from jaynes_callbacks import EquilibriumMonitor, figures
-from jaynes_callbacks.report import Run, read_run, write_report
-from jaynes_callbacks.sinks.images import rendered
+from jaynes_callbacks.records.parts import read_parts
+from jaynes_callbacks.report import read_run, write_report
+from jaynes_callbacks.sinks.dataset import instrument_folders
 
 IMAGES = Path(__file__).parent / "images"
 TABS = ("scalars", "custom_scalars", "images", "histograms", "hparams")
@@ -37,7 +39,7 @@ WIDTH = 1000
 
 
 class Digits(L.LightningModule):
-    """A network as a user would write it; nothing in it knows of the monitor."""
+    """A network as a user would write it, without a word about the monitor."""
 
     def __init__(self, lr: float, weight_decay: float) -> None:
         super().__init__()
@@ -47,18 +49,18 @@ class Digits(L.LightningModule):
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
         self.log("loss", loss)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return AdamW."""
         return torch.optim.AdamW(self.parameters(), **self.hparams)
 
 
 def train(folder: Path) -> Path:
-    """A sweep of four runs; the dataset of the last."""
+    """Train four networks of different hyperparameters; return the dataset of the last."""
     inputs, labels = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(inputs).float() / 8 - 1, torch.tensor(labels))
     for rate in RATES:
@@ -73,14 +75,18 @@ def train(folder: Path) -> Path:
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                callbacks=[EquilibriumMonitor(figures_every_n_epochs=10)],
+                callbacks=[
+                    EquilibriumMonitor(
+                        instruments=("magnitudes", "gradients"), figures_every_n_epochs=10
+                    )
+                ],
             )
             trainer.fit(Digits(rate, decay), DataLoader(data, 64, shuffle=True))
     return folder / name / "jaynes"
 
 
 def screenshot(address: str, path: Path, height: int) -> None:
-    """What chromium shows of a page, 1400 pixels wide."""
+    """Save what chromium shows of a page, 1400 pixels wide."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("the pictures are taken with chromium, which is not installed")
@@ -95,7 +101,7 @@ def screenshot(address: str, path: Path, height: int) -> None:
 
 
 def keep(image: Image.Image, path: Path) -> None:
-    """As small a file as a page of text and lines needs."""
+    """Save an image with few colours, which suffice for text and lines."""
     image = image.convert("RGB")
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.LANCZOS)
@@ -104,7 +110,7 @@ def keep(image: Image.Image, path: Path) -> None:
 
 @contextmanager
 def tensorboard(folder: Path) -> Iterator[str]:
-    """A TensorBoard of a folder, and its address."""
+    """Run a TensorBoard of a folder; yield its address."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -126,8 +132,10 @@ def tensorboard(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
-def draw(run: Run) -> None:
-    """Every figure of one run."""
+def draw(dataset: Path) -> None:
+    """Draw every figure of one run."""
+    run = read_run(dataset)
+    gradients = read_parts(instrument_folders(dataset)["gradients"])
     pictures = {
         "paper_view": figures.paper_view(run.end[1], run.start[1]),
         "log_density": figures.log_density(run.end[1], run.start[1]),
@@ -138,20 +146,20 @@ def draw(run: Run) -> None:
         "microstructure_map": figures.microstructure_map(run.history),
         "statistics_map": figures.statistics_map(run.end),
         "exponents_over_layers": figures.exponents_over_layers(run.end),
+        "columns_over_steps": figures.columns_over_steps(gradients),
     }
     for name, figure in pictures.items():
-        keep(Image.fromarray(rendered(figure)), IMAGES / f"{name}.png")
+        keep(Image.fromarray(figures.rendered(figure)), IMAGES / f"{name}.png")
 
 
 def main() -> None:
-    """Train, look, draw."""
+    """Train, draw, take screenshots."""
     warnings.filterwarnings("ignore", module="lightning")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         dataset = train(Path(folder) / "runs")
-        run = read_run(dataset)
-        draw(run)
-        report = write_report([run], Path(folder) / "report.html")
+        draw(dataset)
+        report = write_report([read_run(dataset)], Path(folder) / "report.html")
         screenshot(report.as_uri(), IMAGES / "report.png", 1900)
         with tensorboard(Path(folder) / "runs") as address:
             for tab in TABS:

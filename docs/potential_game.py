@@ -58,9 +58,10 @@ def played() -> Course:
         course.counts.append(
             play(course.counts[-1], appeal, rounds=1, eagerness=EAGERNESS, generator=generator)
         )
+    greatest = log_partition(ALPHA, BETA)
     for counts in course.counts:
         theory = equilibrium(occupied_bins(counts), MU, SIGMA)
-        course.gap.append(theory.arbitrage_gap.item())
+        course.gap.append((greatest - theory.potential).item())
         course.spread.append(theory.utility_std.item())
         course.potential.append(theory.potential.item())
     return course

@@ -1,16 +1,21 @@
 """The documentation: links lead somewhere, and the code of figures.md and loggers.md runs."""
 
+import importlib.util
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from jaynes_callbacks import analyse
+from jaynes_callbacks.instruments.gradients import UPDATE, Gradients
 from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 
@@ -40,17 +45,28 @@ def test_every_picture_is_shown_on_a_page() -> None:
         assert picture.stat().st_size < 150_000, picture.name
 
 
+def test_the_page_of_columns_is_that_of_the_schemas() -> None:
+    page = runpy.run_path(str(HOME / "docs" / "columns.py"))["page"]()
+    assert (HOME / "docs" / "columns.md").read_text() == page, "run: python docs/columns.py"
+    assert "| `gap` | nats |" in page
+    assert "## Gradients and updates" in page
+
+
 def test_the_figures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = torch.Generator().manual_seed(0)
     records = analyse({"fc.weight": torch.randn(40, 50, generator=source)})
+    schema = Gradients.schema
+    updates = Frame(schema, records.replaced(kind=np.array([UPDATE], dtype=object)).columns)
     sink = DatasetSink()
     sink.open(RunContext(directory=tmp_path / "lightning_logs" / "version_0"))
     for step in (0, 10):
-        sink.write(Records(row.replace(step=step) for row in records), Records())
-    (block,) = blocks("docs/figures.md")
-    exec(compile(block, "docs/figures.md", "exec"), {})
-    assert {path.name for path in tmp_path.glob("*.png")} == {"gap_map.png", "density.png"}
+        for frame in (records, updates):
+            sink.write(frame.replaced(step=np.array([step])), Records())
+    for block in blocks("docs/figures.md"):
+        exec(compile(block, "docs/figures.md", "exec"), {})
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"gap_map.png", "density.png", "gradients.png"}
 
 
 def test_the_loggers_get_what_they_can_show(
@@ -77,3 +93,12 @@ def test_the_loggers_get_what_they_can_show(
     assert "equilibrium/gap_map" in events.Tags()["images"]
     assert "ln_magnitude_weight/first.weight" in events.Tags()["histograms"]
     assert names["monitor"] is not None
+
+
+def test_the_changelog_names_modules_that_there_are() -> None:
+    table = re.findall(r"^  \| `(.*) \|$", (HOME / "CHANGELOG.md").read_text(), re.MULTILINE)
+    now = [name for row in table for name in re.findall(r"`([\w.]+)`", row.split(" | ")[1])]
+    modules = [name for name in now if "." in name]
+    assert len(modules) >= 17
+    for name in modules:
+        assert importlib.util.find_spec(name) is not None, name

@@ -19,11 +19,13 @@ def _blocks(language: str) -> list[str]:
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_file({"h.0.mlp.weight": torch.randn(200, 200)}, "model.safetensors")
+    for name in ("model", "tuned"):
+        save_file({"h.0.mlp.weight": torch.randn(200, 200)}, f"{name}.safetensors")
     (block,) = _blocks("python")
     names: dict[str, object] = {}
     exec(compile(block, "docs/checkpoints.md", "exec"), names)
     assert len(names["records"]) == 1  # type: ignore[arg-type]
+    assert len(names["comparison"].pairs) == 1  # type: ignore[attr-defined]
 
 
 def test_the_commands_exist() -> None:

@@ -74,6 +74,13 @@ def test_the_readme_runs(
         "batches": data,
         "train": lambda model, batch: model.training_step(batch),
     }
-    _run("README.md", names)
-    assert names["monitor"].history.step.unique().tolist() == [0, 4]  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* holds another run's records")
+        _run("README.md", names)
+    monitor: Any = names["monitor"]
+    assert monitor.history.step.unique().tolist() == [0, 4]
+    of_gradients = monitor.history_of("gradients")
+    assert of_gradients.kind.unique().tolist() == ["gradient", "update"]
+    assert of_gradients.step.unique().tolist() == [1, 2, 3, 4]
+    assert (tmp_path / "jaynes-1" / "_gradients" / "part-000000000001.parquet").exists()
     assert "[3 rows x" in capsys.readouterr().out
