@@ -80,14 +80,14 @@ $(BIN)/python:
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing jaynes_callbacks and its experiments into $(VENV) (a few minutes, once) ..."
 	@$(PIP) torch==2.13.0
-	@$(PIP) --editable '.[experiments]'
+	@$(PIP) --editable '.[experiments,report]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-demo
 	@echo "installing the contributors' tools into $(VENV) ..."
-	@$(PIP) --editable '.[experiments,wandb,fast,onnx,gguf,dev]'
+	@$(PIP) --editable '.[all,experiments,dev]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	@$(PIP) --editable '.[experiments,wandb,dev,bench]'
+	@$(PIP) --editable '.[all,experiments,dev,bench]'
 	@touch $@

@@ -30,11 +30,11 @@ TIMES = {"numba": 3.0, "torch": 8.0}
 
 def use(path: str) -> None:
     """Count with numba, or without."""
-    from jaynes_callbacks import passes
+    from jaynes_callbacks.counts import kernels
 
     if path == "torch":
-        passes._compiled_loops = lambda: None  # type: ignore[assignment]
-    elif passes._compiled_loops() is None:
+        kernels._compiled_loops = lambda: None  # type: ignore[assignment]
+    elif kernels._compiled_loops() is None:
         raise SystemExit("numba is not installed: pip install 'jaynes-callbacks[fast]'")
 
 
@@ -56,15 +56,15 @@ def counting(repeats: str) -> None:
     import numpy as np
     import torch
 
-    from jaynes_callbacks import passes
+    from jaynes_callbacks.counts import kernels
     from jaynes_callbacks.files.streaming import slice_counter
 
     values = torch.randn(VALUES, generator=torch.Generator().manual_seed(0)) * 0.02
     array = values.numpy()
     print(f"counting {VALUES:,} float32 values; times the rate of numpy.histogram(values, 100)")
-    compiled, answers = passes._compiled_loops, []
+    compiled, answers = kernels._compiled_loops, []
     for path in RATES:
-        passes._compiled_loops = compiled
+        kernels._compiled_loops = compiled
         use(path)
         with slice_counter() as counter:
             answers.append(counter.count(values, mapped=False))
@@ -74,7 +74,7 @@ def counting(repeats: str) -> None:
                 ours = seconds(lambda counter=counter: counter.count(values, mapped=False))  # type: ignore[misc]
                 ratios.append(numpy / ours)
         print(f"  {path:6} {spread(ratios)}   (asked for: {RATES[path]})")
-    passes._compiled_loops = compiled
+    kernels._compiled_loops = compiled
     assert all(torch.equal(*pair) for pair in zip(*answers, strict=True)), "the paths differ"
     assert answers[0].counts.sum() == VALUES
 
@@ -96,8 +96,8 @@ def make(path: str, gigabytes: str, name: str) -> None:
 
 def child(path: str, mode: str) -> None:
     """Measure one file in this process; print what it took."""
-    import_time = seconds(lambda: __import__("jaynes_callbacks.files.measuring"))
-    from jaynes_callbacks.files.measuring import measure_checkpoint
+    import_time = seconds(lambda: __import__("jaynes_callbacks.api"))
+    from jaynes_callbacks import measure_checkpoint
 
     use(mode)
     start, busy = time.perf_counter(), time.process_time()

@@ -19,9 +19,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jaynes_callbacks.instruments.record import Records, Stream
-from jaynes_callbacks.instruments.summary import Moment, summarise
+from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_tensors
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.report import read_run, write_report
 from jaynes_callbacks.run.monitor import default_sinks
 from jaynes_callbacks.sinks.base import RunContext
@@ -38,8 +39,8 @@ def templates() -> Records:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(LAWS, 100, 200, generator=generator)
     tensors = [value.abs() ** (0.5 + 0.25 * power) for power, value in enumerate(values)]
-    streams = [Stream("weight", str(number), (100, 200)) for number in range(LAWS)]
-    return summarise([Moment(streams, tally_of_tensors(tensors))])[0]
+    streams = [Stream(WEIGHT, str(number), (100, 200)) for number in range(LAWS)]
+    return summarise([Tallied(streams, tally_of_tensors(tensors))])[0]
 
 
 def snapshot(rows: Records, number: int) -> Records:

@@ -1,6 +1,10 @@
 """Shared by all tests: shapes and types are checked at run time, one thread a worker."""
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,8 @@ import hypothesis
 import lightning as L
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from jaxtyping import install_import_hook
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,9 +21,18 @@ from torch.utils.data import DataLoader, TensorDataset
 # Before the first import of the package: beartype checks every annotation of these from here on.
 # Not of what torch.compile traces: the sources and the counting.
 install_import_hook(
-    [f"jaynes_callbacks.{part}" for part in ("counts.grid", "statistics", "instruments.summary")],
+    [
+        f"jaynes_callbacks.{part}"
+        for part in ("counts.grid", "statistics", "instruments.distribution")
+    ],
     "beartype.beartype",
 )
+
+# After the hook: these import the package.
+from jaynes_callbacks.instruments.distribution import Tallied, summarise  # noqa: E402
+from jaynes_callbacks.instruments.record import Record, Records  # noqa: E402
+from jaynes_callbacks.instruments.tally import tally_of_counts, tally_of_tensors  # noqa: E402
+from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream  # noqa: E402
 
 torch.set_num_threads(1)
 # Tests share their cores: how long one example takes says nothing.  The same examples every time.
@@ -94,3 +109,100 @@ def make_trainer(tmp_path: Path) -> Callable[..., L.Trainer]:
         return L.Trainer(callbacks=list(callbacks), **{**options, **changes})
 
     return make
+
+
+# Records as a run makes them ------------------------------------------------------------
+
+Measure = Callable[..., Records]
+
+
+def measure(
+    weights: Mapping[str, Tensor],
+    iota: Mapping[str, Tensor] | None = None,
+    *,
+    step: int = 0,
+    epoch: int = 0,
+    start: Records = Records(),  # noqa: B008
+) -> Records:
+    """One snapshot of named tensors."""
+    iota = iota or {}
+    streams = [Stream(WEIGHT, name, tuple(tensor.shape)) for name, tensor in weights.items()]
+    streams += [Stream(IOTA, name) for name in iota]
+    of_iota = tally_of_counts(tally_of_tensors(list(iota.values())).counts)
+    tally = tally_of_tensors(list(weights.values())).joined(of_iota)
+    moment = Tallied(streams, tally, run="run", step=step, epoch=epoch)
+    return summarise([moment], start.by_stream())[0]
+
+
+@pytest.fixture(scope="session", name="measure")
+def measure_fixture() -> Measure:
+    """`measure`, for tests: a conftest cannot be imported."""
+    return measure
+
+
+@pytest.fixture(scope="session")
+def snapshots() -> list[Records]:
+    """Three snapshots of two layers and one activation: Gaussian, on the way to Laplace."""
+    generator = torch.Generator().manual_seed(7)
+    gaussian = torch.randn(2, 20_000, generator=generator)
+    laplace = torch.distributions.Laplace(0.0, 1.0).icdf(
+        torch.rand(2, 20_000, generator=generator).clamp(1e-6, 1 - 1e-6)
+    )
+    found: list[Records] = []
+    for epoch, share in enumerate((0.0, 0.4, 0.8)):
+        mixed = torch.lerp(gaussian, laplace, share)
+        layers = {"net.0.weight": mixed[0].view(100, 200), "net.2.weight": mixed[1]}
+        start = found[0] if found else Records()
+        found.append(
+            measure(layers, {"net.1": mixed[0].relu()}, step=10 * epoch, epoch=epoch, start=start)
+        )
+    return found
+
+
+@pytest.fixture
+def bare() -> Record:
+    """A record in which nothing could be measured."""
+    return Record(name="empty.weight", status="empty")
+
+
+# Several processes as ranks of one run ----------------------------------------------------
+
+#: A collective that another rank never enters is an error after so long, and a test after twice it.
+_PATIENCE = timedelta(seconds=60)
+
+# Processes are forked from one that has imported all this, and has run nothing.
+multiprocessing.set_forkserver_preload(
+    ["torch.distributed.fsdp", "lightning", "jaynes_callbacks.run.monitor", "pandas"]
+)
+
+Ranks = Callable[..., list[Any]]
+
+
+def _rank(rank: int, function: Callable[..., Any], size: int, path: Path, args: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank)}  # Lightning then starts no processes of its own
+    dist.init_process_group("gloo", f"file://{path}/store", _PATIENCE, rank=rank, world_size=size)
+    torch.save(function(*args), path / f"result-{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Ranks:
+    """Call a function in several processes of one gloo group; what each of them returned."""
+
+    def call(function: Callable[..., Any], *args: Any, size: int = 2) -> list[Any]:
+        path = tmp_path / f"ranks-{len(list(tmp_path.glob('ranks-*')))}"
+        path.mkdir()
+        context = mp.start_processes(
+            _rank, (function, size, path, args), size, join=False, start_method="forkserver"
+        )
+        assert context is not None
+        deadline = time.monotonic() + 2 * _PATIENCE.total_seconds()
+        while not context.join(timeout=1):
+            if time.monotonic() > deadline:
+                for process in context.processes:
+                    process.kill()
+                pytest.fail(f"{function.__name__} hangs")
+        return [torch.load(path / f"result-{rank}", weights_only=False) for rank in range(size)]
+
+    return call
