@@ -2,9 +2,8 @@
 
 A `Record` is one row, `Records` a table of them.  Both are finished results on the host: plain
 numbers, and the sparse counts from which every figure can be computed again.  A new column is a
-field here and its value in `instruments.distribution`; printed tables, curves, files and the
-documentation follow from the field.  The report's table of magnitudes chooses its own columns
-(`report.streams`).
+field here and its value in `instruments.distribution`; tables, curves, files, the report and the
+documentation follow from the field.
 """
 
 import math

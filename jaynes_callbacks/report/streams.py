@@ -6,10 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaynes_callbacks.instruments.record import Record, band, family_label, paper_text, tilt_text
+from jaynes_callbacks.instruments.record import (
+    SCHEMA,
+    Record,
+    band,
+    family_label,
+    paper_text,
+    tilt_text,
+)
 from jaynes_callbacks.instruments.verdict import rival_gaps
-from jaynes_callbacks.records.schema import Array
-from jaynes_callbacks.records.text import count_text, number_text
+from jaynes_callbacks.records.schema import Array, Column
+from jaynes_callbacks.records.text import cell_text, count_text, number_text
 from jaynes_callbacks.report.runs import Run
 from jaynes_callbacks.report.table import (
     SPARK_HEIGHT,
@@ -34,6 +41,8 @@ _HEADINGS = (
 )
 #: Places of the gap and of its sparkline among the headings.
 _GAP, _OVER_TRAINING = 2, 3
+#: Columns that tables for people show besides those that have a heading above; before the verdict.
+_FURTHER: tuple[Column, ...] = tuple(each for each in SCHEMA.shown if each.name not in SCHEMA.ahead)
 #: Gaps at the top and at the bottom of a sparkline, in nats.
 _TOP, _BOTTOM = 0.5, 5e-3
 #: Streams that are named at either end of the order by gaps.
@@ -59,10 +68,12 @@ def headings(*, trained: bool) -> list[Heading]:
         trained: whether a run is shown that has more than one record; of a single one there is no
             course and no verdict, but the band of the gap.
     """
+    further = [Heading(each.heading, each.meaning) for each in _FURTHER]
+    *kept, verdict = _HEADINGS
     if trained:
-        return list(_HEADINGS)
-    *kept, verdict = (each for place, each in enumerate(_HEADINGS) if place != _OVER_TRAINING)
-    return [*kept, verdict._replace(text="band")]
+        return [*kept, *further, verdict]
+    kept = [each for place, each in enumerate(kept) if place != _OVER_TRAINING]
+    return [*kept, *further, verdict._replace(text="band")]
 
 
 def stream_rows(run: Run) -> list[StreamRow]:
@@ -123,9 +134,17 @@ def _row(number: int, record: Record, run: Run, spark: str | None) -> StreamRow:
         _rival_cell(rival),
         Cell(tilt_text(record.q), sort_key(record.q), is_number=True),
         Cell(paper_text(record), sort_key(record.paper_r2), is_number=True),
+        *(_further_cell(each, record) for each in _FURTHER),
         Cell(outcome, outcome),
     )
     return StreamRow(number, record.kind, record.name, cells, outcome, record.status)
+
+
+def _further_cell(column: Column, record: Record) -> Cell:
+    value, text = getattr(record, column.name), cell_text(record, column)
+    if isinstance(value, int | float):
+        return Cell(text, sort_key(value), is_number=True)
+    return Cell(text, text)
 
 
 def _rival_cell(rival: Rival | None) -> Cell:

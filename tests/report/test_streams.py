@@ -4,8 +4,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaynes_callbacks.instruments.record import Record, Records
-from jaynes_callbacks.report import Run
+from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
+from jaynes_callbacks.report import Run, streams
 from jaynes_callbacks.report.streams import headings, spark_heights, stream_rows
 
 
@@ -59,3 +59,16 @@ def test_a_gap_that_is_unknown_in_between_is_left_out(invented: Callable[..., Re
     )
     run = Run("torn", rows, rows[:1], rows[-1:])
     assert len(spark(run).split()) == 3
+
+
+def test_a_column_that_tables_show_stands_before_the_verdict(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_FURTHER", (SCHEMA.by_name["log_std"],))
+    for trained in (True, False):
+        *_, further, _verdict = headings(trained=trained)
+        assert further.text == SCHEMA.by_name["log_std"].heading
+    for row, record in zip(stream_rows(run), run.end, strict=True):
+        assert len(row.cells) == len(headings(trained=run.is_trained))
+        assert row.cells[-2].text == f"{record.log_std:.3f}"
+        assert row.cells[-2].key == record.log_std
