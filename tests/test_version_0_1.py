@@ -132,8 +132,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
             assert history[name].tolist() == as_stored[name].tolist(), name
         # A column that no row has is in the files and not in data frames.
         for name in as_stored.dropna(axis="columns", how="all").select_dtypes("float"):
+            # The standard error has come from moments since, no longer from the fitted law.
+            closeness = 1e-4 if name == "gap_se" else 1e-6
             np.testing.assert_allclose(
-                history[name], as_stored[name], rtol=1e-6, atol=1e-9, err_msg=name
+                history[name], as_stored[name], rtol=closeness, atol=1e-9, err_msg=name
             )
     for name in ("codes", "counts", "paper_counts"):
         found = pd.read_parquet(dataset)[name]

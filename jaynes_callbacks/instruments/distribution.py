@@ -185,14 +185,10 @@ def _at(records: Records, moment: Tallied) -> Records:
 def _records(streams: Sequence[Stream], tally: Tally) -> Records:
     """Measure streams: one row each, of no moment yet."""
     measured = measure(tally, streams)
-    figures = dict(
-        zip(
-            measured.figures,
-            torch.stack(list(measured.figures.values())).cpu().numpy(),
-            strict=True,
-        )
-    )
-    totals = torch.stack(statistics.totals(tally.counts)).cpu().numpy()
+    # Copied: a history that shares a tensor's memory keeps the tensor.
+    values = torch.stack(list(measured.figures.values())).cpu().numpy().copy()
+    figures = dict(zip(measured.figures, values, strict=True))
+    totals = torch.stack(statistics.totals(tally.counts)).cpu().numpy().copy()
     columns: dict[str, Array] = {
         "kind": _texts([stream.kind for stream in streams]),
         "name": _texts([stream.name for stream in streams]),

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from jaynes_callbacks.figures.curves import fitted_parameters
 from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.instruments.record import Record, Records, family_label
 from jaynes_callbacks.instruments.verdict import rival_gaps
 from jaynes_callbacks.report import Run
-from jaynes_callbacks.report.densities import _parameters, densities
+from jaynes_callbacks.report.densities import densities
 from jaynes_callbacks.report.streams import best_rival
 from jaynes_callbacks.statistics import (
     LOGNORMAL,
@@ -54,7 +55,7 @@ def test_nothing_is_fitted_that_has_parameters(run: Run, monkeypatch: pytest.Mon
     def refuse(*arguments: object) -> None:
         raise AssertionError("a family was fitted")
 
-    monkeypatch.setattr("jaynes_callbacks.report.densities.fit_family", refuse)
+    monkeypatch.setattr("jaynes_callbacks.figures.curves.fit_family", refuse)
     monkeypatch.setattr("jaynes_callbacks.statistics.fit.fit_family", refuse)
     drawn = densities(run.end, run.first)
     assert len(drawn) == len(run.end)
@@ -68,7 +69,7 @@ def test_the_parameters_of_records_are_those_of_a_fit(run: Run) -> None:
     moments = log_moments(binned)
     for family in (LOGNORMAL, *RIVALS):
         fitted = fit_family(family, binned, moments).parameters
-        kept = _parameters(family, run.end)
+        kept = fitted_parameters(run.end, family)
         assert kept.isfinite().all()
         torch.testing.assert_close(kept, fitted, rtol=1e-9, atol=0)
 
@@ -80,7 +81,7 @@ def test_records_of_version_0_1_are_fitted_once(run: Run, monkeypatch: pytest.Mo
         calls.append(family.name)
         return fit_family(family, *arguments)
 
-    monkeypatch.setattr("jaynes_callbacks.report.densities.fit_family", fit)
+    monkeypatch.setattr("jaynes_callbacks.figures.curves.fit_family", fit)
     rows = Records([*of_version_01(run.end[:2]), *run.end[2:]])
     assert densities(rows, run.first) == densities(run.end, run.first)
     # Not of the lognormal, whose parameters were columns then already.

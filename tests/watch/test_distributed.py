@@ -172,7 +172,8 @@ def test_an_exception_on_one_rank_ends_the_run(ranks: Ranks, tmp_path: Path) -> 
     with pytest.raises(ProcessRaisedException, match="broken on rank 1"):
         ranks(_ddp, tmp_path, 2, {"breaking": True})
     assert time.monotonic() - began < 45
-    assert sorted(dataset(tmp_path).step.unique()) == [0, 1]
+    # The launcher kills rank 0, perhaps while it computes the second record.
+    assert dataset(tmp_path).step.unique().tolist() in ([0], [0, 1])
 
 
 @pytest.mark.parametrize("start", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
