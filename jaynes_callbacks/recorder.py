@@ -10,6 +10,7 @@ from torch import nn
 
 from jaynes_callbacks.instruments import made
 from jaynes_callbacks.instruments.base import Instrument, Moment, State
+from jaynes_callbacks.instruments.computing import compute_all
 from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
 from jaynes_callbacks.instruments.packing import pack_frame, unpack_frame
 from jaynes_callbacks.instruments.ranks import RankReduction
@@ -262,15 +263,32 @@ class Recorder:
             moments: from `count`, in the order in which they were counted.
         """
         finished: list[dict[str, Frame[Any]]] = [{} for _ in moments]
-        for name, instrument in self.instruments.items():
-            places = [place for place, each in enumerate(moments) if name in each]
-            if not places:
-                continue
-            frames = instrument.compute([moments[place][name] for place in places])
-            for place, frame in zip(places, frames, strict=True):
+        places = {
+            name: [place for place, each in enumerate(moments) if name in each]
+            for name in self.instruments
+        }
+        chosen = {
+            name: [moments[place][name] for place in own] for name, own in places.items() if own
+        }
+        for name, frames in self._computed(chosen).items():
+            instrument = self.instruments[name]
+            for place, frame in zip(places[name], frames, strict=True):
                 finished[place][name] = frame
                 instrument.start = {**frame.by_stream(), **instrument.start}
         return finished
+
+    def _computed(self, moments: Mapping[str, Sequence[Moment]]) -> dict[str, list[Frame[Any]]]:
+        """Let instruments compute their moments; laws are fitted for all of them in one batch.
+
+        Raises:
+            Exception: what kept the instruments from computing, if none could.
+        """
+        found, errors = compute_all(self.instruments, moments)
+        if errors and not found:
+            raise next(iter(errors.values()))
+        for name, error in errors.items():
+            self._say_failed(name, error)
+        return found
 
     def _spare(self, name: str, act: Callable[[Instrument[Any]], None]) -> None:
         """Let an instrument act; what goes wrong is said and spares the training."""

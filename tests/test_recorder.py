@@ -2,7 +2,6 @@ import copy
 import io
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -10,7 +9,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
-from jaynes_callbacks.instruments.distribution import counts_of, summarise
+from jaynes_callbacks.instruments.distribution import counts_of
+from jaynes_callbacks.instruments.laws import Laws, fit_laws
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.recorder import Recorder
@@ -99,11 +99,11 @@ def test_measuring_is_not_watched(model: nn.Sequential, monkeypatch: pytest.Monk
     """A mode makes each of the many operations of the fits slower."""
     modes = []
 
-    def noting(*args: Any, **kwargs: Any) -> list[Records]:
+    def noting(counts: Tensor) -> Laws:
         modes.append(_get_current_function_mode_stack())
-        return summarise(*args, **kwargs)
+        return fit_laws(counts)
 
-    monkeypatch.setattr("jaynes_callbacks.instruments.magnitudes.summarise", noting)
+    monkeypatch.setattr("jaynes_callbacks.instruments.computing.fit_laws", noting)
     with Recorder(model) as recorder:
         model(torch.randn(4, 16))
         recorder.snapshot()

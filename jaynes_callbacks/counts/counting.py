@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float32, Int64
@@ -60,12 +60,22 @@ class TensorCounts(NamedTuple):
 
 
 class Apply(Protocol):
-    """How `count` goes over slices: as `map` does, in their order, or with a pool of threads."""
+    """How slices are gone over: as `map` does, in their order, or with a pool of threads."""
 
     def __call__(
-        self, function: Callable[[Tensor], _Result], slices: Sequence[Tensor], /
+        self,
+        function: Callable[..., _Result],
+        slices: Sequence[Tensor],
+        /,
+        *others: Sequence[Any],
     ) -> Iterable[_Result]:
-        """Yield the function's result for each slice, in the order of the slices."""
+        """Yield the function's result for each slice, in the order of the slices.
+
+        Args:
+            function: of a slice, and of one of each of the others.
+            slices: of a tensor.
+            others: as long as `slices`.
+        """
         ...
 
 

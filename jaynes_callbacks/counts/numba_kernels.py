@@ -51,7 +51,7 @@ def pattern_counts(words: Tensor, number: int) -> Int64[Tensor, " patterns"]:
     return torch.from_numpy(_patterns(unsigned, number))
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call, and cache the machine code on disk where that is possible."""
     options = {"nogil": True, "boundscheck": False}
     try:
@@ -62,7 +62,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-@_compiled
+@compiled
 def _codes(bits):  # type: ignore[no-untyped-def]
     """Count the codes of float32 bit patterns; find the bits of the largest finite magnitude."""
     tables = np.zeros((4, CODES), np.int64)
@@ -87,7 +87,7 @@ def _codes(bits):  # type: ignore[no-untyped-def]
     return first + second + third + fourth, largest
 
 
-@_compiled
+@compiled
 def _positions(values, factor, bins):  # type: ignore[no-untyped-def]
     """Count the equal bins of finite, non-zero float32 magnitudes; all others in bin `bins`."""
     tables = np.zeros((4, bins + 1), np.int64)
@@ -114,7 +114,7 @@ def _positions(values, factor, bins):  # type: ignore[no-untyped-def]
     return first + second + third + fourth
 
 
-@_compiled
+@compiled
 def _patterns(words, number):  # type: ignore[no-untyped-def]
     """Count unsigned integers modulo `number`, a power of two."""
     tables = np.zeros((2, number), np.int64)

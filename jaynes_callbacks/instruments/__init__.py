@@ -16,6 +16,7 @@ __all__ = ["KNOWN", "made"]
 #: Instruments that can be asked for by name, and where each is defined.
 KNOWN: Mapping[str, str] = {
     "magnitudes": "jaynes_callbacks.instruments.magnitudes:Magnitudes",
+    "scales": "jaynes_callbacks.instruments.scales:Scales",
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
 }
 

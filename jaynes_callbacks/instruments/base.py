@@ -11,20 +11,31 @@ instrument a record.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jaynes_callbacks.instruments.laws import Laws, fit_laws
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array, ColumnType, R, Schema
 from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.watch.selection import Coverage, Selection
 
-__all__ = ["Instrument", "Moment", "Quantity", "Reduction", "Slot", "State"]
+__all__ = [
+    "Counted",
+    "FittingInstrument",
+    "Instrument",
+    "Moment",
+    "Quantity",
+    "Reduction",
+    "Slot",
+    "State",
+]
 
 Reduction = Literal["sum", "max", "min"]
 
@@ -225,6 +236,10 @@ class Instrument(ABC, Generic[R]):
     def close(self) -> None:
         """Cease to listen to forwards; the model runs without hooks."""
 
+    def paused(self) -> AbstractContextManager[None]:
+        """Let go of what slows other work down, such as a function mode, for a block."""
+        return nullcontext()
+
     @property
     def wants_forward(self) -> bool:
         """True if a forward must be listened to before the next record is worth making."""
@@ -286,3 +301,43 @@ class Instrument(ABC, Generic[R]):
         for place, value in enumerate(values):
             packed[place] = value
         return packed
+
+
+class Counted(Protocol):
+    """What an instrument makes of its states before laws are fitted."""
+
+    @property
+    def counts(self) -> Tensor:
+        """Counts on the universal grid, int64 ``[rows, 4096]``, to which laws are fitted."""
+        ...
+
+
+_Counted = TypeVar("_Counted", bound=Counted)
+
+
+class FittingInstrument(Instrument[R], Generic[R, _Counted]):
+    """An instrument that fits laws to counts.
+
+    Its `compute` is in two halves, so that a recorder can fit the counts of all its instruments in
+    one batch: a fit of a few streams costs nearly as much as one of a hundred.
+    """
+
+    @abstractmethod
+    def counted(self, moments: Sequence[Moment]) -> _Counted:
+        """Return what is fitted of some moments."""
+
+    @abstractmethod
+    def fitted(self, moments: Sequence[Moment], counted: _Counted, laws: Laws) -> list[Frame[R]]:
+        """Return one frame for each moment, in their order.
+
+        Args:
+            moments: whose states were fitted.
+            counted: what `counted` returned for them.
+            laws: fitted to its counts.
+        """
+
+    def compute(self, moments: Sequence[Moment]) -> list[Frame[R]]:
+        """Fit and measure some moments; see `Instrument.compute`."""
+        with self.paused():
+            counted = self.counted(moments)
+            return self.fitted(moments, counted, fit_laws(counted.counts))

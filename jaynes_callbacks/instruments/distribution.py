@@ -7,7 +7,7 @@ the host, another the counts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,27 +18,36 @@ from jaynes_callbacks import statistics
 from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.counts.threads import one_thread
 from jaynes_callbacks.instruments.base import Moment
-from jaynes_callbacks.instruments.record import OK, SCHEMA, Record, Records
+from jaynes_callbacks.instruments.laws import (
+    Laws,
+    best_families,
+    fit_laws,
+    gap_column,
+    host,
+    objects,
+    reasons,
+    sparse,
+)
+from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
 from jaynes_callbacks.instruments.tally import PAPER_BINS, Tally, tally_of_counts, tally_of_state
 from jaynes_callbacks.instruments.verdict import verdict
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import (
-    FAMILIES,
     LOGNORMAL,
     RIVALS,
     Binned,
     Fit,
     LogMoments,
     PaperFit,
-    Status,
 )
 
 __all__ = [
     "GAUSSIAN",
     "PAPER",
     "PAPER_IOTA_BINS",
+    "Batch",
     "Measured",
     "Tallied",
     "counts_of",
@@ -47,6 +56,7 @@ __all__ = [
     "paper_bins",
     "recompute",
     "summarise",
+    "summarise_batch",
     "tallied",
 ]
 
@@ -79,6 +89,30 @@ class Tallied(NamedTuple):
     epoch: int = 0
 
 
+class Batch(NamedTuple):
+    """What was counted at some moments, the rows of all in one tally."""
+
+    moments: Sequence[Tallied]
+    tally: Tally
+
+    @classmethod
+    def of(cls, moments: Sequence[Tallied]) -> "Batch":
+        """Join the tallies of some moments."""
+        if not moments:
+            return cls((), tally_of_counts(torch.zeros(0, CODES, dtype=torch.int64)))
+        return cls(moments, reduce(Tally.joined, (moment.tally for moment in moments)))
+
+    @property
+    def counts(self) -> Int64[Tensor, "streams 4096"]:
+        """The counts to which laws are fitted."""
+        return self.tally.counts
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The streams of all rows."""
+        return [stream for moment in self.moments for stream in moment.streams]
+
+
 class Measured(NamedTuple):
     """Figures of L streams on the device.
 
@@ -101,24 +135,35 @@ def summarise(
     *,
     judge: bool = True,
 ) -> list[Records]:
+    """Fit and measure what was counted at some moments; see `summarise_batch`."""
+    batch = Batch.of(moments)
+    return summarise_batch(batch, fit_laws(batch.counts), start, judge=judge)
+
+
+def summarise_batch(
+    batch: Batch,
+    laws: Laws,
+    start: Mapping[tuple[str, str], Record] | None = None,
+    *,
+    judge: bool = True,
+) -> list[Records]:
     """Return the finished records of some moments, in their order.
 
     Args:
-        moments: what was counted.
+        batch: what was counted.
+        laws: fitted to the batch's counts.
         start: first record of each stream, for the verdict; streams without one start here.
         judge: whether a verdict is passed on each stream.
 
     Returns:
         For each moment, one record per stream.
     """
-    if not any(moment.streams for moment in moments):
-        return [Records() for _ in moments]
-    streams = [stream for moment in moments for stream in moment.streams]
-    tally = reduce(Tally.joined, (moment.tally for moment in moments))
-    rows = _records(streams, tally)
+    if not batch.streams:
+        return [Records() for _ in batch.moments]
+    rows = _records(batch.streams, batch.tally, laws)
     first = dict(start or {})
     finished, begin = [], 0
-    for moment in moments:
+    for moment in batch.moments:
         end = begin + len(moment.streams)
         records = _at(rows.take(slice(begin, end)), moment)
         begin = end
@@ -128,7 +173,7 @@ def summarise(
         judged = list(records)
         first = {**{record.key: record for record in judged}, **first}
         verdicts = [verdict(first[record.key], record) for record in judged]
-        finished.append(records.replaced(verdict=_texts(verdicts)))
+        finished.append(records.replaced(verdict=objects(verdicts)))
     return finished
 
 
@@ -160,7 +205,7 @@ def recompute(records: Iterable[Record]) -> Records:
     streams = [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows]
     kept = Frame.from_rows(SCHEMA, rows)
     carried = {name: kept[name] for name in ("run", "step", "epoch", "moved", "verdict")}
-    return _records(streams, tally).replaced(**carried)
+    return _records(streams, tally, fit_laws(tally.counts)).replaced(**carried)
 
 
 def counts_of(records: Sequence[Record]) -> Int64[Tensor, "streams 4096"]:
@@ -175,165 +220,70 @@ def _at(records: Records, moment: Tallied) -> Records:
     """Say when some rows were recorded, and how far their weights have moved."""
     number = len(records)
     return records.replaced(
-        run=_texts([moment.run] * number),
+        run=objects([moment.run] * number),
         step=np.full(number, moment.step),
         epoch=np.full(number, moment.epoch),
         moved=np.array(moment.moved or [np.nan] * number, dtype=float),
     )
 
 
-def _records(streams: Sequence[Stream], tally: Tally) -> Records:
+def _records(streams: Sequence[Stream], tally: Tally, laws: Laws) -> Records:
     """Measure streams: one row each, of no moment yet."""
-    measured = measure(tally, streams)
-    # Copied: a history that shares a tensor's memory keeps the tensor.
-    values = torch.stack(list(measured.figures.values())).cpu().numpy().copy()
-    figures = dict(zip(measured.figures, values, strict=True))
+    measured = measure(tally, streams, laws)
+    figures = host(measured.figures)
+    gaps = {name: figures[gap_column(name)] for name in laws.fits}
     totals = torch.stack(statistics.totals(tally.counts)).cpu().numpy().copy()
     columns: dict[str, Array] = {
-        "kind": _texts([stream.kind for stream in streams]),
-        "name": _texts([stream.name for stream in streams]),
-        "variable": _texts([stream.variable for stream in streams]),
-        "shape": _objects([stream.shape for stream in streams]),
+        "kind": objects([stream.kind for stream in streams]),
+        "name": objects([stream.name for stream in streams]),
+        "variable": objects([stream.variable for stream in streams]),
+        "shape": objects([stream.shape for stream in streams]),
         **dict(zip(("n", "zeros", "nonfinite"), totals, strict=True)),
         **figures,
-        "best_family": _best_families(figures, totals[0]),
-        "status": _texts(_reasons(measured.statuses)),
-        **_sparse(tally),
-    }
-    return Records._like(SCHEMA, columns)
-
-
-def _sparse(tally: Tally) -> dict[str, Array]:
-    """Return the occupied codes of each stream and their counts, and the paper's bins."""
-    counts, linear = tally.counts.cpu().numpy(), tally.linear.cpu().numpy()
-    row, code = counts.nonzero()
-    ends = np.searchsorted(row, np.arange(1, len(counts)))
-    return {
-        "codes": _objects(np.split(code, ends)),
-        "counts": _objects(np.split(counts[row, code], ends)),
-        "paper_counts": _objects(
+        "best_family": objects(best_families(gaps, totals[0])),
+        "status": objects(reasons(measured.statuses, (PAPER, GAUSSIAN))),
+        **sparse(tally.counts),
+        "paper_counts": objects(
             [
                 own if exact else own[:0]
-                for own, exact in zip(linear, tally.exact.tolist(), strict=True)
+                for own, exact in zip(tally.linear.cpu().numpy(), tally.exact.tolist(), strict=True)
             ]
         ),
     }
-
-
-def _objects(values: Sequence[Any]) -> Array:
-    packed = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
-        packed[place] = value
-    return packed
-
-
-def _texts(values: Sequence[str]) -> Array:
-    return _objects(values)
-
-
-def _best_families(figures: Mapping[str, Array], n: Array) -> Array:
-    """Return the family that Schwarz's criterion prefers, per value and up to a constant.
-
-    A special case beats its generalisation.  The bias correction of the gap has taken p/(2n) back
-    already (G. Schwarz, Ann. Statist. 6 (1978) 461).  Nothing where the lognormal itself has no
-    fit: then nothing was compared.
-    """
-    compared = (LOGNORMAL, *RIVALS)
-    gaps = np.stack([figures[_gap_column(family.name)] for family in compared])
-    number = np.array([[len(family.parameters)] for family in compared])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        criterion = gaps + number * (np.log(n) - 1) / (2 * n)
-    best = np.where(np.isfinite(gaps), criterion, np.inf).argmin(0)
-    names = [compared[place].name for place in best]
-    return _texts(
-        [name if known else "" for name, known in zip(names, np.isfinite(gaps[0]), strict=True)]
-    )
-
-
-def _gap_column(family: str) -> str:
-    return "gap" if family == LOGNORMAL.name else f"gap_{family}"
-
-
-def _reasons(statuses: Mapping[str, Tensor]) -> list[str]:
-    """Return for each row ``ok``, or why figures are nan: the lognormal's reason, then others'."""
-    names = list(statuses)
-    table = torch.stack([statuses[name] for name in names], -1).tolist()
-    return [_reason(dict(zip(names, row, strict=True))) if any(row) else OK for row in table]
-
-
-def _reason(statuses: Mapping[str, int]) -> str:
-    own = statuses[LOGNORMAL.name]
-    reasons = [Status(own).reason] if _has_no_numbers(LOGNORMAL.name, own) else []
-    reasons += [
-        f"{name}: {Status(status).reason}"
-        for name, status in statuses.items()
-        if status != own and _has_no_numbers(name, status)
-    ]
-    return "; ".join(reasons) or OK
-
-
-def _has_no_numbers(name: str, status: int) -> bool:
-    """Tell whether a fit has no numbers; at a bound a family has some, the paper's curves none."""
-    curve = name in (PAPER, GAUSSIAN)
-    return status != Status.CONVERGED and (curve or status != Status.AT_BOUND)
+    return Records._like(SCHEMA, columns)
 
 
 # Counts to figures --------------------------------------------------------------------------
 
 
-def measure(tally: Tally, streams: Sequence[Stream]) -> Measured:
-    """Compute every statistic of the counts.
-
-    On the CPU torch works with one thread meanwhile, and families are fitted side by side.
+@one_thread()
+def measure(tally: Tally, streams: Sequence[Stream], laws: Laws) -> Measured:
+    """Compute every statistic of the counts; on the CPU torch works with one thread meanwhile.
 
     Args:
         tally: the counts.
         streams: of its rows; they differ in where the paper's bins come from, and in what Gaussian
             values they are compared with.
+        laws: fitted to the counts.
     """
-    with one_thread() as threads:
-        return _measure(tally, streams, threads)
-
-
-def gaussian_power(variable: str) -> float:
-    """Return the power of Gaussian values that a variable is compared with in the paper's protocol.
-
-    Z = z·y goes as the square of the pre-activation, the y of a ReLU as the pre-activation itself.
-    """
-    return 2.0 if variable == "z*y" else 1.0
-
-
-def paper_bins(variable: str) -> int:
-    """Return the number of equal bins in which the paper's protocol counts a variable."""
-    return PAPER_IOTA_BINS if variable in _OF_NEURONS else PAPER_BINS
-
-
-def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
-    binned = statistics.occupied_bins(tally.counts)
-    moments = statistics.log_moments(binned)
-    fits = statistics.fit_families(binned, moments, threads)
+    binned, moments, fits = laws
     lognormal = fits[LOGNORMAL.name]
     maximum = _maximum(tally)
     paper = _paper(tally, streams, maximum, moments.rms)
     chances, chance_statuses = _best_chances(binned, moments)
-    gaps = {
-        f"gap_{name}": statistics.gap(binned, fit)
-        for name, fit in fits.items()
-        if fit is not lognormal
-    }
     figures = {
         "max": maximum,
         **_shape(moments),
         # Of bins, and so a little beyond the largest value where all lie in one.
         "rms": torch.minimum(moments.rms, maximum),
         **_of_lognormal(binned, lognormal, tally.errors),
-        **gaps,
-        "gap_best_rival": _least([gaps[f"gap_{rival.name}"] for rival in RIVALS]),
+        **{gap_column(name): gap for name, gap in laws.gaps.items()},
+        "gap_best_rival": _least([laws.gaps[rival.name] for rival in RIVALS]),
         **{
             f"vuong_z_{rival.name}": statistics.vuong_z(binned, lognormal, fits[rival.name])
             for rival in RIVALS
         },
-        **_parameters(fits),
+        **laws.parameters,
         **chances,
         **{f"paper_{name}": getattr(paper, name) for name in _PAPER_FIGURES},
     }
@@ -348,15 +298,17 @@ def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
     )
 
 
-def _parameters(fits: Mapping[str, Fit]) -> dict[str, Tensor]:
-    """Return the estimates of all families' parameters by column, so that none is fitted again."""
-    return {
-        column: values
-        for family in FAMILIES
-        for column, values in zip(
-            family.columns, fits[family.name].parameters.unbind(-1), strict=True
-        )
-    }
+def gaussian_power(variable: str) -> float:
+    """Return the power of Gaussian values that a variable is compared with in the paper's protocol.
+
+    Z = z·y goes as the square of the pre-activation, the y of a ReLU as the pre-activation itself.
+    """
+    return 2.0 if variable == "z*y" else 1.0
+
+
+def paper_bins(variable: str) -> int:
+    """Return the number of equal bins in which the paper's protocol counts a variable."""
+    return PAPER_IOTA_BINS if variable in _OF_NEURONS else PAPER_BINS
 
 
 def _least(gaps: Sequence[Tensor]) -> Tensor:
@@ -380,7 +332,6 @@ def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tens
     mu, sigma = fit.parameters.unbind(-1)
     theory = statistics.equilibrium(binned, mu, sigma)
     return {
-        "gap": statistics.gap(binned, fit),
         "gap_se": torch.where(clustered.isnan(), independent, clustered),
         **statistics.distances(binned, fit)._asdict(),
         "alpha": theory.alpha,

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from jaynes_callbacks.instruments.base import Instrument, Moment, Quantity, State
-from jaynes_callbacks.instruments.distribution import summarise, tallied
+from jaynes_callbacks.instruments.base import FittingInstrument, Moment, Quantity, State
+from jaynes_callbacks.instruments.distribution import Batch, summarise_batch, tallied
+from jaynes_callbacks.instruments.laws import Laws
 from jaynes_callbacks.instruments.record import SCHEMA, Record
 from jaynes_callbacks.instruments.tally import QUANTITIES, weights_state
 from jaynes_callbacks.records.frame import Frame
@@ -44,7 +45,7 @@ class GradientRecord(Record):
     )
 
 
-class Gradients(Instrument[GradientRecord]):
+class Gradients(FittingInstrument[GradientRecord, Batch]):
     """Records how gradients and updates are distributed, and how large updates are.
 
     A trainer's host shows the gradients by itself.  In a loop of your own, call
@@ -145,9 +146,15 @@ class Gradients(Instrument[GradientRecord]):
         finally:
             self.forget()
 
-    def compute(self, moments: Sequence[Moment]) -> list[Frame[GradientRecord]]:
-        """Fit and measure; nothing is judged, for the theory says nothing of gradients."""
-        finished = summarise([tallied(moment) for moment in moments], judge=False)
+    def counted(self, moments: Sequence[Moment]) -> Batch:
+        """Return the tallies of some moments."""
+        return Batch.of([tallied(moment) for moment in moments])
+
+    def fitted(
+        self, moments: Sequence[Moment], counted: Batch, laws: Laws
+    ) -> list[Frame[GradientRecord]]:
+        """Measure; nothing is judged, for the theory says nothing of gradients."""
+        finished = summarise_batch(counted, laws, judge=False)
         return [
             Frame(self.schema, {**records.columns, "update_ratio": _ratios(moment.state, records)})
             for moment, records in zip(moments, finished, strict=True)

@@ -5,13 +5,15 @@ universal grid.  What is computed from the counts is in `instruments.distributio
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from jaynes_callbacks.instruments.base import Instrument, Moment, State
-from jaynes_callbacks.instruments.distribution import summarise, tallied
+from jaynes_callbacks.instruments.base import FittingInstrument, Moment, State
+from jaynes_callbacks.instruments.distribution import Batch, summarise_batch, tallied
+from jaynes_callbacks.instruments.laws import Laws
 from jaynes_callbacks.instruments.ranks import is_alone
 from jaynes_callbacks.instruments.record import SCHEMA, Record
 from jaynes_callbacks.instruments.tally import QUANTITIES, counts_state, weights_state
@@ -29,7 +31,7 @@ __all__ = ["IOTA_VALUES_PER_CALL", "Magnitudes"]
 IOTA_VALUES_PER_CALL = 1 << 18
 
 
-class Magnitudes(Instrument[Record]):
+class Magnitudes(FittingInstrument[Record, Batch]):
     """Records how the magnitudes of weights and activations are distributed.
 
     Args:
@@ -141,11 +143,17 @@ class Magnitudes(Instrument[Record]):
         """Count the weights as they are, and take what was counted of activations."""
         return self._joined(None)
 
-    def compute(self, moments: Sequence[Moment]) -> list[Frame[Record]]:
-        """Fit, measure and judge: the first record of a stream is its start."""
-        # A function mode, which a watch is, makes each of the many operations of the fits slower.
-        with self._activations.paused():
-            return list(summarise([tallied(moment) for moment in moments], self.start))
+    def counted(self, moments: Sequence[Moment]) -> Batch:
+        """Return the tallies of some moments."""
+        return Batch.of([tallied(moment) for moment in moments])
+
+    def fitted(self, moments: Sequence[Moment], counted: Batch, laws: Laws) -> list[Frame[Record]]:
+        """Measure and judge: the first record of a stream is its start."""
+        return list(summarise_batch(counted, laws, self.start))
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Let go of the function mode that a watch is, under which every operation is slower."""
+        return self._activations.paused()
 
     def _joined(self, weights: State | None) -> State:
         listened, self._listened = self._listened, False

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jaynes_callbacks.instruments.base import Quantity, Reduction, Slot, State
 
-__all__ = ["RankReduction", "is_alone"]
+__all__ = ["RankReduction", "is_alone", "summed"]
 
 _REDUCTIONS: tuple[Reduction, ...] = ("sum", "max", "min")
 
@@ -145,6 +145,19 @@ class RankReduction:
             name: list({_key(slot): slot for new in everywhere for slot in new[name]}.values())
             for name in own
         }
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over all ranks, each of which must call this; alone, the tensor.
+
+    For what ranks must know of each other before they can collect, such as the scales of the rows
+    and columns of which each has parts.
+    """
+    if is_alone():
+        return values
+    packed = values.to(_collective_device(values.device), copy=True)
+    dist.all_reduce(packed)
+    return packed.to(values.device)
 
 
 def is_alone() -> bool:

@@ -24,7 +24,7 @@ from jaynes_callbacks.statistics.fit import Fit, fit_family
 from jaynes_callbacks.statistics.goodness import gap
 from jaynes_callbacks.statistics.moments import log_moments
 
-__all__ = ["clustered_standard_errors", "jackknife_standard_error"]
+__all__ = ["clustered_standard_errors", "jackknife_standard_error", "row_stride"]
 
 #: Fewer rows than this say nothing about the spread between rows.
 _FEWEST_ROWS = 10
@@ -87,15 +87,16 @@ def _clustered(
     if tensor.dim() < 2 or len(tensor) < _FEWEST_ROWS:
         return influence.new_full((), torch.nan)
     flat = tensor.detach().flatten(1)
-    rows = flat[:: _stride(flat)]
+    rows = flat[:: row_stride(flat)]
     sums, n = _sums_of_rows(rows, influence.to(tensor.device), release)
     residuals = sums - n * sums.sum() / n.sum()
     variance: Tensor = len(rows) / (len(rows) - 1) * (residuals**2).sum() / n.sum() ** 2
     return (variance * len(rows) / len(flat)).sqrt()
 
 
-def _stride(flat: Tensor) -> int:
-    stride = max(1, min(flat.numel() // _ENOUGH_VALUES, len(flat) // _ENOUGH_ROWS))
+def row_stride(tensor: Tensor) -> int:
+    """Return the k of which every k-th row of a large tensor is read."""
+    stride = max(1, min(tensor.numel() // _ENOUGH_VALUES, len(tensor) // _ENOUGH_ROWS))
     # Odd: heads and channels come in periods that are powers of two.
     return (stride - 1) | 1
 

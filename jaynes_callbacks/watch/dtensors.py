@@ -15,6 +15,7 @@ __all__ = [
     "is_sharded",
     "local_shard",
     "owned_values",
+    "place_of_shard",
     "reason_not_countable_in_parts",
     "sample_source",
 ]
@@ -41,6 +42,18 @@ def owned_values(tensor: Tensor) -> Tensor:
     local = local_shard(tensor)
     copies = [dim for dim, placement in _placements(tensor) if placement.is_replicate()]
     return local.flatten()[:0] if any(_coordinate(tensor)[dim] for dim in copies) else local
+
+
+def place_of_shard(tensor: Tensor) -> tuple[int, ...]:
+    """Return where this rank's shard begins in the whole tensor, along each dimension."""
+    # Not public in torch, so not imported with this module.
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    sharded: Any = tensor
+    _, offset = compute_local_shape_and_global_offset(
+        tensor.shape, sharded.device_mesh, sharded.placements
+    )
+    return tuple(offset)
 
 
 def sample_source(tensor: Tensor) -> Tensor:

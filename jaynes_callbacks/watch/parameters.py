@@ -15,6 +15,7 @@ from jaynes_callbacks.watch.dtensors import (
     is_sharded,
     local_shard,
     owned_values,
+    place_of_shard,
     reason_not_countable_in_parts,
     sample_source,
 )
@@ -73,6 +74,12 @@ class CurrentValues:
         """Return the values of a weight that this rank counts."""
         value = self.of(weight.value)
         return owned_values(value) if weight.sharded else local_shard(value)
+
+    def place_of(self, weight: WeightStream) -> tuple[int, ...]:
+        """Return where these values begin in the weight, along each dimension."""
+        if not weight.sharded:
+            return (0,) * len(weight.stream.shape)
+        return place_of_shard(self.of(weight.value))
 
 
 class _Candidate(NamedTuple):

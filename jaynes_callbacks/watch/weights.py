@@ -27,12 +27,14 @@ class WeightValue(NamedTuple):
         values: what this rank has of it: all, or of a sharded weight what it alone counts.
         sharded: whether ranks hold parts of it.
         moved: ‖w − w₀‖/‖w₀‖ since the first state, nan where that is unknown.
+        place: where `values` begin in the weight, along each dimension; () where nobody asked.
     """
 
     stream: Stream
     values: Tensor
     sharded: bool
     moved: Float[Tensor, ""]
+    place: tuple[int, ...] = ()
 
 
 class WeightWatch:
@@ -63,6 +65,11 @@ class WeightWatch:
         """The weights that were found last."""
         return [weight.stream for weight in self._weights]
 
+    @property
+    def sharded(self) -> list[Stream]:
+        """Those of them of which ranks hold parts, on every rank in the same order."""
+        return [weight.stream for weight in self._weights if weight.sharded]
+
     def find(self) -> None:
         """Find the weights, and remember the first state of those that are new."""
         self._find(CurrentValues())
@@ -85,6 +92,7 @@ class WeightWatch:
                 now.counted_of(weight),
                 weight.sharded,
                 relative_distance(sample(now.of(weight.value)), self.first.get(weight.stream.name)),
+                now.place_of(weight),
             )
             for weight in self._weights
         ]
