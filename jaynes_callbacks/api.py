@@ -18,8 +18,9 @@ from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, open_chec
 from jaynes_callbacks.files.entry import tensor_entries
 from jaynes_callbacks.files.pairing import pair_names
 from jaynes_callbacks.files.survey import Survey
-from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.instruments.scales import core_of, with_cores
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.instruments.verdict import verdict
 from jaynes_callbacks.records.stream import WEIGHT, Stream
@@ -298,10 +299,16 @@ def _by_name(tensors: _Tensors) -> Mapping[str, Tensor]:
 
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:
-    streams = [Stream(WEIGHT, name, tuple(tensor.shape)) for name, tensor in named.items()]
-    (records,) = summarise([Tallied(streams, tally_of_tensors(list(named.values())))])
-    # A verdict compares two moments of a training run; here is only one.
-    return {row.name: row.replace(verdict="") for row in records}
+    found: dict[str, Record] = {}
+    for flat in (False, True):
+        # Only a matrix has rows and columns.
+        own = {name: each for name, each in named.items() if (each.dim() < 2) is flat}
+        streams = [Stream(WEIGHT, name, tuple(tensor.shape)) for name, tensor in own.items()]
+        tallied = Tallied(streams, tally_of_tensors(list(own.values())))
+        cores = [] if flat else [core_of(tensor) for tensor in own.values()]
+        # No verdict: it compares two moments of a training run; here is only one.
+        found |= {row.name: row for row in with_cores(tallied, cores)} if own else {}
+    return found
 
 
 def _checkpoint(state: _Tensors | _Path, name: str) -> Checkpoint:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from jaynes_callbacks.instruments import made
+from jaynes_callbacks.instruments import DEFAULT, made
 from jaynes_callbacks.instruments.base import Instrument, Moment, State
 from jaynes_callbacks.instruments.computing import compute_all
 from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
@@ -64,7 +64,7 @@ class Recorder:
         self,
         model: nn.Module,
         *,
-        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = ("magnitudes",),
+        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = DEFAULT,
         kinds: Sequence[str] | str = (WEIGHT, IOTA),
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),

@@ -11,6 +11,7 @@ from jaynes_callbacks.instruments.record import (
     remarks,
     tilt_text,
 )
+from jaynes_callbacks.instruments.scale_row import core_text, share_text
 from jaynes_callbacks.records.text import (
     ROWS,
     SHORTEST_NAME,
@@ -30,7 +31,9 @@ __all__ = ["comparison_table", "summary_table", "weight_table"]
 _NONE = "–"
 _UNFITTED = "no fit"
 
-_WEIGHT_HEADINGS = ("weight", "role", "n", "gap", "best family", "q", "R² (Gauss)", "μ'", "σ'")
+_WEIGHT_HEADINGS = (
+    "weight", "role", "n", "gap", "±", "core (Gauss)", "scales", "best family", "R² (Gauss)"
+)  # fmt: skip
 _SUMMARY_HEADINGS = ("role", "layers", "R²", "μ'", "σ'", "R² Gauss", "gap", "best families")
 _SUMMARY_NOTES = (
     f"layers: weights of at least {FEWEST_WEIGHTS:,} elements, as in the paper's Table II, of all "
@@ -45,7 +48,7 @@ def weight_table(records: Sequence[Record]) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
     notes = [shortened(line, WIDTH) for line in remarks(records)]
-    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 4)), *notes])
+    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 7)), *notes])
 
 
 def summary_table(records: Sequence[Record]) -> str:
@@ -93,11 +96,11 @@ def _weight_cells(record: Record) -> tuple[str, ...]:
         role(record.name, record.shape),
         count_text(record.n),
         number_text(record.gap, 3),
+        number_text(record.gap_se, 3),
+        core_text(record),
+        share_text(record),
         family_label(record.best_family),
-        tilt_text(record.q),
         paper_text(record),
-        number_text(record.paper_mu, 2),
-        number_text(record.paper_sigma, 2),
     )
 
 

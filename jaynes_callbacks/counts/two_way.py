@@ -7,8 +7,8 @@ So the scales are taken off by least squares in the additive two-way layout
     ln|w_oik| = m + r_o + c_i + e_oik,    Σ r = Σ c = 0,
 
 over the non-zero weights (o: output, i: input, k: position in a kernel), and what is counted is
-e^e = |w_oik| e^{−m − r_o − c_i}.  Multiplying rows or columns by any factors changes the effects and
-not the core.  Of a lognormal the residuals e are normal, however few values a row has.
+e^e = |w_oik| e^{−m − r_o − c_i}.  Multiplying rows or columns by any factors changes the effects
+and not the core.  Of a lognormal the residuals e are normal, however few values a row has.
 
 The values are read once for sums by row and column, and once to be counted; in between twice more
 if zeros make the layout unbalanced, so that one column's values do not come from all rows alike.

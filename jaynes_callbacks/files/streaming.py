@@ -8,16 +8,19 @@ the pages of each are given back to the system afterwards, while the kernel alre
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.counts.counting import TensorCounts, count, memory_order
+from jaynes_callbacks.counts.counting import Apply, TensorCounts, count, memory_order
 from jaynes_callbacks.counts.kernels import passes_over
 from jaynes_callbacks.counts.threads import one_thread
+from jaynes_callbacks.counts.two_way import Effects, two_way
 from jaynes_callbacks.files.pages import prefetch, release
+from jaynes_callbacks.instruments.scales import Core
 from jaynes_callbacks.instruments.tally import PAPER_BINS
+from jaynes_callbacks.statistics.two_way import core_standard_error
 
 __all__ = ["RESIDENT", "SliceCounter", "slice_counter"]
 
@@ -68,27 +71,53 @@ class SliceCounter:
         flat = memory_order(tensor.detach())
         # A copy is no view of the file: giving back its pages would lose the values.
         is_view = flat.data_ptr() == tensor.data_ptr()
-        gives_back = mapped and is_view and flat.nbytes > RESIDENT
-        passes = passes_over(flat)
+        size = max(1, _SLICE // flat.element_size())
+        share = 1 / passes_over(flat)
+        apply = self._over_slices(mapped and is_view and flat.nbytes > RESIDENT, share)
+        return TensorCounts(
+            *(each.cpu() for each in count(flat, PAPER_BINS, slice_size=size, apply=apply))
+        )
+
+    def core(self, tensor: Tensor, *, mapped: bool) -> Core:
+        """Count the core of a weight, reading it by rows; see `count` for the arguments.
+
+        Raises:
+            ValueError: for fewer than two dimensions.
+        """
+        values = tensor.detach()
+        size = max(1, _SLICE // values.element_size())
+        apply = self._over_slices(mapped and values.nbytes > RESIDENT, 0.0)
+        counts, effects = two_way(values, slice_size=size, apply=apply)
+        error = core_standard_error(values, effects, counts)
+        if mapped:
+            release(values)
+        return Core(counts.cpu(), Effects(*(each.cpu() for each in effects)), error.cpu())
+
+    def _over_slices(self, gives_back: bool, share: float) -> Apply:
+        """Return what goes over the slices of a tensor in threads.
+
+        Args:
+            gives_back: whether the slices are views of a file, of which only those in work are kept
+                in memory.
+            share: of its bytes by which a slice counts as progress.
+        """
 
         def apply(
-            function: Callable[[Tensor], _Result], slices: Sequence[Tensor]
+            function: Callable[..., _Result], slices: Sequence[Tensor], /, *others: Sequence[Any]
         ) -> Iterator[_Result]:
             def work(index: int) -> _Result:
                 if gives_back and index + self._ahead < len(slices):
                     prefetch(slices[index + self._ahead])
-                found = function(slices[index].to(self._device))
+                found = function(slices[index].to(self._device), *(each[index] for each in others))
                 if gives_back:
                     release(slices[index])
                 return found
 
             for each, found in zip(slices, self.pool.map(work, range(len(slices))), strict=True):
-                self._progress(each.nbytes / passes)
+                self._progress(each.nbytes * share)
                 yield found
 
-        size = max(1, _SLICE // flat.element_size())
-        counted = count(flat, PAPER_BINS, slice_size=size, apply=apply)
-        return TensorCounts(*(each.cpu() for each in counted))
+        return apply
 
 
 @contextmanager

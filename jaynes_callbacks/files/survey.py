@@ -12,8 +12,9 @@ from jaynes_callbacks.counts.counting import TensorCounts, reason_not_countable
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
 from jaynes_callbacks.files.pages import prefetch, release
 from jaynes_callbacks.files.streaming import RESIDENT, SliceCounter, slice_counter
-from jaynes_callbacks.instruments.distribution import Tallied, summarise
+from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.scales import Core, with_cores
 from jaynes_callbacks.instruments.tally import Tally
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics import clustered_standard_errors
@@ -32,6 +33,7 @@ class _Waiting(NamedTuple):
     entry: Entry
     tensor: Tensor
     counted: TensorCounts
+    core: Core
 
 
 class Survey:
@@ -123,7 +125,8 @@ class Survey:
         with slice_counter(device, threads, progress) as counter:
             for entry, tensor in self._loaded():
                 counted = counter.count(tensor, mapped=entry.mapped)
-                group.append(_Waiting(entry, tensor, counted))
+                core = counter.core(tensor, mapped=entry.mapped)
+                group.append(_Waiting(entry, tensor, counted, core))
                 if entry.mapped:
                     release(tensor)
                 if _is_full(group):
@@ -180,11 +183,14 @@ class Survey:
             _standard_errors(group, counts, counter),
             torch.ones(len(group), dtype=torch.bool),
         )
-        streams = [Stream(WEIGHT, entry.name, entry.shape, entry.aliases) for entry, _, _ in group]
+        streams = [
+            Stream(WEIGHT, each.entry.name, each.entry.shape, each.entry.aliases) for each in group
+        ]
         run, at = str(self.checkpoint.path), self.checkpoint
-        (rows,) = summarise([Tallied(streams, tally, (), run, at.step, at.epoch)])
-        # A verdict compares two moments of a run; a checkpoint is one moment.
-        return Records(row.replace(verdict="") for row in rows)
+        # No verdict: it compares two moments of a run; a checkpoint is one moment.
+        return with_cores(
+            Tallied(streams, tally, (), run, at.step, at.epoch), [each.core for each in group]
+        )
 
 
 def _standard_errors(group: list[_Waiting], counts: Tensor, counter: SliceCounter) -> Tensor:

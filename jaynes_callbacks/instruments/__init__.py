@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaynes_callbacks.instruments.base import Instrument
 
-__all__ = ["KNOWN", "made"]
+__all__ = ["DEFAULT", "KNOWN", "made"]
 
 #: Instruments that can be asked for by name, and where each is defined.
 KNOWN: Mapping[str, str] = {
@@ -19,6 +19,9 @@ KNOWN: Mapping[str, str] = {
     "scales": "jaynes_callbacks.instruments.scales:Scales",
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
 }
+
+#: What is measured where nobody chooses.
+DEFAULT = ("magnitudes", "scales")
 
 
 def made(

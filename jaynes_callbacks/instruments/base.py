@@ -166,6 +166,7 @@ class Instrument(ABC, Generic[R]):
         name: by which it is asked for, and which its folder and its state bear.
         schema: the columns of its frames.
         quantities: the tensors of its states, the same on every rank.
+        lends: fields of its rows that the main table has too, in the rows of the same streams.
         cadence: when it is recorded; None for whenever its recorder is.
         start: first row of each stream, by its key; its recorder fills it in.
         model: the module that is watched, once attached.
@@ -175,6 +176,7 @@ class Instrument(ABC, Generic[R]):
     name: ClassVar[str]
     schema: Schema[R]
     quantities: ClassVar[Mapping[str, Quantity]]
+    lends: ClassVar[tuple[str, ...]] = ()
     cadence: Cadence | None
     start: dict[tuple[str, str], R]
     model: nn.Module

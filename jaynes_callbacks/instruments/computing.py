@@ -11,7 +11,7 @@ from jaynes_callbacks.instruments.base import Counted, FittingInstrument, Instru
 from jaynes_callbacks.instruments.laws import Laws, fit_laws
 from jaynes_callbacks.records.frame import Frame
 
-__all__ = ["compute_all"]
+__all__ = ["compute_all", "fit_together"]
 
 
 def compute_all(
@@ -33,7 +33,7 @@ def compute_all(
         for name in moments:
             stack.enter_context(instruments[name].paused())
         counted = _counted(instruments, moments, errors)
-        laws = _laws(counted)
+        laws = fit_together(counted)
         for name, own in moments.items():
             instrument = instruments[name]
             with _kept(name, errors):
@@ -41,6 +41,7 @@ def compute_all(
                     found[name] = instrument.compute(own)
                 elif name in counted:
                     found[name] = instrument.fitted(own, counted[name], laws[name])
+    _lend(instruments, moments, found)
     return found, errors
 
 
@@ -59,8 +60,8 @@ def _counted(
     return counted
 
 
-def _laws(counted: Mapping[str, Counted]) -> dict[str, Laws]:
-    """Fit the counts of all instruments in one batch, and give each its own laws."""
+def fit_together(counted: Mapping[str, Counted]) -> dict[str, Laws]:
+    """Fit the counts of several instruments in one batch, and give each its own laws."""
     if not counted:
         return {}
     tables = [each.counts for each in counted.values()]
@@ -71,6 +72,26 @@ def _laws(counted: Mapping[str, Counted]) -> dict[str, Laws]:
         name: laws.take(slice(start, end))
         for name, (start, end) in zip(counted, pairwise(ends), strict=True)
     }
+
+
+def _lend(
+    instruments: Mapping[str, Instrument[Any]],
+    moments: Mapping[str, Sequence[Moment]],
+    found: dict[str, list[Frame[Any]]],
+) -> None:
+    """Put what instruments lend into the frames of the main one, beside the same streams."""
+    mains = [name for name in found if instruments[name].schema.main]
+    for lender in (name for name in found if instruments[name].lends):
+        lent = {
+            moment.step: frame for moment, frame in zip(moments[lender], found[lender], strict=True)
+        }
+        for main in mains:
+            found[main] = [
+                frame.beside(lent[moment.step], instruments[lender].lends)
+                if moment.step in lent
+                else frame
+                for moment, frame in zip(moments[main], found[main], strict=True)
+            ]
 
 
 @contextmanager

@@ -15,20 +15,49 @@ from torch import Tensor
 
 from jaynes_callbacks import statistics
 from jaynes_callbacks.counts.threads import one_thread
-from jaynes_callbacks.instruments.record import OK
-from jaynes_callbacks.records.schema import Array
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL, RIVALS, Binned, Fit, LogMoments, Status
+from jaynes_callbacks.records.schema import Array, Key
+from jaynes_callbacks.statistics import (
+    FAMILIES,
+    FAMILY_BY_NAME,
+    LOGNORMAL,
+    RIVALS,
+    Binned,
+    Fit,
+    LogMoments,
+    Status,
+)
 
 __all__ = [
+    "OK",
     "Laws",
     "best_families",
+    "family_label",
     "fit_laws",
     "gap_column",
     "host",
     "objects",
     "reasons",
+    "rival_keys",
     "sparse",
 ]
+
+
+#: Status of a row of which nothing is missing.
+OK = "ok"
+
+
+def family_label(name: str) -> str:
+    """Return a family's name as people write it; other texts as they are.
+
+    >>> family_label("half_student_t"), family_label("")
+    ('Student t', '')
+    """
+    return FAMILY_BY_NAME[name].label if name in FAMILY_BY_NAME else name
+
+
+def rival_keys() -> dict[str, Key]:
+    """Describe the columns of a group that has one for each family but the lognormal."""
+    return {family.name: Key(family.label) for family in FAMILIES if family is not LOGNORMAL}
 
 
 class _Fitted(NamedTuple):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from jaynes_callbacks.instruments.laws import OK, family_label, rival_keys
+from jaynes_callbacks.instruments.scale_row import SCHEMA as SCALE_SCHEMA
+from jaynes_callbacks.instruments.scale_row import ScaleRow
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import (
     ColumnType,
@@ -23,15 +26,14 @@ from jaynes_callbacks.records.schema import (
     column,
     counts_column,
     group,
+    same_column,
 )
 from jaynes_callbacks.records.stream import WEIGHT
 from jaynes_callbacks.records.text import count_text, number_text
 from jaynes_callbacks.statistics import (
     FAMILIES,
-    FAMILY_BY_NAME,
     FEWEST_WEIGHTS,
     GENERALIZED_GAMMA,
-    LOGNORMAL,
 )
 
 __all__ = [
@@ -56,8 +58,6 @@ BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
 NEAR = BANDS["near"]
 #: What the star beside a paper figure means.
 LEFT_OUT = f"* the paper leaves out layers of fewer than {FEWEST_WEIGHTS:,} weights."
-#: Status of a row of which nothing is missing.
-OK = "ok"
 _LARGEST_Q = GENERALIZED_GAMMA.parameters[2].high
 
 
@@ -68,15 +68,6 @@ def band(gap: float) -> str:
     ('no', 'lognormal-like')
     """
     return next((name for name, limit in BANDS.items() if gap < limit), "undetermined")
-
-
-def family_label(name: str) -> str:
-    """Return a family's name as people write it; other texts as they are.
-
-    >>> family_label("half_student_t"), family_label("")
-    ('Student t', '')
-    """
-    return FAMILY_BY_NAME[name].label if name in FAMILY_BY_NAME else name
 
 
 def tilt_text(q: float) -> str:
@@ -162,6 +153,7 @@ class Record(Row):
         "Prentice's tilt away from lognormal, in [-10, 10]",
         curve=True,
         title="tilt q: 0 lognormal, √2 Gaussian",
+        shown=False,
         text=_tilt_text,
     )
     rival_gaps: dict[str, float] = group("gap_", "nats", "KL to the best {}")
@@ -193,6 +185,17 @@ class Record(Row):
     paper_r2_gaussian: float = column(
         "1", "mean R² of as many Gaussian weights (z*y: pre-activations, squared) at this max/rms"
     )
+    core_gap: float = same_column(ScaleRow, "core_gap", curve=False)
+    core_gap_gaussian: float = same_column(ScaleRow, "core_gap_gaussian")
+    core_gap_se: float = same_column(ScaleRow, "core_gap_se")
+    core_rival_gaps: dict[str, float] = same_column(ScaleRow, "core_rival_gaps")
+    core_best_family: str = same_column(ScaleRow, "core_best_family", shown=False)
+    core_log_skew: float = same_column(ScaleRow, "core_log_skew")
+    core_log_kurtosis: float = same_column(ScaleRow, "core_log_kurtosis")
+    scale_share: float = same_column(ScaleRow, "scale_share", curve=False, shown=False)
+    sd_rows: float = same_column(ScaleRow, "sd_rows")
+    sd_columns: float = same_column(ScaleRow, "sd_columns")
+    sd_rest: float = same_column(ScaleRow, "sd_rest")
     moved: float = column("1", "‖w − w₀‖/‖w₀‖ since the first record")
     verdict: str = column("", "by the rule fixed before any experiment", "", shown=True)
     status: str = column("", "ok, or the reason of each nan", OK)
@@ -250,8 +253,12 @@ def _parameter_keys() -> dict[str, Key]:
     }
 
 
-_RIVALS = {family.name: Key(family.label) for family in FAMILIES if family is not LOGNORMAL}
-_KEYS = {"rival_gaps": _RIVALS, "vuong_z": _RIVALS, "fits": _parameter_keys()}
+_KEYS = {
+    "rival_gaps": rival_keys(),
+    "vuong_z": rival_keys(),
+    "fits": _parameter_keys(),
+    "core_rival_gaps": SCALE_SCHEMA.keys["core_rival_gaps"],
+}
 #: Of the table of records.
 SCHEMA: Schema[Record] = Schema(
     Record,
@@ -260,7 +267,7 @@ SCHEMA: Schema[Record] = Schema(
     main=True,
     first_curve="gap",
     required=frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"}),
-    ahead=("kind", "name", "step", "n", "gap", "best_family", "q", "paper_r2", "verdict"),
+    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family", "paper_r2", "verdict"),
     keys=_KEYS,
     aggregate=aggregates,
     remarks=remarks,

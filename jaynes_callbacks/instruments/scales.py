@@ -12,7 +12,6 @@ The scales themselves, e^r of the rows and e^c of the columns, are streams of ki
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -35,24 +34,24 @@ from jaynes_callbacks.counts.two_way import (
     two_way,
 )
 from jaynes_callbacks.instruments.base import FittingInstrument, Moment, Quantity, Slot, State
-from jaynes_callbacks.instruments.laws import Laws, best_families, host, objects, reasons, sparse
-from jaynes_callbacks.instruments.ranks import summed
-from jaynes_callbacks.instruments.record import OK, family_label
-from jaynes_callbacks.records.frame import Frame
-from jaynes_callbacks.records.schema import (
-    Array,
-    ColumnType,
-    Integers,
-    Key,
-    Row,
-    Schema,
-    column,
-    counts_column,
-    group,
+from jaynes_callbacks.instruments.computing import fit_together
+from jaynes_callbacks.instruments.distribution import Batch, Tallied, summarise_batch
+from jaynes_callbacks.instruments.laws import (
+    OK,
+    Laws,
+    best_families,
+    host,
+    objects,
+    reasons,
+    sparse,
 )
+from jaynes_callbacks.instruments.ranks import summed
+from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.scale_row import LENT, SCALE, SCHEMA, ScaleRow
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.records.stream import WEIGHT, Stream
-from jaynes_callbacks.records.text import count_text, number_text
-from jaynes_callbacks.statistics import FAMILIES, LOGNORMAL
+from jaynes_callbacks.statistics import LOGNORMAL
 from jaynes_callbacks.statistics.two_way import (
     Spread,
     core_standard_error,
@@ -63,107 +62,12 @@ from jaynes_callbacks.statistics.two_way import (
 from jaynes_callbacks.watch.selection import Coverage, Selection
 from jaynes_callbacks.watch.weights import WeightValue, WeightWatch
 
-__all__ = ["SCALE", "Core", "ScaleRow", "Scales", "core_text", "rows_of_cores"]
+__all__ = ["Core", "Scales", "core_of", "state_of_cores", "with_cores"]
 
-#: Kind of the streams of the scales of rows and of columns.
-SCALE = "scale"
 #: What is appended to a weight's name for the scales of its rows and of its columns.
 _ROWS, _COLUMNS = ".rows", ".columns"
 #: Fewer scales say nothing of their law.
 _FEWEST_SCALES = 100
-
-
-def core_text(row: "ScaleRow") -> str:
-    """Return the core gap with that of Gaussian weights of the same shape.
-
-    >>> core_text(ScaleRow(core_gap=0.1612, core_gap_gaussian=0.163))
-    '0.161 (0.163)'
-    """
-    own = number_text(row.core_gap, 3)
-    known = np.isfinite(row.core_gap_gaussian)
-    return f"{own} ({number_text(row.core_gap_gaussian, 3)})" if known else own
-
-
-def share_text(row: "ScaleRow") -> str:
-    """Return the share of the scales as a percentage.
-
-    >>> share_text(ScaleRow(scale_share=0.814))
-    '81 %'
-    """
-    if not np.isfinite(row.scale_share):
-        return number_text(row.scale_share, 2)
-    return f"{100 * row.scale_share:.0f} %"
-
-
-def _count_text(row: "ScaleRow") -> str:
-    return count_text(row.n)
-
-
-def _family_text(row: "ScaleRow") -> str:
-    return family_label(row.core_best_family)
-
-
-@dataclass(frozen=True, eq=False)
-class ScaleRow(Row):
-    """The core of a weight at one step, or the scales of its rows or columns.
-
-    The core of scales is the scales themselves: nothing is taken off.
-    """
-
-    kind: str = column("", "weight, or scale: of a weight's rows or columns", WEIGHT, shown=True)
-    shape: tuple[int, ...] = column("", "of the weight, or number of scales", ())
-    n: int = column("values", "finite, non-zero", 0, shown=True, text=_count_text)
-    zeros: int = column("values", "exact zeros and magnitudes up to 2**-126", 0)
-    core_gap: float = column(
-        "nats",
-        "KL of the core to the best lognormal (in brackets: of Gaussian weights of this shape)",
-        label="core gap (Gauss)",
-        curve=True,
-        title="core gap, nats: without scales of rows and columns",
-        text=core_text,
-    )
-    core_gap_gaussian: float = column("nats", "core gap of Gaussian weights of the same shape")
-    core_gap_se: float = column("nats", "standard error of core_gap")
-    core_rival_gaps: dict[str, float] = group("core_gap_", "nats", "KL of the core to the best {}")
-    core_best_family: str = column(
-        "",
-        "law of the core: lognormal or the rival that Schwarz's criterion prefers",
-        "",
-        label="law of the core",
-        shown=True,
-        text=_family_text,
-    )
-    core_fits: dict[str, float] = group("core_", "", "of the core: {}")
-    core_log_skew: float = column("1", "skewness of the core's ln w, without the bias of centring")
-    core_log_kurtosis: float = column("1", "its excess kurtosis, likewise")
-    scale_share: float = column(
-        "1",
-        "share of the variance of ln w that is scales of rows and columns",
-        label="scales",
-        digits=2,
-        curve=True,
-        title="share of scales in the spread of ln w",
-        text=share_text,
-    )
-    sd_rows: float = column("ln w", "standard deviation of the rows' scales")
-    sd_columns: float = column("ln w", "standard deviation of the columns' scales")
-    sd_rest: float = column("ln w", "standard deviation within rows and columns")
-    reliability: float = column(
-        "1", "of scales: share of their variance that is not chance, the mean of few values"
-    )
-    status: str = column("", "ok, or what was not taken off, or the reason of each nan", OK)
-    codes: Integers = counts_column("code", "occupied codes of the core", ColumnType.CODES)
-    counts: Integers = counts_column("values", "their counts")
-
-
-def _keys() -> Mapping[str, Mapping[str, Key]]:
-    parameters = {
-        column: Key(parameter.meaning, parameter.unit)
-        for family in FAMILIES
-        for column, parameter in zip(family.columns, family.parameters, strict=True)
-    }
-    rivals = {each.name: Key(each.label) for each in FAMILIES if each is not LOGNORMAL}
-    return {"core_rival_gaps": rivals, "core_fits": parameters}
 
 
 class Core(NamedTuple):
@@ -202,14 +106,8 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
     """
 
     name = "scales"
-    schema = Schema(
-        ScaleRow,
-        "scales",
-        "Cores and scales of weights",
-        first_curve="core_gap",
-        ahead=("kind", "name", "step", "n", "core_gap", "core_best_family", "scale_share"),
-        keys=_keys(),
-    )
+    schema = SCHEMA
+    lends = LENT
     quantities: ClassVar = {
         "counts": Quantity((CODES,), torch.int64),
         "spread": Quantity((_SPREAD,), reduction=None),
@@ -276,11 +174,30 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
         return frames
 
 
+def with_cores(tallied: Tallied, cores: Sequence[Core]) -> Records:
+    """Return the records of some weights at one moment, with what is known of their cores.
+
+    Args:
+        tallied: counts of the weights.
+        cores: of the same weights.
+    """
+    scales, moment = Scales(), Moment(state_of_cores(tallied.streams, cores, with_scales=False))
+    batch, counted = Batch.of([tallied]), scales.counted([moment])
+    laws = fit_together({"magnitudes": batch, "scales": counted})
+    (records,) = summarise_batch(batch, laws["magnitudes"], judge=False)
+    (frame,) = scales.fitted([moment], counted, laws["scales"])
+    return records.beside(frame, LENT) if len(frame) else records
+
+
 # Collecting ---------------------------------------------------------------------------------
 
 
 def state_of_cores(
-    streams: Sequence[Stream], cores: Sequence[Core], shared: Sequence[bool] = ()
+    streams: Sequence[Stream],
+    cores: Sequence[Core],
+    shared: Sequence[bool] = (),
+    *,
+    with_scales: bool = True,
 ) -> State:
     """Return the state of some weights: a row of each core, then rows of the scales.
 
@@ -288,6 +205,7 @@ def state_of_cores(
         streams: of the weights.
         cores: of the weights.
         shared: of each weight, whether the counts of its core are a part; of none by default.
+        with_scales: whether the scales are streams of their own.
     """
     if not cores:
         return State.empty(Scales.quantities)
@@ -299,7 +217,7 @@ def state_of_cores(
         spread.append(_spread(core.effects, Layout.of(stream.shape)))
         errors.append(core.error)
         parts.append(part)
-        for scales, values in _scales_of(stream, core.effects):
+        for scales, values in _scales_of(stream, core.effects) if with_scales else ():
             slots.append(Slot(scales))
             counts.append(code_counts(values))
             spread.append(torch.full_like(spread[-1], torch.nan))

@@ -125,6 +125,27 @@ class Frame(Sequence[R]):
         """Return a copy with some columns changed or added."""
         return self._like(self.schema, {**self._columns, **columns})
 
+    def beside(self, other: "Frame[Any]", names: Iterable[str]) -> Self:
+        """Return a copy with columns of another frame of the same moment.
+
+        Args:
+            other: with at most one row for each stream.
+            names: of fields that both schemas have: single columns, and groups.
+
+        Rows of streams that the other frame does not have keep what they have.
+        """
+        keys = zip(other["kind"].tolist(), other["name"].tolist(), strict=True)
+        place = {key: row for row, key in enumerate(keys)}
+        own = zip(self["kind"].tolist(), self["name"].tolist(), strict=True)
+        rows = np.array([place.get(key, -1) for key in own], dtype=np.int64)
+        found = rows >= 0
+        columns = {}
+        for name in (each for field in names for each in self.schema.columns_of(field)):
+            if name in other.columns and found.any():
+                columns[name] = self._of(self.schema.by_name[name]).copy()
+                columns[name][found] = other.columns[name][rows[found]]
+        return self.replaced(**columns)
+
     def without_counts(self) -> Self:
         """Return the same rows without their arrays: what is cheap to keep for long."""
         kept = {

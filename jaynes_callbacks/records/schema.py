@@ -39,6 +39,7 @@ __all__ = [
     "counts_column",
     "group",
     "medians",
+    "same_column",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -189,6 +190,21 @@ def group(prefix: str, unit: str, meaning: str) -> Any:
         meaning: of each; ``{}`` stands for the key's label.
     """
     return field(default_factory=dict, metadata={_META: Group(prefix, unit, meaning)})
+
+
+def same_column(row: "type[Row]", name: str, **changes: Any) -> Any:
+    """Declare a field that stands for the same column, or group, as another table's.
+
+    Args:
+        row: class of the other table's rows.
+        name: of the field, there and here.
+        changes: of the description, by `Column`'s attributes.
+    """
+    (other,) = (each for each in fields(row) if each.name == name)
+    described = other.metadata[_META]
+    if isinstance(described, Group):
+        return field(default_factory=dict, metadata=other.metadata)
+    return field(default=other.default, metadata={_META: replace(described, **changes)})
 
 
 def _empty() -> Integers:
@@ -368,6 +384,12 @@ class Schema(Generic[R]):
         """The row's fields that are mappings, with what they stand for."""
         described = {each.name: each.metadata.get(_META) for each in fields(self.row)}
         return {name: each for name, each in described.items() if isinstance(each, Group)}
+
+    def columns_of(self, name: str) -> tuple[str, ...]:
+        """Return the names of the columns that a field of the row stands for."""
+        if name in self.plain:
+            return (name,)
+        return tuple(column for _, column in self._group_columns[name])
 
     @cached_property
     def plain(self) -> frozenset[str]:

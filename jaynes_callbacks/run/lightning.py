@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaynes_callbacks.instruments import made
+from jaynes_callbacks.instruments import DEFAULT, made
 from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE, Recorder
 from jaynes_callbacks.records.frame import Frame
@@ -127,7 +127,7 @@ class MonitorHooks:
     def __init__(
         self,
         *,
-        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = ("magnitudes",),
+        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = DEFAULT,
         kinds: Sequence[str] | str = (WEIGHT, IOTA),
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaynes_callbacks.instruments import DEFAULT
 from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
@@ -74,7 +75,7 @@ class Monitor(MonitorHooks):
     def __init__(
         self,
         *,
-        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = ("magnitudes",),
+        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = DEFAULT,
         kinds: Sequence[str] | str = (WEIGHT, IOTA),
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
