@@ -19,10 +19,10 @@ from jaynes_callbacks.files.entry import tensor_entries
 from jaynes_callbacks.files.pairing import pair_names
 from jaynes_callbacks.files.survey import Survey
 from jaynes_callbacks.instruments.distribution import Tallied
+from jaynes_callbacks.instruments.judge import judged
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.instruments.scales import core_of, with_cores
 from jaynes_callbacks.instruments.tally import tally_of_tensors
-from jaynes_callbacks.instruments.verdict import verdict
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.watch.parameters import relative_distance, sample
 from jaynes_callbacks.watch.selection import MIN_SIZE, Selection
@@ -256,7 +256,7 @@ def compare_measured(before: Measured, after: Measured) -> Comparison:
         if record.name in names:
             end = later[names[record.name]]
             moved = _distance(entries_before[record.name], entries_after[end.name])
-            pairs.append(Pair(record, end.replace(moved=moved, verdict=verdict(record, end))))
+            pairs.append(Pair(record, judged(record, end).replace(moved=moved)))
     return Comparison(
         tuple(pairs),
         tuple(record.name for record in before.records if record.name not in names),

@@ -35,6 +35,7 @@ __all__ = [
     "count",
     "count_",
     "count_product_",
+    "in_turn",
     "memory_order",
     "reason_not_countable",
     "subsample",
@@ -60,7 +61,7 @@ class TensorCounts(NamedTuple):
 
 
 class Apply(Protocol):
-    """How slices are gone over: as `map` does, in their order, or with a pool of threads."""
+    """How slices are gone over: by `in_turn`, or for instance with a pool of threads."""
 
     def __call__(
         self,
@@ -79,8 +80,15 @@ class Apply(Protocol):
         ...
 
 
+def in_turn(
+    function: Callable[..., _Result], slices: Sequence[Tensor], /, *others: Sequence[Any]
+) -> Iterable[_Result]:
+    """Go over slices one after the other."""
+    return map(function, slices, *others)
+
+
 def count(
-    values: Tensor, bins: int = 100, *, slice_size: int = sys.maxsize, apply: Apply = map
+    values: Tensor, bins: int = 100, *, slice_size: int = sys.maxsize, apply: Apply = in_turn
 ) -> TensorCounts:
     """Count the magnitudes of a tensor, on the universal grid and in the paper's equal bins.
 

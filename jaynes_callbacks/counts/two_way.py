@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from jaynes_callbacks.counts.counting import Apply
+from jaynes_callbacks.counts.counting import Apply, in_turn
 from jaynes_callbacks.counts.grid import require_floating_point
 from jaynes_callbacks.counts.kernels import code_counts
 
@@ -128,7 +128,7 @@ class Effects(NamedTuple):
 
 
 def two_way(
-    values: Tensor, *, slice_size: int = sys.maxsize, apply: Apply = map
+    values: Tensor, *, slice_size: int = sys.maxsize, apply: Apply = in_turn
 ) -> tuple[Int64[Tensor, " 4096"], Effects]:
     """Count the core of a weight, and return the effects that were taken off.
 
@@ -242,13 +242,15 @@ def _mean(sums: Tensor, number: Tensor) -> Tensor:
 
 def _effects(rows: Tensor, columns: Tensor, sums: LogSums) -> Effects:
     """Divide what was fitted, m + r_o and c_i, into a mean and effects whose mean is zero."""
-    means, centred = [], []
-    for fitted, number in ((rows, sums.row_n), (columns, sums.column_n)):
-        has_values = number > 0
-        total = torch.where(has_values, fitted, 0.0).sum()
-        means.append(total / has_values.sum().clamp(min=1))
-        centred.append(torch.where(has_values, fitted - means[-1], 0.0))
-    return Effects(means[0] + means[1], *centred, sums.row_n, sums.column_n)
+    of_rows, rows = _centred(rows, sums.row_n > 0)
+    of_columns, columns = _centred(columns, sums.column_n > 0)
+    return Effects(of_rows + of_columns, rows, columns, sums.row_n, sums.column_n)
+
+
+def _centred(fitted: Tensor, has_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of what has values, and the deviations from it; zero of the others."""
+    mean = torch.where(has_values, fitted, 0.0).sum() / has_values.sum().clamp(min=1)
+    return mean, torch.where(has_values, fitted - mean, 0.0)
 
 
 def _factors(
@@ -309,7 +311,8 @@ def _parts(values: Tensor) -> Sequence[Tensor]:
     """Split into rows whose temporaries take bounded memory."""
     small = values.is_cpu and _loops_for(values) is None
     height = max(1, (_CPU_PART if small else _LARGE_PART) // max(1, values[0].numel()))
-    return values.split(height)
+    found: Sequence[Tensor] = values.split(height)
+    return found
 
 
 def _takes_part(values: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from jaynes_callbacks import statistics
 from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, edges
 from jaynes_callbacks.counts.threads import one_thread
 from jaynes_callbacks.instruments.base import Moment
+from jaynes_callbacks.instruments.judge import Judge
 from jaynes_callbacks.instruments.laws import (
     Laws,
     best_families,
@@ -30,7 +31,6 @@ from jaynes_callbacks.instruments.laws import (
 )
 from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
 from jaynes_callbacks.instruments.tally import PAPER_BINS, Tally, tally_of_counts, tally_of_state
-from jaynes_callbacks.instruments.verdict import verdict
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.records.stream import Stream
@@ -132,28 +132,18 @@ class Measured(NamedTuple):
 def summarise(
     moments: Sequence[Tallied],
     start: Mapping[tuple[str, str], Record] | None = None,
-    *,
-    judge: bool = True,
 ) -> list[Records]:
-    """Fit and measure what was counted at some moments; see `summarise_batch`."""
+    """Fit and measure what was counted at some moments, and judge; see `Judge`."""
     batch = Batch.of(moments)
-    return summarise_batch(batch, fit_laws(batch.counts), start, judge=judge)
+    return Judge(start or {}).judged(summarise_batch(batch, fit_laws(batch.counts)))
 
 
-def summarise_batch(
-    batch: Batch,
-    laws: Laws,
-    start: Mapping[tuple[str, str], Record] | None = None,
-    *,
-    judge: bool = True,
-) -> list[Records]:
-    """Return the finished records of some moments, in their order.
+def summarise_batch(batch: Batch, laws: Laws) -> list[Records]:
+    """Return the finished records of some moments, in their order, without a verdict.
 
     Args:
         batch: what was counted.
         laws: fitted to the batch's counts.
-        start: first record of each stream, for the verdict; streams without one start here.
-        judge: whether a verdict is passed on each stream.
 
     Returns:
         For each moment, one record per stream.
@@ -161,19 +151,11 @@ def summarise_batch(
     if not batch.streams:
         return [Records() for _ in batch.moments]
     rows = _records(batch.streams, batch.tally, laws)
-    first = dict(start or {})
     finished, begin = [], 0
     for moment in batch.moments:
         end = begin + len(moment.streams)
-        records = _at(rows.take(slice(begin, end)), moment)
+        finished.append(_at(rows.take(slice(begin, end)), moment))
         begin = end
-        if not judge:
-            finished.append(records)
-            continue
-        judged = list(records)
-        first = {**{record.key: record for record in judged}, **first}
-        verdicts = [verdict(first[record.key], record) for record in judged]
-        finished.append(records.replaced(verdict=objects(verdicts)))
     return finished
 
 

@@ -154,7 +154,7 @@ class Gradients(FittingInstrument[GradientRecord, Batch]):
         self, moments: Sequence[Moment], counted: Batch, laws: Laws
     ) -> list[Frame[GradientRecord]]:
         """Measure; nothing is judged, for the theory says nothing of gradients."""
-        finished = summarise_batch(counted, laws, judge=False)
+        finished = summarise_batch(counted, laws)
         return [
             Frame(self.schema, {**records.columns, "update_ratio": _ratios(moment.state, records)})
             for moment, records in zip(moments, finished, strict=True)

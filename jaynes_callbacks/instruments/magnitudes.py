@@ -13,6 +13,7 @@ from torch import nn
 
 from jaynes_callbacks.instruments.base import FittingInstrument, Moment, State
 from jaynes_callbacks.instruments.distribution import Batch, summarise_batch, tallied
+from jaynes_callbacks.instruments.judge import Judge
 from jaynes_callbacks.instruments.laws import Laws
 from jaynes_callbacks.instruments.ranks import is_alone
 from jaynes_callbacks.instruments.record import SCHEMA, Record
@@ -67,6 +68,7 @@ class Magnitudes(FittingInstrument[Record, Batch]):
         super().__init__(cadence)
         self._limit, self._groups = iota_values_per_call, max(1, iota_groups)
         self._listened = self._collected = False
+        self._recent: dict[tuple[str, str], list[float]] = {}
 
     # Watching -------------------------------------------------------------------------------
 
@@ -149,7 +151,10 @@ class Magnitudes(FittingInstrument[Record, Batch]):
 
     def fitted(self, moments: Sequence[Moment], counted: Batch, laws: Laws) -> list[Frame[Record]]:
         """Measure and judge: the first record of a stream is its start."""
-        return list(summarise_batch(counted, laws, self.start))
+        judge = Judge(self.start, self._recent)
+        judged = judge.judged(summarise_batch(counted, laws))
+        self._recent = judge.recent
+        return list(judged)
 
     def paused(self) -> AbstractContextManager[None]:
         """Let go of the function mode that a watch is, under which every operation is slower."""
@@ -177,11 +182,14 @@ class Magnitudes(FittingInstrument[Record, Batch]):
             "first": {name: values.cpu() for name, values in self._weights.first.items()},
             "counted": pack_counts(self._ledger) if self._listened else None,
             "group": self._ledger.group,
+            "recent": [[*key, gaps] for key, gaps in self._recent.items()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         self._weights.resume(state["first"])
+        # Version 0.1 had none.
+        self._recent = {(kind, name): gaps for kind, name, gaps in state.get("recent", ())}
         # A checkpoint holds what the first rank had counted: several ranks begin to count anew.
         if state.get("counted") is not None and is_alone():
             self._listened = True

@@ -146,6 +146,7 @@ class Record(Row):
         shown=False,
     )
     gap_se: float = column("nats", "standard error of gap; weights: their rows are clusters")
+    gap_change_se: float = column("nats", "standard error of the gap's change since the start")
     gap_tilted: float = column("nats", "gap of the size-weighted law; few large values decide it")
     gap_censored: float = column("nats", "gap with the lowest 5 % as one open bin")
     q: float = column(
@@ -197,7 +198,10 @@ class Record(Row):
     sd_columns: float = same_column(ScaleRow, "sd_columns")
     sd_rest: float = same_column(ScaleRow, "sd_rest")
     moved: float = column("1", "‖w − w₀‖/‖w₀‖ since the first record")
+    gap_closed: float = column("1", "share of the gap at the start that closed since")
+    start_step: int = column("optimizer steps", "when the stream's first record was made", 0)
     verdict: str = column("", "by the rule fixed before any experiment", "", shown=True)
+    verdict_2: str = column("", "by version 2 of the rule, which stands beside it", "")
     status: str = column("", "ok, or the reason of each nan", OK)
     codes: Integers = counts_column("code", "occupied codes", ColumnType.CODES)
     counts: Integers = counts_column("values", "their counts")

@@ -184,7 +184,7 @@ def with_cores(tallied: Tallied, cores: Sequence[Core]) -> Records:
     scales, moment = Scales(), Moment(state_of_cores(tallied.streams, cores, with_scales=False))
     batch, counted = Batch.of([tallied]), scales.counted([moment])
     laws = fit_together({"magnitudes": batch, "scales": counted})
-    (records,) = summarise_batch(batch, laws["magnitudes"], judge=False)
+    (records,) = summarise_batch(batch, laws["magnitudes"])
     (frame,) = scales.fitted([moment], counted, laws["scales"])
     return records.beside(frame, LENT) if len(frame) else records
 

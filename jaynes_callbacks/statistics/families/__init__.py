@@ -58,3 +58,5 @@ FAMILY_BY_NAME: Mapping[str, Family] = MappingProxyType(
 )
 #: The families that do not contain the lognormal, which a lognormal stream must fit better.
 RIVALS: tuple[Family, ...] = tuple(family for family in FAMILIES if not family.contains_lognormal)
+
+RIVALS_2 = RIVALS

@@ -1,0 +1,61 @@
+"""Judge a run's records as they come, each against the first of its stream."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaynes_callbacks.instruments.laws import objects
+from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.instruments.verdict import verdict, verdict_2
+
+__all__ = ["Judge", "judged"]
+
+Key = tuple[str, str]
+
+
+class Judge:
+    """Passes verdicts on records in the order of their steps.
+
+    Args:
+        start: first record of each stream, by its key; streams without one start with the first
+            record that is judged.
+        recent: gaps of each stream's last two records.
+    """
+
+    def __init__(
+        self, start: Mapping[Key, Record], recent: Mapping[Key, Sequence[float]] | None = None
+    ) -> None:
+        self.start = dict(start)
+        self.recent = {key: list(gaps) for key, gaps in (recent or {}).items()}
+
+    def judged(self, moments: Sequence[Records]) -> list[Records]:
+        """Return the records with what follows from a comparison with their streams' first."""
+        return [self._judged(records) for records in moments]
+
+    def _judged(self, records: Records) -> Records:
+        rows = list(records)
+        if not rows:
+            return records
+        self.start = {**{row.key: row for row in rows}, **self.start}
+        starts = [self.start[row.key] for row in rows]
+        pairs = list(zip(starts, rows, strict=True))
+        second = []
+        for start, row in pairs:
+            gaps = self.recent.setdefault(row.key, [])
+            second.append(verdict_2(start, row, gaps))
+            self.recent[row.key] = [*gaps, row.gap][-2:]
+        gap = np.array([start.gap for start in starts])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            closed = np.where(gap > 0, 1 - records["gap"] / gap, np.nan)
+        return records.replaced(
+            gap_closed=closed,
+            start_step=np.array([start.step for start in starts]),
+            verdict=objects([verdict(start, row) for start, row in pairs]),
+            verdict_2=objects(second),
+        )
+
+
+def judged(start: Record, end: Record) -> Record:
+    """Return one record with what follows from a comparison with an earlier one."""
+    (found,) = Judge({end.key: start}).judged([Records([end])])[0]
+    return found
