@@ -297,7 +297,8 @@ def _round(
     parts = _parts(values)
     heights = [len(part) for part in parts]
     for part, own, n in zip(parts, sums.split(heights), number.split(heights), strict=True):
-        present = _takes_part(part.flatten(1)).to(torch.float64)
+        # In the dtype of the sums: what is infinite in it takes no part in either.
+        present = _takes_part(part.flatten(1).to(torch.float32)).to(torch.float64)
         rows = _mean(own - present @ wide, n)
         fitted.append(rows)
         explained += rows @ present

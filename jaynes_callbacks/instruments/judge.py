@@ -19,7 +19,7 @@ class Judge:
     Args:
         start: first record of each stream, by its key; streams without one start with the first
             record that is judged.
-        recent: gaps of each stream's last two records.
+        recent: gaps of each stream's last two records after its first.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Judge:
         for start, row in pairs:
             gaps = self.recent.setdefault(row.key, [])
             second.append(verdict_2(start, row, gaps))
-            self.recent[row.key] = [*gaps, row.gap][-2:]
+            if row.step > start.step:
+                self.recent[row.key] = [*gaps, row.gap][-2:]
         gap = np.array([start.gap for start in starts])
         with np.errstate(divide="ignore", invalid="ignore"):
             closed = np.where(gap > 0, 1 - records["gap"] / gap, np.nan)

@@ -113,6 +113,7 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
         "spread": Quantity((_SPREAD,), reduction=None),
         "error": Quantity(reduction=None),
     }
+    _failed_begin: Exception | None = None
 
     def attach(self, model: nn.Module, selection: Selection) -> None:
         """Find the weights."""
@@ -127,6 +128,24 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
         return Coverage(tuple(self._weights.streams), tuple(self._weights.skipped))
 
     # Collecting -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Collect the untouched model; if that fails, there is no first record."""
+        try:
+            super().begin()
+        except Exception as error:
+            self._failed_begin = error
+            raise
+
+    def collect_once(self) -> State:
+        """Return the state of `begin` the first time, or raise what it raised.
+
+        To collect anew would be to sum over ranks that have their state already.
+        """
+        error, self._failed_begin = self._failed_begin, None
+        if error is not None:
+            raise error
+        return super().collect_once()
 
     def collect(self) -> State:
         """Count the core of each weight; runs on every rank."""
@@ -151,10 +170,7 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
 
     def counted(self, moments: Sequence[Moment]) -> _Counted:
         """Return the counts of all rows that have any."""
-        rows = [
-            (moment.state["counts"][:, 1:].sum(-1) > 0).nonzero().squeeze(-1).tolist()
-            for moment in moments
-        ]
+        rows = [_rows_with_counts(moment.state) for moment in moments]
         tables = [moment.state["counts"][own] for moment, own in zip(moments, rows, strict=True)]
         return _Counted(rows, torch.cat(tables))
 
@@ -330,6 +346,23 @@ def _part_of_core(weight: WeightValue, effects: Effects) -> Int64[Tensor, " 4096
 
 
 # Computing ----------------------------------------------------------------------------------
+
+
+def _rows_with_counts(state: State) -> list[int]:
+    """Return the rows that have counts, the scales of a weight behind its core.
+
+    A reduction over ranks puts what they share, the cores of weights in parts, behind what every
+    rank knows, the scales of all.
+    """
+    owners = [
+        stream.name if stream.kind == WEIGHT else stream.name.rpartition(".")[0]
+        for stream in (slot.stream for slot in state.slots)
+    ]
+    first = {name: place for place, name in reversed(list(enumerate(owners)))}
+    rows = (state["counts"][:, 1:].sum(-1) > 0).nonzero().squeeze(-1).tolist()
+    return sorted(
+        rows, key=lambda row: (first[owners[row]], state.slots[row].stream.kind != WEIGHT, row)
+    )
 
 
 def rows_of_cores(state: State, laws: Laws) -> dict[str, Array]:

@@ -14,8 +14,8 @@ it is of fewer than a thousand values, for the gap of n values is biased upward 
 as much as the limit itself.
 
 That is version 1.  Version 2 stands beside it, never in its place: the generalized normal is a
-rival too; the gap at the end is the median of the last three records; a fall of less than 0.003 is
-none; and the verdict is *undetermined* where any figure is missing, and of values that lie on a
+rival too; the gap at the end is the median of the last three records after the first; a fall of
+less than 0.003 is none; and the verdict is *undetermined* where any figure is missing, and of values that lie on a
 coarse grid (int8, int4) or were cut off at a smallest size (pruning by magnitude), of which no
 smooth law is true.
 
@@ -29,6 +29,7 @@ from statistics import median
 
 import numpy as np
 
+from jaynes_callbacks.counts.grid import FIRST_POSITIVE
 from jaynes_callbacks.instruments.laws import family_label
 from jaynes_callbacks.instruments.record import NEAR, Record
 from jaynes_callbacks.instruments.scale_row import share_text
@@ -85,9 +86,11 @@ def verdict_2(start: Record, end: Record, before: Sequence[float] = ()) -> str:
     Args:
         start: first record of the stream.
         end: last record.
-        before: gaps of the stream's records before the last, the latest last.
+        before: gaps of the stream's records between these two, the latest last; nan of a record
+            without one, which takes no part in the median.
     """
-    gap = median([*before, end.gap][-_LAST:]) if not math.isnan(end.gap) else math.nan
+    last = [gap for gap in [*before, end.gap][-_LAST:] if not math.isnan(gap)]
+    gap = math.nan if math.isnan(end.gap) else median(last)
     rivals = [end.rival_gaps.get(family.name, math.nan) for family in RIVALS_2]
     figures = (start.gap, start.gap_se, gap, end.gap_se, *rivals)
     if any(map(math.isnan, figures)) or min(start.n, end.n) < FEWEST_VALUES:
@@ -117,8 +120,9 @@ def is_on_grid(record: Record) -> bool:
     So they do where whole numbers of 4 or 8 bits are multiplied by one scale.  Of a smooth law with
     fifty values a bin on average no bin between the quantiles of 5 and 95 % stays empty.
     """
-    shares = record.counts.cumsum() / max(1, record.n)
-    bulk = record.codes[(shares > 0.05) & (shares < 0.95)]
+    positive = record.codes >= FIRST_POSITIVE
+    codes, shares = record.codes[positive], record.counts[positive].cumsum() / max(1, record.n)
+    bulk = codes[(shares > 0.05) & (shares < 0.95)]
     if len(bulk) < 2:
         return record.n >= FEWEST_VALUES
     width = int(bulk[-1] - bulk[0]) + 1
@@ -132,7 +136,7 @@ def is_cut_off(record: Record) -> bool:
     """
     if not len(record.counts) or record.zeros < 0.05 * (record.zeros + record.n):
         return False
-    positive = record.counts[record.codes > 0]
+    positive = record.counts[record.codes >= FIRST_POSITIVE]
     # The cut may lie within a bin, which is then as good as empty.
     lowest = int(positive[:2].max(initial=0))
     return lowest >= 20 and lowest >= 0.05 * int(positive.max(initial=0))
