@@ -124,7 +124,7 @@ def is_on_grid(record: Record) -> bool:
     codes, shares = record.codes[positive], record.counts[positive].cumsum() / max(1, record.n)
     bulk = codes[(shares > 0.05) & (shares < 0.95)]
     if len(bulk) < 2:
-        return record.n >= FEWEST_VALUES
+        return len(codes) > 0 and record.n >= FEWEST_VALUES
     width = int(bulk[-1] - bulk[0]) + 1
     return record.n >= 50 * width and len(bulk) < 0.9 * width
 
