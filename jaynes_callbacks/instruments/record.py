@@ -47,6 +47,7 @@ __all__ = [
     "aggregates",
     "band",
     "family_label",
+    "is_by_scale",
     "paper_text",
     "remarks",
     "tilt_text",
@@ -58,6 +59,8 @@ BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
 NEAR = BANDS["near"]
 #: What the star beside a paper figure means.
 LEFT_OUT = f"* the paper leaves out layers of fewer than {FEWEST_WEIGHTS:,} weights."
+#: The share of scales in the variance of ln w from which a verdict is said to be by scale.
+_BY_SCALE = 0.2
 _LARGEST_Q = GENERALIZED_GAMMA.parameters[2].high
 
 
@@ -107,6 +110,16 @@ def _tilt_text(record: "Record") -> str:
 
 def _family_text(record: "Record") -> str:
     return family_label(record.best_family)
+
+
+def is_by_scale(record: "Record") -> bool:
+    """Tell whether a weight is near a lognormal by the scales of its rows and columns alone."""
+    nears = record.verdict in ("emerged", "present from the start", "approaching")
+    return nears and record.core_gap >= NEAR and record.scale_share >= _BY_SCALE
+
+
+def _verdict_text(record: "Record") -> str:
+    return record.verdict + " by scale" * is_by_scale(record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +190,7 @@ class Record(Row):
     utility_std: float = column("nats", "spread of the effective utility over bins")
     potential: float = column("nats", "φ, Eqs 8-11, 25")
     entropy: float = column("nats", "φ_s, the entropy part of φ")
-    paper_r2: float = column(
-        "1", "R² by the paper's protocol", label="R² (Gauss)", shown=True, text=paper_text
-    )
+    paper_r2: float = column("1", "R² by the paper's protocol", label="R² (Gauss)", text=paper_text)
     paper_mu: float = column("ln(w/max)", "μ' by the paper's protocol")
     paper_sigma: float = column("1", "σ' by the paper's protocol")
     paper_amplitude: float = column("w/max × values", "A' by the paper's protocol")
@@ -200,7 +211,9 @@ class Record(Row):
     moved: float = column("1", "‖w − w₀‖/‖w₀‖ since the first record")
     gap_closed: float = column("1", "share of the gap at the start that closed since")
     start_step: int = column("optimizer steps", "when the stream's first record was made", 0)
-    verdict: str = column("", "by the rule fixed before any experiment", "", shown=True)
+    verdict: str = column(
+        "", "by the rule fixed before any experiment", "", shown=True, text=_verdict_text
+    )
     verdict_2: str = column("", "by version 2 of the rule, which stands beside it", "")
     status: str = column("", "ok, or the reason of each nan", OK)
     codes: Integers = counts_column("code", "occupied codes", ColumnType.CODES)
@@ -271,7 +284,7 @@ SCHEMA: Schema[Record] = Schema(
     main=True,
     first_curve="gap",
     required=frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"}),
-    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family", "paper_r2", "verdict"),
+    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family", "verdict"),
     keys=_KEYS,
     aggregate=aggregates,
     remarks=remarks,

@@ -15,9 +15,9 @@ as much as the limit itself.
 
 That is version 1.  Version 2 stands beside it, never in its place: the generalized normal is a
 rival too; the gap at the end is the median of the last three records after the first; a fall of
-less than 0.003 is none; and the verdict is *undetermined* where any figure is missing, and of values that lie on a
-coarse grid (int8, int4) or were cut off at a smallest size (pruning by magnitude), of which no
-smooth law is true.
+less than 0.003 is none; and the verdict is *undetermined* where any figure is missing, and of
+values that lie on a coarse grid (int8, int4) or were cut off at a smallest size (pruning by
+magnitude), of which no smooth law is true.
 
 Neither knows the scales of rows and columns, which bring untrained Gaussian weights near a
 lognormal; `in_words` says with a verdict what is left without them.
@@ -31,7 +31,7 @@ import numpy as np
 
 from jaynes_callbacks.counts.grid import FIRST_POSITIVE
 from jaynes_callbacks.instruments.laws import family_label
-from jaynes_callbacks.instruments.record import NEAR, Record
+from jaynes_callbacks.instruments.record import NEAR, Record, is_by_scale
 from jaynes_callbacks.instruments.scale_row import share_text
 from jaynes_callbacks.records.text import number_text
 from jaynes_callbacks.statistics import LOGNORMAL, RIVALS, RIVALS_2, Family
@@ -40,7 +40,6 @@ __all__ = [
     "FEWEST_VALUES",
     "VERDICTS",
     "in_words",
-    "is_by_scale",
     "is_cut_off",
     "is_on_grid",
     "rival_gaps",
@@ -56,8 +55,6 @@ FEWEST_VALUES = 1000
 LEAST_FALL = 0.003
 #: Records whose median gap is the end's in version 2.
 _LAST = 3
-#: The share of scales in the variance of ln w from which a verdict is said to be by scale.
-_BY_SCALE = 0.2
 #: A core whose gap is as near as this to that of Gaussian weights is called Gaussian.
 _AS_GAUSSIAN = 0.005
 
@@ -140,13 +137,6 @@ def is_cut_off(record: Record) -> bool:
     # The cut may lie within a bin, which is then as good as empty.
     lowest = int(positive[:2].max(initial=0))
     return lowest >= 20 and lowest >= 0.05 * int(positive.max(initial=0))
-
-
-def is_by_scale(record: Record) -> bool:
-    """Tell whether a weight comes near a lognormal by the scales of rows and columns alone."""
-    if record.verdict not in VERDICTS[:3] or math.isnan(record.core_gap):
-        return False
-    return record.core_gap >= NEAR and record.scale_share >= _BY_SCALE
 
 
 def in_words(record: Record) -> str:
