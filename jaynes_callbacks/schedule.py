@@ -97,7 +97,8 @@ def schedule_of(choice: int | Schedule | None, *, what: str) -> Schedule:
     """
     if choice is None:
         return never
-    if isinstance(choice, type) or any(choice is each for each in (every, log_spaced, at)):
+    makers: tuple[Any, ...] = (every, log_spaced, at)
+    if isinstance(choice, type) or any(choice is each for each in makers):
         name = getattr(choice, "__name__", "")
         example = {"every": "every(100)", "at": "at([1, 10, 100])"}.get(name, f"{name}()")
         raise ValueError(

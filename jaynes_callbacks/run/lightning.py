@@ -16,10 +16,10 @@ from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE, Recorder
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
-from jaynes_callbacks.run.delivery import Delivery
 from jaynes_callbacks.run.run import IotaFrom, Listening, WatchedRun
 from jaynes_callbacks.schedule import Cadence, Schedule, every
 from jaynes_callbacks.sinks.base import Sink
+from jaynes_callbacks.sinks.delivery import Delivery
 from jaynes_callbacks.watch.selection import Coverage, Selection
 
 if TYPE_CHECKING:
@@ -180,20 +180,28 @@ class MonitorHooks:
 
     def history_of(self, instrument: str) -> "pd.DataFrame":
         """Return the history of any of the monitor's instruments, by its name."""
-        self._deliver()
-        if instrument not in self._delivery.histories:
-            raise KeyError(
-                f"no instrument {instrument!r}; there are {list(self._delivery.histories)}"
-            )
+        self._check(instrument)
         return self._delivery.histories[instrument].frame().to_pandas()
+
+    @property
+    def records(self) -> Frame[Any]:
+        """The same as `Records`, which figures and tables take.
+
+        The first and the last record of each stream have their counts; those of all are in the
+        dataset.
+        """
+        return self.records_of(self._main)
+
+    def records_of(self, instrument: str) -> Frame[Any]:
+        """Return the records of any of the monitor's instruments, by its name."""
+        self._check(instrument)
+        return self._delivery.records_of(instrument, self._start_of(instrument))
 
     @property
     def start(self) -> Frame[Any]:
         """The first record of each stream, with its counts: the state before training."""
         self._deliver()
-        if self._run:
-            return self._run.recorder.start_of(self._main)
-        return self._left.starts.get(self._main, self._nothing)
+        return self._start_of(self._main)
 
     @property
     def end(self) -> Frame[Any]:
@@ -337,6 +345,20 @@ class MonitorHooks:
         }
 
     # ----------------------------------------------------------------------------------------
+
+    def _check(self, instrument: str) -> None:
+        """Hand on what waits; raise KeyError for an instrument that the monitor does not have."""
+        self._deliver()
+        if instrument not in self._delivery.histories:
+            raise KeyError(
+                f"no instrument {instrument!r}; there are {list(self._delivery.histories)}"
+            )
+
+    def _start_of(self, instrument: str) -> Frame[Any]:
+        if self._run:
+            return self._run.recorder.start_of(instrument)
+        nothing: Frame[Any] = Frame(self._delivery.histories[instrument].schema, {})
+        return self._left.starts.get(instrument, nothing)
 
     @property
     def _nothing(self) -> Frame[Any]:

@@ -17,11 +17,10 @@ from torch import nn
 
 from jaynes_callbacks.instruments.base import Moment
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.run.delivery import Delivery
-from jaynes_callbacks.run.description import describe
 from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.schedule import Cadence, Schedule
 from jaynes_callbacks.sinks.base import RunContext
+from jaynes_callbacks.sinks.delivery import Delivery
 
 __all__ = ["IotaFrom", "Listening", "WatchedRun"]
 
@@ -330,7 +329,7 @@ class WatchedRun:
     # ----------------------------------------------------------------------------------------
 
     def _described(self, host: Host) -> dict[str, Any]:
-        return {"outcome": self.outcome, **describe(self.recorder, host.describe())}
+        return self.recorder.describe({"outcome": self.outcome, **host.describe()})
 
     def _of_host(self) -> Host:
         if self._host is None:
