@@ -105,7 +105,8 @@ def summarise(
 
     Args:
         moments: what was counted.
-        start: first record of each stream, for the verdict; streams without one start here.
+        start: first record of each stream, for the verdict; streams without one start here, and
+            get none at their first record.
         judge: whether a verdict is passed on each stream.
 
     Returns:
@@ -126,8 +127,11 @@ def summarise(
             finished.append(records)
             continue
         judged = list(records)
+        # A stream's first record is its start: there is nothing yet to judge.
+        verdicts = [
+            verdict(first[record.key], record) if record.key in first else "" for record in judged
+        ]
         first = {**{record.key: record for record in judged}, **first}
-        verdicts = [verdict(first[record.key], record) for record in judged]
         finished.append(records.replaced(verdict=_texts(verdicts)))
     return finished
 

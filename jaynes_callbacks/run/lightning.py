@@ -96,21 +96,39 @@ class LightningHost:
 
 
 def run_directory(trainer: Any) -> Path | None:
-    """Return the first logger's directory, or the trainer's own; None if that is no local path."""
-    candidates = [_logger_directory(logger) for logger in trainer.loggers]
-    candidates.append(trainer.default_root_dir)
-    return next((Path(path) for path in candidates if path and "://" not in str(path)), None)
+    """Return the run's own folder; None if the trainer has no local one.
+
+    That is the first logger's directory.  Where no logger keeps local files (MLflow with a server
+    or a database) it is the folder of the trainer's root into which `ModelCheckpoint` writes too:
+    by the name and the version of the first logger.
+    """
+    local = (_logger_directory(logger) for logger in trainer.loggers)
+    if (directory := next((path for path in local if path is not None), None)) is not None:
+        return directory
+    if _is_remote(trainer.default_root_dir):
+        return None
+    return _of_run(trainer.default_root_dir, *trainer.loggers[:1])
 
 
-def _logger_directory(logger: Any) -> Path | str | None:
-    """Return ``log_dir``, or what ``save_dir``, name and version make; None without files."""
+def _logger_directory(logger: Any) -> Path | None:
+    """Return ``log_dir``, or what ``save_dir``, name and version make; None without local files."""
     directory = getattr(logger, "log_dir", None)
     if isinstance(directory, str | Path):
-        return directory
+        return None if _is_remote(directory) else Path(directory)
     saved = getattr(logger, "save_dir", None)
-    if not isinstance(saved, str | Path) or "://" in str(saved):
+    if not isinstance(saved, str | Path) or _is_remote(saved):
         return None
-    return Path(saved, str(logger.name or ""), str(logger.version or ""))
+    return _of_run(saved, logger)
+
+
+def _of_run(root: str | Path, logger: Any = None) -> Path:
+    """Return a logger's folder for the run below a root."""
+    name, version = (getattr(logger, each, None) for each in ("name", "version"))
+    return Path(root, str(name or ""), str("" if version is None else version))
+
+
+def _is_remote(path: str | Path) -> bool:
+    return not path or "://" in str(path)
 
 
 class _Left(NamedTuple):
@@ -119,6 +137,7 @@ class _Left(NamedTuple):
     starts: Mapping[str, Frame[Any]]
     coverage: Coverage = Coverage((), ())
     directory: Path | None = None
+    dataset: Path | None = None
 
 
 class MonitorHooks:
@@ -218,6 +237,11 @@ class MonitorHooks:
     def directory(self) -> Path | None:
         """Folder into which the sinks of the main process write, once training has begun."""
         return self._run.directory if self._run else self._left.directory
+
+    @property
+    def dataset(self) -> Path | None:
+        """The run's dataset (``…/jaynes``) on the main process; None if none was written."""
+        return self._run.dataset if self._run else self._left.dataset
 
     # Life cycle -----------------------------------------------------------------------------
 
@@ -340,7 +364,7 @@ class MonitorHooks:
         return {
             **self.__dict__,
             "_run": None,
-            "_left": _Left(starts, self.coverage, self.directory),
+            "_left": _Left(starts, self.coverage, self.directory, self.dataset),
             "_earlier": self.state_dict(),
         }
 
