@@ -111,7 +111,8 @@ def _as_run(survey: "Survey", records: "list[Record]") -> "Run":
     from jaynes_callbacks.report import Run
 
     skipped = [[name, reason] for name, reason in survey.skipped]
-    return Run.measured_once(survey.checkpoint.path.name, Records(records), {"skipped": skipped})
+    path = survey.checkpoint.path
+    return Run.measured_once(path.name, Records(records), {"skipped": skipped}, path)
 
 
 def _print_tables(survey: "Survey", records: "Records") -> None:

@@ -26,6 +26,7 @@ from jaynes_callbacks.report.instrument_table import (
     Unreadable,
     read_instruments,
 )
+from jaynes_callbacks.report.names import named
 from jaynes_callbacks.report.runs import Run
 from jaynes_callbacks.report.streams import extremes, headings, spark_heights, stream_rows
 from jaynes_callbacks.report.table import Heading, StreamRow
@@ -112,6 +113,7 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
     """Return the report as text; see `write_report`."""
     if not runs:
         raise ValueError("a report needs at least one run, got none")
+    runs = named(runs)
     shown = runs if len(runs) <= MOST_RUNS else []
     trained = any(run.is_trained for run in runs)
     template = _environment().from_string(_text("page.html"))
