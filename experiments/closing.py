@@ -13,6 +13,7 @@ from rich.console import Console
 from experiments.build import Parts
 from experiments.table import CAPTION, stream_table
 from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.records.text import counted
 from jaynes_callbacks.sinks.dataset import figures_beside
 
 __all__ = ["report", "tensorboard_command"]
@@ -45,8 +46,9 @@ def _watched(console: Console, monitor: EquilibriumMonitor) -> None:
     console.print(stream_table(monitor.start, monitor.end, width=console.width))
     console.print(f"\n{CAPTION}", highlight=False)
     verdicts = Counter(record.verdict for record in monitor.end)
-    counted = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
-    console.print(f"Verdict on {len(monitor.end)} streams: {counted}.\n", highlight=False)
+    streams = counted(len(monitor.end), "stream")
+    verdict = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
+    console.print(f"Verdict on {streams}: {verdict}.\n", highlight=False)
 
 
 def _accuracies(metrics: Mapping[str, float]) -> str:

@@ -113,6 +113,13 @@ class Recorder:
         self._is_open = False
         self.outcome = "running"
 
+    def __repr__(self) -> str:
+        (first, *_) = self.instruments
+        told = [f"{', '.join(self.instruments)} of {type(self.model).__name__}"]
+        told.append(self._delivery.summary(first))
+        told += [f"dataset in {self.directory}"] if self.directory else []
+        return f"<Recorder: {'; '.join(told)}>"
+
     # Attaching ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:

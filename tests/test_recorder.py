@@ -287,7 +287,7 @@ def test_the_coverage_tells_what_is_still_to_come(model: nn.Sequential) -> None:
         model(torch.randn(3, 16))
         recorder.snapshot()
         assert str(recorder.coverage) == (
-            "watching 1 weights (2.weight) and 1 activations (1); not 1: excluded by pattern "
+            "watching 1 weight (2.weight) and 1 activation (1); not 1: excluded by pattern "
             "(0.weight); not 2: fewer than 2 dimensions (0.bias, 2.bias)"
         )
 

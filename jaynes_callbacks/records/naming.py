@@ -37,7 +37,7 @@ def telling_parts(folders: Sequence[Path]) -> list[str]:
     >>> telling_parts([Path("/runs/a/version_0"), Path("/runs/a/version_1")])
     ['version_0', 'version_1']
     >>> telling_parts([Path("/runs/a/logs/version_0"), Path("/runs/b/version_1")])
-    ['a/version_0', 'b/version_1']
+    ['a', 'b']
     """
     paths = [folder.parts for folder in folders]
     if len(set(paths)) < 2:
@@ -46,14 +46,10 @@ def telling_parts(folders: Sequence[Path]) -> list[str]:
     rest = [path[ahead:] for path in paths]
     behind = _common([path[::-1] for path in rest])
     rest = [path[: len(path) - behind] for path in rest]
-    return [
-        _without_usual(path) or telling_path(each) for path, each in zip(rest, folders, strict=True)
-    ]
-
-
-def _without_usual(path: Sequence[str]) -> str:
-    """Join the parts of a path; all but the last without those that tell nothing."""
-    return "/".join([*(part for part in path[:-1] if not _USUAL.fullmatch(part)), *path[-1:]])
+    named = ["/".join(part for part in path if not _USUAL.fullmatch(part)) for path in rest]
+    if all(named) and len(set(named)) == len(named):
+        return named
+    return ["/".join(path) or telling_path(each) for path, each in zip(rest, folders, strict=True)]
 
 
 def _common(paths: Sequence[Sequence[str]]) -> int:

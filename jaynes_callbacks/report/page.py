@@ -16,7 +16,7 @@ from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK
 from jaynes_callbacks.instruments.verdict import VERDICTS
 from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.records.stream import kind_label
-from jaynes_callbacks.records.text import number_text
+from jaynes_callbacks.records.text import counted, number_text
 from jaynes_callbacks.report.answer import RULE, RULE_OF_A_MOMENT, Kind, answer, kinds
 from jaynes_callbacks.report.charts import Chart, charts
 from jaynes_callbacks.report.compare import compare
@@ -170,7 +170,10 @@ def _densities(run: Run, rows: Sequence[StreamRow]) -> dict[str, Density]:
 
 def _reasons(rows: Sequence[StreamRow]) -> list[str]:
     numbers = Counter(row.status for row in rows if row.status != OK)
-    return [f"{number} of {len(rows)} streams: {reason}." for reason, number in numbers.items()]
+    return [
+        f"{number} of {counted(len(rows), 'stream')}: {reason}."
+        for reason, number in numbers.items()
+    ]
 
 
 def _coverage(description: Mapping[str, Any]) -> list[tuple[str, str]]:

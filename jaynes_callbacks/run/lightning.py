@@ -243,6 +243,11 @@ class MonitorHooks:
         """The run's dataset (``…/jaynes``) on the main process; None if none was written."""
         return self._run.dataset if self._run else self._left.dataset
 
+    def __repr__(self) -> str:
+        told = [", ".join(self._delivery.histories), self._delivery.summary(self._main)]
+        told += [f"dataset {self.dataset}"] if self.dataset else []
+        return f"<{type(self).__name__}: {'; '.join(told)}>"
+
     # Life cycle -----------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:

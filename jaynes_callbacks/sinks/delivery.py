@@ -10,6 +10,7 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.history import History
 from jaynes_callbacks.records.schema import Array, Schema
+from jaynes_callbacks.records.text import counted
 from jaynes_callbacks.sinks.base import Recalling, RunContext, Sink, sparing
 
 __all__ = ["Delivery"]
@@ -104,6 +105,14 @@ class Delivery:
                     arrays[column.name][place] = values
         frame = frame.replaced(**arrays)
         return Records(frame) if frame.schema.main else frame
+
+    def summary(self, name: str) -> str:
+        """Say in a phrase how much an instrument has recorded, for representations of its owner."""
+        history, end = self.histories[name], self.ends.get(name)
+        if end is None or not len(end):
+            return "no record yet"
+        rows = f"{counted(len(history), 'row')} to step {history.last_step}"
+        return f"{counted(len(end), 'stream')}, {rows}"
 
     def __getstate__(self) -> dict[str, Any]:
         # No sink of a copy is open: the run goes on writing through the original's.
