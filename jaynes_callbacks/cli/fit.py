@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         MissingExtraError: if a report is asked for and the extra ``report`` is not installed.
     """
     from jaynes_callbacks.counts.threads import one_thread
+    from jaynes_callbacks.records.text import counted
 
     form = row_format(options)
     selection = selection_of(options)
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         # Standard output may hold rows that a program reads.
         stream = sys.stderr if form is not None and options.output is None else sys.stdout
         written = write_report(runs, report)
-        stream.write(f"{written}: {len(runs)} checkpoint{'s' * (len(runs) > 1)}\n")
+        stream.write(f"{written}: {counted(len(runs), 'checkpoint')}\n")
     return DONE if complete else FAILED
 
 
@@ -111,7 +112,8 @@ def _as_run(survey: "Survey", records: "list[Record]") -> "Run":
     from jaynes_callbacks.report import Run
 
     skipped = [[name, reason] for name, reason in survey.skipped]
-    return Run.measured_once(survey.checkpoint.path.name, Records(records), {"skipped": skipped})
+    path = survey.checkpoint.path
+    return Run.measured_once(path.name, Records(records), {"skipped": skipped}, path)
 
 
 def _print_tables(survey: "Survey", records: "Records") -> None:

@@ -67,12 +67,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(paths: Sequence[str], output: Path, *, refresh: int = 0) -> bool:
     """Write a report of the runs that can be read; return whether all of them could be."""
+    from jaynes_callbacks.records.text import counted
     from jaynes_callbacks.report import write_report
 
     runs, complete = _read(paths)
     if runs:
         write_report(runs, output, refresh=refresh)
-        sys.stdout.write(f"{output}: {len(runs)} run{'s' * (len(runs) > 1)}\n")
+        sys.stdout.write(f"{output}: {counted(len(runs), 'run')}\n")
     return complete
 
 

@@ -18,6 +18,7 @@ from jaynes_callbacks.records.text import (
     WIDTH,
     align,
     count_text,
+    counted,
     number_text,
     shortened,
 )
@@ -134,7 +135,7 @@ def _pair_cells(pair: "Pair") -> tuple[str, ...]:
 
 def _totals(comparison: "Comparison") -> list[str]:
     verdicts = ", ".join(f"{number} {verdict}" for verdict, number in comparison.verdicts.items())
-    lines = [f"{len(comparison.pairs)} weights: {verdicts}"]
+    lines = [f"{counted(len(comparison.pairs), 'weight')}: {verdicts}"]
     if change := comparison.gap_change:
         lines.append(
             f"gap fell in {change.fell} of {change.comparable}, "

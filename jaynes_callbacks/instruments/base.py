@@ -223,9 +223,19 @@ class Instrument(ABC, Generic[R]):
         """
         self._untouched = self.collect()
 
+    @property
+    def has_untouched(self) -> bool:
+        """True if `begin` found anything that no record has shown yet."""
+        return self._untouched is not None and len(self._untouched) > 0
+
+    def take_untouched(self) -> State | None:
+        """Return the state of `begin` and forget it; None if there is none, or it was taken."""
+        state, self._untouched = self._untouched, None
+        return state
+
     def collect_once(self) -> State:
         """Return the state of `begin` the first time, then what `collect` finds."""
-        state, self._untouched = self._untouched, None
+        state = self.take_untouched()
         return self.collect() if state is None else state
 
     def open(self, *, one_forward: bool = False) -> None:

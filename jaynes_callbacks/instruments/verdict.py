@@ -1,6 +1,6 @@
 """The verdict on emergence: its rule was fixed before any experiment was run.
 
-A stream's last record is compared with its first:
+A stream's last record is compared with its first, which has no verdict of its own:
 
 1. *emerged*: gap(end) < 0.02, below the gap of every rival family, and below gap(start) by more
    than twice the standard error of the difference;

@@ -17,6 +17,7 @@ __all__ = [
     "align",
     "cell_text",
     "count_text",
+    "counted",
     "html_table",
     "number_text",
     "shortened",
@@ -99,6 +100,15 @@ def count_text(n: int) -> str:
         if n >= size:
             return f"{n / size:.3g}{unit}"
     return str(n)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, in the singular where it is one.
+
+    >>> counted(1, "run"), counted(1200, "weight"), counted(0, "index", "indices")
+    ('1 run', '1,200 weights', '0 indices')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def shortened(text: str, room: int) -> str:

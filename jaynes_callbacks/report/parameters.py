@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["choices_of", "is_seed", "parameters_of", "varying"]
+__all__ = ["choices_apart", "choices_of", "is_seed", "parameters_of", "shortest", "varying"]
 
 #: Files of Lightning's loggers and of Hydra; the nearest one with parameters counts.
 _FILES = ("hparams.yaml", ".hydra/config.yaml")
@@ -57,6 +57,41 @@ def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if not any(place in name for place in _PLACES)
         and len({str(run.get(name)) for run in runs}) > 1
     ]
+
+
+def choices_apart(
+    choices: Sequence[Mapping[str, Any]], parameters: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the choices of some runs if they tell them apart as well as all parameters do.
+
+    Args:
+        choices: what was changed on each run's command line.
+        parameters: all parameters of each run.
+
+    Returns:
+        The choices, or else the parameters.
+    """
+    if not all(choices):
+        return parameters
+    names, others = _varied(choices), _varied(parameters)
+    chosen = [tuple(map(choice.get, names)) for choice in choices]
+    whole = [tuple(str(each.get(name)) for name in others) for each in parameters]
+    pairs = set(zip(chosen, whole, strict=True))
+    return choices if len(set(chosen)) == len(pairs) else parameters
+
+
+def _varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in varying(runs) if not is_seed(name)]
+
+
+def shortest(name: str, names: Sequence[str]) -> str:
+    """Return as many of a dotted name's last parts as distinguish it from the others."""
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        short = ".".join(parts[-length:])
+        if sum(other == short or other.endswith("." + short) for other in names) == 1:
+            return short
+    return name
 
 
 def is_seed(name: str) -> bool:

@@ -17,16 +17,19 @@ from torch import nn
 
 from jaynes_callbacks.instruments.base import Moment
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.run.delivery import Delivery
-from jaynes_callbacks.run.description import describe
+from jaynes_callbacks.records.naming import telling_path
+from jaynes_callbacks.run.closing import closing_lines
 from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.schedule import Cadence, Schedule
 from jaynes_callbacks.sinks.base import RunContext
+from jaynes_callbacks.sinks.delivery import Delivery
 
 __all__ = ["IotaFrom", "Listening", "WatchedRun"]
 
 IotaFrom = Literal["train", "validation"]
 
+#: Characters of a run's id in its name.
+_ID = 6
 #: Records that are fitted together, and the most streams of them: 32 KiB each are kept till then.
 _GROUP, _GROUP_STREAMS = 16, 256
 
@@ -104,6 +107,14 @@ class WatchedRun:
         """Step of the last record, None before the first."""
         return max(self._recorded.values(), default=None)
 
+    @property
+    def dataset(self) -> Path | None:
+        """The run's dataset, on the main process, once it has a part; None if there is none."""
+        # Here, not above: only a dataset needs pandas and pyarrow.
+        from jaynes_callbacks.sinks.dataset import dataset_of
+
+        return dataset_of(self._id, self.directory) if self.directory else None
+
     # What happens in a loop -----------------------------------------------------------------
 
     def begin(self, host: Host, before: Mapping[str, Any] | None) -> None:
@@ -120,7 +131,7 @@ class WatchedRun:
         if not host.is_main:
             return
         self.directory = self._dirpath or host.directory
-        self.recorder.run = self.directory.name if self.directory else ""
+        self.recorder.run = self._name(before)
         earlier = str(before["directory"]) if before else ""
         context = RunContext(
             run=self.recorder.run,
@@ -216,6 +227,7 @@ class WatchedRun:
             self.deliver()
             names = self.recorder.instruments
             self._delivery.close({name: self.recorder.start_of(name) for name in names})
+            self._spare("the end of the run is not told", self._say_end)
 
     # Recording ------------------------------------------------------------------------------
 
@@ -317,6 +329,7 @@ class WatchedRun:
             "stride": self._stride,
             "numbers": dict(self.numbers),
             "directory": str(self.directory or ""),
+            "name": self.recorder.run,
             "id": self._id,
         }
 
@@ -329,8 +342,25 @@ class WatchedRun:
 
     # ----------------------------------------------------------------------------------------
 
+    def _name(self, before: Mapping[str, Any] | None) -> str:
+        """Return the run's name, which no other run has, and which a resumed run keeps."""
+        if before and before.get("name"):
+            return str(before["name"])
+        if self.directory is None:
+            return ""
+        return f"{telling_path(self.directory.absolute())}-{self._id[:_ID]}"
+
+    def _say_end(self) -> None:
+        """Say what was found and where it is, once, on the main process."""
+        host, main = self._host, next(iter(self.recorder.instruments))
+        if host is None or not host.is_main or self.recorded_step is None:
+            return
+        end = self._delivery.ends.get(main, self.recorder.start_of(main))
+        lines = closing_lines(end, self.dataset, finished=self.outcome == "finished")
+        host.say("\n".join(f"jaynes_callbacks: {line}" for line in lines))
+
     def _described(self, host: Host) -> dict[str, Any]:
-        return {"outcome": self.outcome, **describe(self.recorder, host.describe())}
+        return self.recorder.describe({"outcome": self.outcome, **host.describe()})
 
     def _of_host(self) -> Host:
         if self._host is None:
