@@ -59,34 +59,6 @@ def _closed(start: Record | None, row: Record) -> float:
     return 1 - row.gap / start.gap if start is not None and start.gap > 0 else math.nan
 
 
-def judged(self, moments: Sequence[Records]) -> list[Records]:
-        """Return the records with what follows from a comparison with their streams' first."""
-        return [self._judged(records) for records in moments]
-
-    def _judged(self, records: Records) -> Records:
-        rows = list(records)
-        if not rows:
-            return records
-        self.start = {**{row.key: row for row in rows}, **self.start}
-        starts = [self.start[row.key] for row in rows]
-        pairs = list(zip(starts, rows, strict=True))
-        second = []
-        for start, row in pairs:
-            gaps = self.recent.setdefault(row.key, [])
-            second.append(verdict_2(start, row, gaps))
-            if row.step > start.step:
-                self.recent[row.key] = [*gaps, row.gap][-2:]
-        gap = np.array([start.gap for start in starts])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            closed = np.where(gap > 0, 1 - records["gap"] / gap, np.nan)
-        return records.replaced(
-            gap_closed=closed,
-            start_step=np.array([start.step for start in starts]),
-            verdict=objects([verdict(start, row) for start, row in pairs]),
-            verdict_2=objects(second),
-        )
-
-
 def judged(start: Record, end: Record) -> Record:
     """Return one record with what follows from a comparison with an earlier one."""
     (found,) = Judge({end.key: start}).judged([Records([end])])[0]
