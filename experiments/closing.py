@@ -13,6 +13,7 @@ from rich.console import Console
 from experiments.build import Parts
 from experiments.table import CAPTION, stream_table
 from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.instruments.record import verdict_text
 from jaynes_callbacks.records.text import counted
 from jaynes_callbacks.sinks.dataset import figures_beside
 
@@ -45,7 +46,7 @@ def _watched(console: Console, monitor: EquilibriumMonitor) -> None:
         return
     console.print(stream_table(monitor.start, monitor.end, width=console.width))
     console.print(f"\n{CAPTION}", highlight=False)
-    verdicts = Counter(record.verdict for record in monitor.end)
+    verdicts = Counter(verdict_text(record) for record in monitor.end)
     streams = counted(len(monitor.end), "stream")
     verdict = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
     console.print(f"Verdict on {streams}: {verdict}.\n", highlight=False)

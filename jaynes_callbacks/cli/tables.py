@@ -9,7 +9,7 @@ from jaynes_callbacks.instruments.record import (
     family_label,
     paper_text,
     remarks,
-    tilt_text,
+    verdict_text,
 )
 from jaynes_callbacks.instruments.scale_row import core_text, share_text
 from jaynes_callbacks.records.text import (
@@ -42,7 +42,7 @@ _SUMMARY_NOTES = (
     "R², μ', σ': mean ± sd by the paper's protocol; R² Gauss: what Gaussian weights would score;",
     "gap: median nats to the best lognormal; Gaussian weights have 0.163, uniform ones 0.419.",
 )
-_PAIR_HEADINGS = ("weight", "n", "gap", "change", "best family", "q", "moved", "verdict")
+_PAIR_HEADINGS = ("weight", "n", "gap", "core (Gauss)", "best family", "moved", "verdict")
 
 
 def weight_table(records: Sequence[Record]) -> str:
@@ -62,7 +62,7 @@ def summary_table(records: Sequence[Record]) -> str:
 def comparison_table(comparison: "Comparison") -> str:
     """Make a table with a line for each pair of weights; the totals follow below it."""
     rows = [_pair_cells(pair) for pair in comparison.pairs]
-    table = _table(_PAIR_HEADINGS, rows, left=(0, 4, 7))
+    table = _table(_PAIR_HEADINGS, rows, left=(0, 4, 6))
     return "\n".join([*table, "", *_totals(comparison)])
 
 
@@ -125,11 +125,10 @@ def _pair_cells(pair: "Pair") -> tuple[str, ...]:
         after.name,
         count_text(after.n),
         f"{number_text(before.gap, 3)} → {number_text(after.gap, 3)}",
-        f"{'+' if pair.gap_change > 0 else ''}{number_text(pair.gap_change, 3)}",
+        core_text(after),
         " → ".join(family_label(family) or _UNFITTED for family in families),
-        tilt_text(after.q),
         number_text(after.moved, 3),
-        after.verdict,
+        verdict_text(after),
     )
 
 

@@ -24,7 +24,7 @@ from jaynes_callbacks.figures.look import (
     printable,
     title,
 )
-from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.instruments.record import Record, verdict_text
 from jaynes_callbacks.records.stream import log_label
 from jaynes_callbacks.statistics import LOGNORMAL, Family
 
@@ -57,7 +57,7 @@ def log_density(
             for records that were kept without their counts.
 
     Example:
-        >>> from jaynes_callbacks.instruments.record import Record
+        >>> from jaynes_callbacks.instruments.record import Record, verdict_text
         >>> figure = log_density(Record(name="fc.weight"))  # nothing measured, nothing drawn
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['density of ln w', 'data − fit']
@@ -131,5 +131,5 @@ def _note(record: Record) -> str:
     """Return the record's gap and verdict, or why there are none."""
     if not np.isfinite(record.gap):
         return f"no fit: {record.status}"
-    verdict = f", {record.verdict}" if record.verdict else ""
+    verdict = f", {verdict_text(record)}" if record.verdict else ""
     return f"gap to the lognormal {record.gap:.3f} nats{verdict}"

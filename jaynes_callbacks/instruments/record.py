@@ -51,6 +51,7 @@ __all__ = [
     "paper_text",
     "remarks",
     "tilt_text",
+    "verdict_text",
 ]
 
 #: Upper limits of the display bands of a gap, in nats per value.
@@ -118,7 +119,12 @@ def is_by_scale(record: "Record") -> bool:
     return nears and record.core_gap >= NEAR and record.scale_share >= _BY_SCALE
 
 
-def _verdict_text(record: "Record") -> str:
+def verdict_text(record: "Record") -> str:
+    """Return the verdict, and whether it is by scale.
+
+    >>> verdict_text(Record(verdict="emerged", core_gap=0.16, scale_share=0.8))
+    'emerged by scale'
+    """
     return record.verdict + " by scale" * is_by_scale(record)
 
 
@@ -212,7 +218,7 @@ class Record(Row):
     gap_closed: float = column("1", "share of the gap at the start that closed since")
     start_step: int = column("optimizer steps", "when the stream's first record was made", 0)
     verdict: str = column(
-        "", "by the rule fixed before any experiment", "", shown=True, text=_verdict_text
+        "", "by the rule fixed before any experiment", "", shown=True, text=verdict_text
     )
     verdict_2: str = column("", "by version 2 of the rule, which stands beside it", "")
     status: str = column("", "ok, or the reason of each nan", OK)

@@ -31,7 +31,7 @@ import numpy as np
 
 from jaynes_callbacks.counts.grid import FIRST_POSITIVE
 from jaynes_callbacks.instruments.laws import family_label
-from jaynes_callbacks.instruments.record import NEAR, Record, is_by_scale
+from jaynes_callbacks.instruments.record import NEAR, Record, verdict_text
 from jaynes_callbacks.instruments.scale_row import share_text
 from jaynes_callbacks.records.text import number_text
 from jaynes_callbacks.statistics import LOGNORMAL, RIVALS, RIVALS_2, Family
@@ -153,7 +153,7 @@ def in_words(record: Record) -> str:
     """
     if not record.verdict:
         return ""
-    head = record.verdict + " by scale" * is_by_scale(record)
+    head = verdict_text(record)
     said = [*_approached(record), *_core(record)]
     if record.verdict in ("emerged", "approaching") and math.isfinite(record.gap_closed):
         said.append(f"{100 * record.gap_closed:.0f} % of the gap closed")

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import in_order, kind_label
-from jaynes_callbacks.records.text import counted
+from jaynes_callbacks.records.text import cell_text, counted
 
 __all__ = ["closing_lines"]
 
@@ -39,7 +39,8 @@ def _verdict_line(end: Frame[Any]) -> str:
         return "nothing was recorded"
     names = set(end.schema.names)
     parts = [counted(len(end), "stream")]
-    verdicts = Counter(end["verdict"].tolist()) if "verdict" in names else Counter[str]()
+    shown = end.schema.by_name.get("verdict")
+    verdicts = Counter(cell_text(row, shown) for row in end) if shown else Counter[str]()
     if any(verdicts):
         passed = (f"{number} {name}" for name, number in verdicts.most_common() if name)
         parts.append(", ".join(passed))
@@ -52,6 +53,15 @@ def _verdict_line(end: Frame[Any]) -> str:
         ]
         if medians:
             parts.append(f"median gap {', '.join(medians)} nats")
+    if "core_gap" in names and np.isfinite(end["core_gap"]).any():
+        core, gaussian, share = (
+            float(np.nanmedian(end[name]))
+            for name in ("core_gap", "core_gap_gaussian", "scale_share")
+        )
+        parts.append(
+            f"without scales of rows and columns ({100 * share:.0f} % of the spread) "
+            f"{core:.3f}, Gaussian {gaussian:.3f}"
+        )
     return "; ".join([": ".join(parts[:2]), *parts[2:]])
 
 
