@@ -30,6 +30,7 @@ from statistics import median
 import numpy as np
 
 from jaynes_callbacks.counts.grid import FIRST_POSITIVE
+from jaynes_callbacks.counts.two_way import Layout
 from jaynes_callbacks.instruments.laws import family_label
 from jaynes_callbacks.instruments.record import NEAR, Record, verdict_text
 from jaynes_callbacks.instruments.scale_row import share_text
@@ -177,9 +178,24 @@ def _core(record: Record) -> list[str]:
         return []
     own, gaussian = (number_text(each, 3) for each in (record.core_gap, record.core_gap_gaussian))
     return [
-        f"{share_text(record)} of the spread of ln|w| is rows and columns",
+        *_scales(record),
         f"the core is {_law_of_core(record)} ({own}, Gaussian {gaussian})",
     ]
+
+
+def _scales(record: Record) -> list[str]:
+    """Say how much of the spread is scales, and which scales could not be told."""
+    layout = Layout.of(record.shape) if len(record.shape) >= 2 else None
+    told = {
+        "rows": layout is None or layout.centres_rows,
+        "columns": layout is None or layout.centres_columns,
+    }
+    known = [name for name, centred in told.items() if centred]
+    said = []
+    if known and math.isfinite(record.scale_share):
+        said.append(f"{share_text(record)} of the spread of ln|w| is {' and '.join(known)}")
+    said += [f"{name} are too short to tell their scales" for name in told if name not in known]
+    return said
 
 
 def _law_of_core(record: Record) -> str:
