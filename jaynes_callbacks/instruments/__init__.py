@@ -17,6 +17,8 @@ __all__ = ["KNOWN", "made"]
 KNOWN: Mapping[str, str] = {
     "magnitudes": "jaynes_callbacks.instruments.magnitudes:Magnitudes",
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
+    "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
+    "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
 }
 
 
