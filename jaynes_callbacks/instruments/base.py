@@ -156,6 +156,8 @@ class Instrument(ABC, Generic[R]):
         schema: the columns of its frames.
         quantities: the tensors of its states, the same on every rank.
         cadence: when it is recorded; None for whenever its recorder is.
+        only_due_forwards: whether a training loop has it listen to the forwards of those steps only
+            after which it is recorded.
         start: first row of each stream, by its key; its recorder fills it in.
         model: the module that is watched, once attached.
         selection: name patterns and smallest size of what to watch, once attached.
@@ -164,6 +166,7 @@ class Instrument(ABC, Generic[R]):
     name: ClassVar[str]
     schema: Schema[R]
     quantities: ClassVar[Mapping[str, Quantity]]
+    only_due_forwards: ClassVar[bool] = False
     cadence: Cadence | None
     start: dict[tuple[str, str], R]
     model: nn.Module

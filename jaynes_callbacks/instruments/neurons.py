@@ -1,9 +1,10 @@
 """Neurons: how much of the spread of the activations lies between them, and what lies within.
 
-In a network of ReLUs a neuron's incoming weights may be multiplied by any number, and its outgoing
-ones divided by it: y_j → λ_j y_j, and the network computes the same function.  So a lognormal law of
-all activations of a layer may be a law of the λ_j alone.  `neuron_share` says how much of the
-variance of ln y the λ_j could account for; the figures within neurons do not depend on them.
+In a network of ReLUs a neuron's incoming weights may be multiplied by any positive number, and its
+outgoing ones divided by it: y_j → λ_j y_j, and the network computes the same function.  So a
+lognormal law of all activations of a layer may be a law of the λ_j alone.  `neuron_share` says how
+much of the variance of ln y the λ_j could account for; the figures within neurons do not depend on
+them.
 
 Power sums of ln y are kept for each neuron (`counts.log_powers`), of the same values that
 `magnitudes` counts: ln y of a ReLU, ln|z·y| of other functions.  What a neuron is (a channel of a
@@ -50,7 +51,9 @@ class NeuronRow(Row):
     shape: tuple[int, ...] = column("", "of one sample's activation; empty if compiled", ())
     n: int = column("values", "finite, non-zero", 0, shown=True, text=_count_text)
     neurons: int = column("neurons", "measured: channels of maps, features", 0, shown=True)
-    dead_neurons: int = column("neurons", "of these without a finite, non-zero value", 0, shown=True)
+    dead_neurons: int = column(
+        "neurons", "of these without a finite, non-zero value", 0, shown=True
+    )
     neuron_share: float = column(
         "1", "share of the variance of ln y between neurons", label="share between", curve=True
     )

@@ -49,10 +49,14 @@ class Stream:
 def kind_label(kind: str) -> str:
     """Return the plural of a kind as people write it.
 
-    >>> kind_label("weight"), kind_label("gradient"), kind_label("bias")
-    ('weights', 'gradients', 'biases')
+    >>> kind_label("weight"), kind_label("bias"), kind_label("saliency")
+    ('weights', 'biases', 'saliencies')
     """
-    return _KIND_LABELS.get(kind, f"{kind}es" if kind.endswith("s") else f"{kind}s")
+    if kind.endswith("y"):
+        regular = f"{kind[:-1]}ies"
+    else:
+        regular = f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    return _KIND_LABELS.get(kind, regular)
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:

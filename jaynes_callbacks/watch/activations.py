@@ -136,9 +136,10 @@ class Reading(Protocol):
 
 
 class Counts:
-    """Counts the iota of each call on the universal grid; of ReLU the output (`watch.functions`)."""
+    """Counts the iota of each call on the universal grid: y of ReLU, z·y of other functions."""
 
-    kind, shape, dtype, compiled = IOTA, (CODES,), torch.int64, True
+    kind, dtype, compiled = IOTA, torch.int64, True
+    shape: tuple[int, ...] = (CODES,)
     layers: Container[Callable[..., Any]] = frozenset()
 
     def variable(self, function: str) -> str:
@@ -201,9 +202,13 @@ class ActivationWatch:
         reading: Reading | None = None,
     ) -> None:
         self.model = model
-        self._reading = reading = Counts() if reading is None else reading
+        self._reading: Reading = Counts() if reading is None else reading
         self.ledger = Ledger(
-            admits, groups, kind=reading.kind, shape=reading.shape, dtype=reading.dtype
+            admits,
+            groups,
+            kind=self._reading.kind,
+            shape=self._reading.shape,
+            dtype=self._reading.dtype,
         )
         self._limit = limit
         self._hooked: list[_Hooked] = []
@@ -277,6 +282,12 @@ class ActivationWatch:
         finally:
             if was_open:
                 self.open(one_forward=self._one_forward)
+
+    def withdraw(self, row: int, error: Exception) -> None:
+        """Record the stream of a row no longer, because reading it raised an error."""
+        if stream := self.ledger.stream_of(row):
+            site = stream.name.split("#")[0]
+            _withdraw(self, site, stream.name, f"{type(error).__name__}: {error}")
 
     def _hooks_of(self, place: _Place, module: nn.Module) -> _Hooked:
         def enter(module: nn.Module, args: Any) -> None:

@@ -120,6 +120,11 @@ class Ledger:
                 self.skip(name, "excluded by pattern")
         return self._rows[name]
 
+    def stream_of(self, row: int) -> Stream | None:
+        """Return the stream that has a row; None if it has lost it."""
+        stream = self._given[row]
+        return stream if self._rows[stream.name] == row else None
+
     def skip(self, name: str, reason: str) -> None:
         """Give a stream no row, or take its row and counts from it; the first reason stands."""
         if self._rows.get(name) != NO_ROW:
@@ -167,7 +172,7 @@ class Ledger:
 
 
 def pack_counts(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return one entry per stream: the non-zero places of its row, group by group, and their counts.
+    """Return one entry per stream: the non-zero places of its row, with their counts.
 
     CPU tensors and builtins.  Only this process' counts: no rank waits for the others while a
     checkpoint is made.

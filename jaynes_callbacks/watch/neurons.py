@@ -92,7 +92,7 @@ class LogPowers:
     layers: Container[Callable[..., Any]] = _LAYERS
 
     def __init__(self, neurons: int) -> None:
-        self.shape = (neurons, POWERS)
+        self.shape: tuple[int, ...] = (neurons, POWERS)
         self._layer: Layer | None = None
 
     def variable(self, function: str) -> str:
