@@ -74,6 +74,7 @@ def float64_device(device: torch.device) -> torch.device:
 def _add_log_powers_op(
     y: Tensor, z: Tensor | None, table: Tensor, row: int, dim: int, limit: int
 ) -> None:
+    require_floating_point(y)
     neurons = table.shape[1]
     taken = [by_neuron(each, dim, neurons, limit) for each in (y, z) if each is not None]
     # As `count_product_` has it: the product in float32, whatever the factors' precision.
@@ -119,7 +120,6 @@ def add_log_powers_(
         >>> table[0, :, :3].tolist()
         [[2.0, 2.0, 0.0], [2.0, 1.0, 1.0]]
     """
-    require_floating_point(y)
     _add_log_powers_op(y.detach(), None if z is None else z.detach(), table, row, dim, limit)
 
 

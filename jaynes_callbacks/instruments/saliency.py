@@ -145,9 +145,6 @@ class Saliency(Instrument[Record]):
 
     # Recording ------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Do nothing: before the first backward there are no gradients."""
-
     def before_step(self, parameters: Sequence[nn.Parameter]) -> None:
         """Count the products of weights and gradients as they are now.
 
