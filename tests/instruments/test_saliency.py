@@ -135,8 +135,8 @@ def test_rescaled_neurons_change_no_value(generator: torch.Generator) -> None:
     found: list[list[Tensor]] = []
     for model in (_mlp().double(), _rescaled(_mlp().double())):
         _backward(model, x)
-        values = GradientWatch(model, _selection()).saliency(list(model.parameters()))
-        found.append([each.values for each in values])
+        products = GradientWatch(model, _selection()).saliency(list(model.parameters()))
+        found.append([values for _, values, _ in products])
     for plain, scaled in zip(*found, strict=True):
         assert plain.dtype == torch.float64
         # A sum over a batch rounds by some units in the last place of its largest term.
