@@ -170,15 +170,16 @@ class Recorder:
         for name in self.instruments:
             self._spare(name, lambda instrument: instrument.begin())
 
-    def open(self, *, one_forward: bool = False) -> None:
+    def open(self, *, one_forward: bool = False, names: Collection[str] | None = None) -> None:
         """Listen to the forwards that follow.
 
         Args:
             one_forward: take all until `close` as one forward, however many modules are called.
+            names: of the instruments that listen; all by default.
         """
         self._has_listened = True
-        for instrument in self.instruments.values():
-            instrument.open(one_forward=one_forward)
+        for name in self.instruments if names is None else names:
+            self.instruments[name].open(one_forward=one_forward)
 
     def close(self) -> None:
         """Cease to listen to forwards, until the next `open`; the model is free of hooks."""

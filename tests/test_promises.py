@@ -19,7 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.instruments.saliency import Saliency
+from jaynes_callbacks.sinks.dataset import DatasetSink
 
+#: Every instrument that listens to forwards.
+LISTENING = ["magnitudes", "neurons", Saliency(activations=True)]
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 
@@ -44,6 +48,7 @@ def _hooks(model: nn.Module) -> int:
         {"every_n_steps": 1, "iota_every_n_batches": 1},
         {"iota_from": "validation", "iota_every_n_batches": 1},
         {"iota_values_per_call": 10},
+        {"instruments": LISTENING, "every_n_steps": 2, "iota_every_n_batches": 1},
     ],
 )
 def test_the_watched_run_is_the_unwatched_run(
@@ -186,11 +191,13 @@ def test_hooks_are_gone_after_fit(task: Any, loader: Loader, make_trainer: MakeT
     assert _hooks(task) == before
 
 
+@pytest.mark.parametrize("instruments", ["magnitudes", LISTENING], ids=["one", "all"])
 @pytest.mark.parametrize("error", [RuntimeError("broken batch"), KeyboardInterrupt()])
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_hooks_are_gone_and_records_kept_after_an_interruption(
     error: BaseException,
     where: str,
+    instruments: Any,
     task: Any,
     loader: Loader,
     make_trainer: MakeTrainer,
@@ -207,7 +214,8 @@ def test_hooks_are_gone_and_records_kept_after_an_interruption(
 
     task.act.register_forward_pre_hook(explode)
     before = _hooks(task)
-    monitor = EquilibriumMonitor(iota_every_n_batches=1)
+    sinks = None if instruments == "magnitudes" else [DatasetSink()]
+    monitor = EquilibriumMonitor(instruments=instruments, iota_every_n_batches=1, sinks=sinks)
     with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
         make_trainer(monitor, Breaking()).fit(task, loader)
     assert _hooks(task) == before
@@ -220,9 +228,13 @@ def test_hooks_are_gone_and_records_kept_after_an_interruption(
     assert monitor.history.step.unique().tolist() == [0, 6]
 
 
-def test_no_activation_is_kept(loader: Loader, make_trainer: MakeTrainer) -> None:
+@pytest.mark.parametrize("options", [{}, {"instruments": LISTENING, "every_n_steps": 1}])
+def test_no_activation_is_kept(
+    options: dict[str, Any], loader: Loader, make_trainer: MakeTrainer
+) -> None:
     model = Anything(_network())
-    make_trainer(EquilibriumMonitor(sinks=[], iota_every_n_batches=1)).fit(model, loader)
+    monitor = EquilibriumMonitor(sinks=[], iota_every_n_batches=1, **options)
+    make_trainer(monitor).fit(model, loader)
     gc.collect()
     assert len(model.outputs) == 36
     assert not any(reference() is not None for reference in model.outputs)

@@ -168,6 +168,8 @@ class Instrument(ABC, Generic[R]):
         quantities: the tensors of its states, the same on every rank.
         lends: fields of its rows that the main table has too, in the rows of the same streams.
         cadence: when it is recorded; None for whenever its recorder is.
+        only_due_forwards: whether a training loop has it listen to the forwards of those steps only
+            after which it is recorded.
         start: first row of each stream, by its key; its recorder fills it in.
         model: the module that is watched, once attached.
         selection: name patterns and smallest size of what to watch, once attached.
@@ -177,6 +179,7 @@ class Instrument(ABC, Generic[R]):
     schema: Schema[R]
     quantities: ClassVar[Mapping[str, Quantity]]
     lends: ClassVar[tuple[str, ...]] = ()
+    only_due_forwards: ClassVar[bool] = False
     cadence: Cadence | None
     start: dict[tuple[str, str], R]
     model: nn.Module

@@ -149,12 +149,21 @@ def _cells(rows: Sequence[Any], schema: Schema[Any]) -> tuple[list[Column], list
     if len(rows) > ROWS:
         printed = [*rows[: ROWS // 2], *rows[len(rows) - ROWS // 2 :]]
     table = [
-        (each, [each.heading, *(cell_text(row, each) for row in printed)]) for each in schema.shown
+        (each, [each.heading, *(cell_text(row, each) for row in printed)])
+        for each in schema.shown
+        if each.name in schema.ahead or not _is_unknown(rows, each)
     ]
     # Texts at the end that no row has, such as verdicts where nothing was judged.
     while len(table) > 1 and table[-1][0].type is ColumnType.TEXT and not any(table[-1][1][1:]):
         table.pop()
     return [each for each, _ in table], [cells for _, cells in table]
+
+
+def _is_unknown(rows: Sequence[Any], column: Column) -> bool:
+    """Tell whether a column of figures is known in no row."""
+    return column.type is ColumnType.REAL and not any(
+        math.isfinite(getattr(row, column.name)) for row in rows
+    )
 
 
 def _html_row(row: Iterable[str], tag: str) -> str:

@@ -148,17 +148,24 @@ class WatchedRun:
     def batch_begins(self, batch: int) -> None:
         """Listen to a training batch if its activations are to be counted.
 
-        Every record gets at least one forward: the first after the record before.
+        Every record gets at least one forward: the first after the record before.  Instruments that
+        listen to steps with a record only do so whichever forwards the others listen to.
 
         Args:
             batch: number of the batch in its epoch.
         """
+        due = self._due_by_step(self._step, self._step + self._stride)
+        names: list[str] = []
         if self._listening.iota_from == "train" and (
-            self.recorder.wants_forward
-            or self._listening.batch_is_due(batch)
-            or self._due_by_step(self._step, self._step + self._stride)
+            self.recorder.wants_forward or self._listening.batch_is_due(batch) or due
         ):
-            self.recorder.open(one_forward=True)
+            names += self._listeners(only_due=False)
+        if of_due := self._listeners(only_due=True):
+            host = self._of_host()
+            due |= self._due_by_epoch(host.epoch + 1) if host.is_last_batch else set()
+            names += [name for name in of_due if name in due]
+        if names:
+            self.recorder.open(one_forward=True, names=names)
 
     def forward_ends(self) -> None:
         """Cease to listen: what follows in this batch are no forwards but repeated ones."""
@@ -199,7 +206,7 @@ class WatchedRun:
     def validation_batch_begins(self, batch: int) -> None:
         """Listen to a validation batch if its activations are to be counted."""
         if self._listening.iota_from == "validation" and self._listening.batch_is_due(batch):
-            self.recorder.open(one_forward=True)
+            self.recorder.open(one_forward=True, names=self._listeners(only_due=False))
 
     def validation_ends(self) -> None:
         """Make the record due by epoch, with validation's activations."""
@@ -294,6 +301,11 @@ class WatchedRun:
     def _record_by_epoch(self, host: Host) -> None:
         if due := self._due_by_epoch(host.epoch + 1):
             self._record_new(due, host.epoch)
+
+    def _listeners(self, *, only_due: bool) -> list[str]:
+        """Return the instruments that listen to due steps only, or the others, in their order."""
+        instruments = self.recorder.instruments.items()
+        return [name for name, each in instruments if each.only_due_forwards == only_due]
 
     def _due_by_step(self, before: int, now: int) -> set[str]:
         return {name for name, each in self._cadences.items() if each.step_is_due(before, now)}
