@@ -51,10 +51,12 @@ def analyse(tensors: _Tensors | _Path) -> Records:
 
     Args:
         tensors: one tensor of weights; several by name, such as a model's ``state_dict()``; or the
-            path of a checkpoint of any size.  In a mapping, a tensor without magnitudes (an integer
-            or complex one, one on the meta device) gets a record whose status says so.  Of a
-            checkpoint, the tensors that a training run would watch are measured, as by
-            `measure_checkpoint`, which also takes patterns.
+            path of a checkpoint of any size.  Of a state dict and of a checkpoint those tensors are
+            measured that a training run would watch: weights of two or more dimensions and at least
+            `MIN_SIZE` elements, tied ones once.  (`measure_checkpoint` also takes patterns.)  In a
+            mapping, such a tensor without magnitudes (an integer or complex one, one on the meta
+            device) gets a record whose status says so; a mapping that has tensors of fewer
+            dimensions only is measured whole.
 
     Returns:
         One record per tensor, in order.
@@ -83,6 +85,7 @@ def analyse(tensors: _Tensors | _Path) -> Records:
             f"magnitudes are taken of a real floating-point tensor that holds values, got one "
             f"{reason}; convert it (a complex tensor by .abs()) and call again"
         )
+    named = _weights(named)
     measured = _measure({name: tensor for name, tensor in named.items() if name not in refused})
     return Records(
         measured.get(name) or Record(name=name, shape=tuple(tensor.shape), status=refused[name])
@@ -296,6 +299,22 @@ def _by_name(tensors: _Tensors) -> Mapping[str, Tensor]:
                 "for an array use torch.from_numpy"
             )
     return tensors
+
+
+def _weights(named: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Leave out of a state dict what a training run would not watch, and `jaynes fit` does not.
+
+    Tensors that a user gives one by one, such as flattened weights, are all kept.
+    """
+    if all(tensor.dim() < 2 for tensor in named.values()):
+        return named
+    selection = Selection.of(WEIGHT, "*", (), MIN_SIZE)
+    entries = tensor_entries(named.items(), mapped=False)
+    return {
+        entry.name: named[entry.name]
+        for entry in entries
+        if len(entry.shape) >= 2 and selection.too_small(entry.size) is None
+    }
 
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:

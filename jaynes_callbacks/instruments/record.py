@@ -34,6 +34,7 @@ from jaynes_callbacks.statistics import (
     FAMILIES,
     FEWEST_WEIGHTS,
     GENERALIZED_GAMMA,
+    Status,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "family_label",
     "is_by_scale",
     "paper_text",
+    "plain_reasons",
     "remarks",
     "tilt_text",
     "verdict_text",
@@ -230,9 +232,63 @@ class Record(Row):
     )
 
 
+#: What a fit's outcome means for a reader, and what to do: of the lognormal, and of another part
+#: ``{}`` of a record (a law, or a curve of the paper's protocol).
+_PLAIN = {
+    Status.EMPTY: ("no finite value but zero; is this layer in use?", ""),
+    Status.TOO_FEW_BINS: (
+        "too few different values for any fit; leave small layers out (min_size)",
+        "no {}: values lie in too few bins; go by the gap",
+    ),
+    Status.AT_BOUND: (
+        "the fit ended at a bound; go by the figure of ln w",
+        "no {}: fit at a bound",
+    ),
+    Status.NOT_CONVERGED: (
+        "the fit found no optimum; go by the figure of ln w",
+        "no {}: its fit found no optimum; go by the other laws",
+    ),
+    Status.SKEW_OUT_OF_RANGE: (
+        "ln w is too lopsided for a fit; go by the figure of ln w",
+        "no {}: ln w is too lopsided for it; go by the other laws",
+    ),
+    Status.NO_INTERIOR_OPTIMUM: (
+        "",
+        "no {}: its curve fits ever better off the data; go by the gap",
+    ),
+}
+_PARTS = {"paper protocol": "R²", "Gaussian reference": "R² of Gaussian weights"}
+
+
+def plain_reasons(status: str) -> list[str]:
+    """Return what a status says in plain words, and what to do; other texts as they are.
+
+    >>> plain_reasons("half_normal: fit did not converge")
+    ['no half-normal: its fit found no optimum; go by the other laws']
+    >>> plain_reasons("cannot be read")
+    ['cannot be read']
+    """
+    return [_plain_reason(part) for part in status.split("; ")]
+
+
+def _plain_reason(text: str) -> str:
+    part, _, reason = text.rpartition(": ")
+    outcome = next((each for each in _PLAIN if each.reason == reason), None)
+    if outcome is None:
+        return text
+    own, of_part = _PLAIN[outcome]
+    plain = of_part.format(_PARTS.get(part, family_label(part))) if part else own
+    return plain or text
+
+
 def remarks(records: Sequence[Record]) -> list[str]:
     """Return what a star means, and each reason of missing figures once with its number of rows."""
-    numbers = Counter(record.status for record in records if record.status != OK)
+    numbers = Counter(
+        reason
+        for record in records
+        if record.status != OK
+        for reason in plain_reasons(record.status)
+    )
     reasons = [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
     return [LEFT_OUT, *reasons] if any(map(is_left_out, records)) else reasons
 

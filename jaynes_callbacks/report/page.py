@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK
+from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK, plain_reasons
 from jaynes_callbacks.instruments.verdict import VERDICTS
 from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.records.stream import kind_label
@@ -169,7 +169,9 @@ def _densities(run: Run, rows: Sequence[StreamRow]) -> dict[str, Density]:
 
 
 def _reasons(rows: Sequence[StreamRow]) -> list[str]:
-    numbers = Counter(row.status for row in rows if row.status != OK)
+    numbers = Counter(
+        reason for row in rows if row.status != OK for reason in plain_reasons(row.status)
+    )
     return [
         f"{number} of {counted(len(rows), 'stream')}: {reason}."
         for reason, number in numbers.items()

@@ -42,7 +42,9 @@ def test_many_rows_show_the_first_and_the_last() -> None:
 
 def test_reasons_of_missing_figures_stand_below_once() -> None:
     text = repr(rows(4, status="too few occupied bins") + rows(1))
-    assert text.endswith("4 of 5: too few occupied bins")
+    assert text.endswith(
+        "4 of 5: too few different values for any fit; leave small layers out (min_size)"
+    )
 
 
 def test_no_verdict_no_column() -> None:
