@@ -1,4 +1,4 @@
-"""Show text from files without letting it control the terminal; quick to import, for the command."""
+"""Show text from files without letting it control the terminal; the command imports it at once."""
 
 import re
 

@@ -8,14 +8,14 @@ from struct import Struct
 from typing import IO, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from jaynes_callbacks.files.limits import Limits
 from jaynes_callbacks.records.regular import require_regular
 
 __all__ = ["Bytes", "Member", "as_file", "map_file", "members_of", "read_member"]
 
-Bytes = npt.NDArray[np.uint8]
+#: Mapped bytes of a file, of which a slice still knows the file.
+Bytes = np.memmap[Any, np.dtype[np.uint8]]
 
 _LOCAL_HEADER = Struct("<26xHH")
 
@@ -83,7 +83,8 @@ def read_member(content: Bytes, member: Member, limits: Limits) -> memoryview:
     """
     if member.is_plain:
         return content.data[member.start : member.start + member.stored]
-    limits.check_expansion(f"member {member.name}", member.size, member.stored)
+    what = f"{content.filename}: member {member.name}"
+    limits.check_expansion(what, member.size, member.stored)
     # Opened anew: `zipfile` reads a member's own header, which may differ.
     with zipfile.ZipFile(as_file(content)) as archive, archive.open(member.info) as file:
         whole = bytearray(member.size)

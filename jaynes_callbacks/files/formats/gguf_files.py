@@ -13,15 +13,17 @@ from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
-from jaynes_callbacks.files.formats.archive import Bytes, map_file
+from jaynes_callbacks.files.formats.archive import map_file
 from jaynes_callbacks.files.limits import Limits
 
 __all__ = ["open_gguf"]
 
+_Values = npt.NDArray[np.uint8]
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "F64": torch.float64, "BF16": torch.bfloat16}
 _INTEGERS = ("I8", "I16", "I32", "I64")
 #: Values that are dequantised at once.
@@ -51,7 +53,7 @@ class _Stored:
     name: str
     shape: tuple[int, ...]
     kind: Any
-    data: Bytes
+    data: _Values
 
 
 def open_gguf(path: Path, limits: Limits) -> Checkpoint:
@@ -82,7 +84,7 @@ class _Header:
         EOFError: if it ends within the header.
     """
 
-    def __init__(self, content: Bytes, limits: Limits) -> None:
+    def __init__(self, content: _Values, limits: Limits) -> None:
         self._content, self._at = content, 0
         self._left = limits.objects
         self._alignment = _ALIGNMENT
@@ -158,7 +160,7 @@ class _Header:
             raise EOFError(f"tensor {name} needs {size:,} bytes, which the file has not")
         return _Stored(name, shape, kind, self._content[begin : begin + size])
 
-    def _take(self, size: int) -> Bytes:
+    def _take(self, size: int) -> _Values:
         part = self._content[self._at : self._at + size]
         if len(part) != size:
             raise EOFError("it ends within its header")
