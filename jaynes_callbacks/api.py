@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.counts.counting import reason_not_countable
-from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, open_checkpoint
+from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, Limits, open_checkpoint
 from jaynes_callbacks.files.entry import tensor_entries
 from jaynes_callbacks.files.pairing import pair_names
 from jaynes_callbacks.files.survey import Survey
@@ -100,6 +100,7 @@ def measure_checkpoint(
     exclude: Sequence[str] | str = (),
     min_size: int = MIN_SIZE,
     device: torch.device | str = "cpu",
+    max_expanded: int = 256,
 ) -> Records:
     """Measure the weights in a checkpoint, as a training run would have recorded them.
 
@@ -112,6 +113,8 @@ def measure_checkpoint(
         exclude: glob patterns; a tensor must match none.
         min_size: tensors with fewer elements are left out.
         device: where values are counted.
+        max_expanded: MiB of memory that one tensor may take although the file stores fewer than a
+            32nd of its bytes (compressed or repeated values).
 
     Returns:
         One record per weight of two or more dimensions, tied ones once, in the file's order.  Their
@@ -126,7 +129,8 @@ def measure_checkpoint(
         UserWarning: with one sentence for each part that could not be read.
     """
     selection = Selection.of(WEIGHT, include, exclude, min_size)
-    return _measure_survey(Survey(open_checkpoint(path), selection), device).records
+    checkpoint = open_checkpoint(path, Limits(max_expanded << 20))
+    return _measure_survey(Survey(checkpoint, selection), device).records
 
 
 # Comparing ----------------------------------------------------------------------------------------

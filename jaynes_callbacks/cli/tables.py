@@ -12,6 +12,7 @@ from jaynes_callbacks.instruments.record import (
     verdict_text,
 )
 from jaynes_callbacks.instruments.scale_row import core_text, share_text
+from jaynes_callbacks.records.printable import printable
 from jaynes_callbacks.records.text import (
     ROWS,
     SHORTEST_NAME,
@@ -48,7 +49,7 @@ _PAIR_HEADINGS = ("weight", "n", "gap", "core (Gauss)", "best family", "moved", 
 def weight_table(records: Sequence[Record]) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
-    notes = [shortened(line, WIDTH) for line in remarks(records)]
+    notes = [shortened(printable(line), WIDTH) for line in remarks(records)]
     return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 7)), *notes])
 
 
@@ -81,7 +82,9 @@ def _table(
         rows = [*rows[: ROWS // 2], *rows[-ROWS // 2 :]]
     others = list(zip(headings, *rows, strict=True))[1:]
     room = max(SHORTEST_NAME, WIDTH - sum(max(map(len, column)) + 2 for column in others))
-    lines = align([headings, *((shortened(row[0], room), *row[1:]) for row in rows)], left=left)
+    lines = align(
+        [headings, *((shortened(printable(row[0]), room), *row[1:]) for row in rows)], left=left
+    )
     if left_out > 0:
         lines.insert(1 + ROWS // 2, f"… {left_out} more …")
     return lines
@@ -142,7 +145,7 @@ def _totals(comparison: "Comparison") -> list[str]:
         )
     for where, names in (("first", comparison.only_before), ("second", comparison.only_after)):
         if names:
-            shown = shortened(", ".join(names), WIDTH - 30)
+            shown = shortened(printable(", ".join(names)), WIDTH - 30)
             lines.append(f"only in the {where}: {len(names)} ({shown})")
     return lines
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jaynes_callbacks.records.printable import printable
 from jaynes_callbacks.records.schema import Column, ColumnType, Schema
 
 __all__ = [
@@ -59,7 +60,7 @@ def text_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
     lines = align(list(zip(*cells, strict=True)), left=left)
     if len(rows) > ROWS:
         lines.insert(1 + ROWS // 2, f"… {len(rows) - ROWS} more …")
-    return "\n".join([*lines, *(shortened(line, WIDTH) for line in schema.remarks(rows))])
+    return "\n".join([*lines, *_remarks(rows, schema)])
 
 
 def html_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
@@ -76,9 +77,11 @@ def html_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
 def cell_text(row: Any, column: Column) -> str:
     """Return one cell as people read it."""
     if column.text is not None:
-        return column.text(row)
+        return printable(column.text(row))
     value = getattr(row, column.name)
-    return number_text(value, column.digits) if column.type is ColumnType.REAL else str(value)
+    if column.type is ColumnType.REAL:
+        return number_text(value, column.digits)
+    return printable(str(value))
 
 
 def number_text(value: float, digits: int) -> str:
@@ -141,6 +144,10 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def _remarks(rows: Sequence[Any], schema: Schema[Any]) -> list[str]:
+    return [shortened(printable(line), WIDTH) for line in schema.remarks(rows)]
 
 
 def _cells(rows: Sequence[Any], schema: Schema[Any]) -> tuple[list[Column], list[list[str]]]:

@@ -91,7 +91,10 @@ def find_datasets(paths: Iterable[str | Path]) -> list[Path]:
         FileNotFoundError: for a path without a dataset at or below it, with what was expected.
     """
     found: dict[Path, None] = {}
-    for path in map(Path, paths):
+    for place in paths:
+        path = Path(place)
+        if not str(place):
+            raise FileNotFoundError("no run: the path is empty; expected a dataset or a folder")
         below = [_dataset_around(path)] if parts(path) else _below(path)
         if not below:
             state = "there is no such folder" if not path.is_dir() else "it holds no dataset"
