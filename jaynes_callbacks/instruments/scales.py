@@ -406,7 +406,7 @@ def _shape(streams: Sequence[Stream], state: State, laws: Laws, n: Array) -> dic
     ).values()
     row_squares, row_n, column_squares, column_n = state["spread"].cpu().numpy()[is_core].T
     found = variance_components(
-        n[is_core],
+        n[is_core].astype(np.float64),
         variance[is_core],
         Spread(row_squares, row_n),
         Spread(column_squares, column_n),

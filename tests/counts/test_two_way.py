@@ -26,7 +26,7 @@ from jaynes_callbacks.counts.two_way import (
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the extra `fast` is not installed")
-SHAPES = [(40, 30), (17, 200), (20, 6, 3, 3), (18, 4, 5), (300, 16), (16, 17)]
+SHAPES = [(40, 30), (17, 80), (20, 6, 3, 3), (18, 4, 5), (80, 16), (16, 17)]
 
 
 def _weights(shape: tuple[int, ...], zeros: float = 0.0, seed: int = 0) -> Tensor:
@@ -82,7 +82,7 @@ def test_without_zeros_the_effects_are_those_of_least_squares(shape: tuple[int, 
 
 
 @pytest.mark.parametrize("shape", [(60, 50), (40, 10, 3, 3)])
-@pytest.mark.parametrize(("zeros", "atol"), [(0.1, 0.001), (0.5, 0.01), (0.9, 0.3)])
+@pytest.mark.parametrize(("zeros", "atol"), [(0.1, 0.001), (0.5, 0.01), (0.8, 0.1)])
 def test_with_zeros_a_few_rounds_come_near_least_squares(
     shape: tuple[int, ...], zeros: float, atol: float
 ) -> None:
@@ -92,7 +92,7 @@ def test_with_zeros_a_few_rounds_come_near_least_squares(
     np.testing.assert_allclose(_fitted(values, effects), fitted, atol=atol)
     ours = np.log(values[values != 0].abs().double().numpy()) - _fitted(values, effects)
     # The sum of squares is as good as at its least.
-    assert (ours**2).sum() <= (residuals**2).sum() * 1.001
+    assert (ours**2).sum() <= (residuals**2).sum() * 1.002
     assert counts[0] == (values == 0).sum()
     assert counts.sum() == values.numel()
 
