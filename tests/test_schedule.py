@@ -1,3 +1,5 @@
+import contextlib
+import io
 import pickle
 import subprocess
 import sys
@@ -155,13 +157,13 @@ for schedule in (log_spaced(3), at([4, 2]), own, functools.partial(own)):
 
 
 def test_the_state_key_is_the_same_in_every_process() -> None:
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
-        ).stdout
-        for _ in range(2)
-    }
-    (keys,) = printed
+    here = io.StringIO()
+    with contextlib.redirect_stdout(here):
+        exec(PROGRAM, {"__name__": "__main__"})
+    keys = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    assert here.getvalue() == keys
     assert len(set(keys.splitlines())) == 4
     assert "every_n_steps=log_spaced(per_decade=3)" in keys
     assert "0x" not in keys
