@@ -48,16 +48,14 @@ def _section(schema: Schema[object], main: Schema[object]) -> str:
     about = f"Instrument `{schema.instrument}`; its rows are in `{folder}`."
     if schema is not main and set(main.columns) <= set(columns):
         columns = [each for each in columns if each not in main.columns]
-        about += f" It has all columns of `{main.instrument}`, and:"
+        about += f" It has all columns of `{main.instrument}`{', and:' if columns else '.'}"
     curves = ", ".join(f"`{each.tag_of('<kind>')}/<stream>`" for each in schema.curves)
-    lines = [
-        f"## {schema.title}\n",
-        f"{about}\n",
-        "| column | unit | meaning |",
-        "| --- | --- | --- |",
-    ]
+    lines = [f"## {schema.title}\n", f"{about}\n"]
+    if columns:
+        lines += ["| column | unit | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{each.name}` | {_cell(each.unit)} | {_cell(each.meaning)} |" for each in columns]
-    return "\n".join([*lines, f"\nCurves in loggers: {curves}.\n"])
+    lines += [""] if columns else []
+    return "\n".join([*lines, f"Curves in loggers: {curves}.\n"])
 
 
 def _cell(text: str) -> str:

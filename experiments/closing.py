@@ -13,6 +13,9 @@ from rich.console import Console
 from experiments.build import Parts
 from experiments.table import CAPTION, stream_table
 from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.instruments.record import verdict_text
+from jaynes_callbacks.records.text import counted
+from jaynes_callbacks.sinks.dataset import figures_beside
 
 __all__ = ["report", "tensorboard_command"]
 
@@ -29,11 +32,11 @@ def report(console: Console, metrics: Mapping[str, float], parts: Parts) -> None
         _watched(console, monitor)
     _line(console, "accuracy", _accuracies(metrics))
     for monitor in parts.monitors:
-        for what, folder in _folders(monitor.directory):
+        for what, folder in _folders(monitor.dataset):
             _line(console, what, _shown(folder))
     for monitor in parts.monitors:
-        for dataset in _datasets(monitor.directory)[:1]:
-            _line(console, "report", f"{_program('jaynes')} report {_shown(dataset)}")
+        if monitor.dataset is not None:
+            _line(console, "report", f"{_program('jaynes')} report {_shown(monitor.dataset)}")
     _line(console, "TensorBoard", _tensorboard(parts.trainer.loggers))
 
 
@@ -43,9 +46,10 @@ def _watched(console: Console, monitor: EquilibriumMonitor) -> None:
         return
     console.print(stream_table(monitor.start, monitor.end, width=console.width))
     console.print(f"\n{CAPTION}", highlight=False)
-    verdicts = Counter(record.verdict for record in monitor.end)
-    counted = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
-    console.print(f"Verdict on {len(monitor.end)} streams: {counted}.\n", highlight=False)
+    verdicts = Counter(verdict_text(record) for record in monitor.end)
+    streams = counted(len(monitor.end), "stream")
+    verdict = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
+    console.print(f"Verdict on {streams}: {verdict}.\n", highlight=False)
 
 
 def _accuracies(metrics: Mapping[str, float]) -> str:
@@ -53,16 +57,12 @@ def _accuracies(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {metrics[key]:.1%}" for name, key in scores if key in metrics)
 
 
-def _folders(directory: Path | None) -> list[tuple[str, Path]]:
-    """Return the folders of the dataset and of the figures, if they were written."""
-    found = sorted(directory.glob("jaynes*")) if directory else []
-    datasets = [("dataset", path) for path in _datasets(directory)]
-    return datasets + [("figures", path) for path in found if any(path.glob("*.png"))]
-
-
-def _datasets(directory: Path | None) -> list[Path]:
-    found = sorted(directory.glob("jaynes*")) if directory else []
-    return [path for path in found if any(path.glob("part-*.parquet"))]
+def _folders(dataset: Path | None) -> list[tuple[str, Path]]:
+    """Return the folders of a run's dataset and of its figures, if they were written."""
+    if dataset is None:
+        return []
+    figures = figures_beside(dataset)
+    return [("dataset", dataset), *([("figures", figures)] if any(figures.glob("*.png")) else [])]
 
 
 def _tensorboard(loggers: list[Logger]) -> str:

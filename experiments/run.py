@@ -1,5 +1,6 @@
 """Carry out one run: build its parts, fit, test, report, and write the result."""
 
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> float | None:
     began = time.monotonic()
     parts = build(cfg)
     with _known_warnings():
-        metrics = _fit(parts, cfg.ckpt_path)
+        metrics = _fit(parts, cfg.ckpt_path or _last_checkpoint(folder))
         if cfg.test:
             metrics |= _test(parts)
     if parts.trainer.is_global_zero:
@@ -48,6 +49,16 @@ def run(cfg: DictConfig) -> float | None:
         records = newest_dataset(folder)
         Result(identity(cfg), choices(), metrics, records, seconds, versions()).write(folder)
     return _chosen(metrics, cfg.optimized_metric)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the last checkpoint of a job that SLURM has requeued; None if it was not requeued."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0 or not last.is_file():
+        return None
+    told = f"requeued, goes on from {last}"
+    Console().print(told, highlight=False, markup=False, soft_wrap=True)
+    return str(last)
 
 
 def _fit(parts: Parts, ckpt_path: str | None) -> dict[str, float]:

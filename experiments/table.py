@@ -7,7 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from jaynes_callbacks import Record
-from jaynes_callbacks.instruments.record import LEFT_OUT, family_label, paper_text, tilt_text
+from jaynes_callbacks.instruments.record import (
+    LEFT_OUT,
+    family_label,
+    paper_text,
+    tilt_text,
+    verdict_text,
+)
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import in_order, kind_label
 from jaynes_callbacks.records.text import count_text, number_text
@@ -73,5 +79,5 @@ def _cells(start: Record, end: Record, tilt: float, arrow: str) -> tuple[str | T
         family_label(end.best_family),
         tilt_text(tilt),
         paper_text(end),
-        Text(end.verdict, style=_STYLES.get(end.verdict, "")),
+        Text(verdict_text(end), style=_STYLES.get(end.verdict, "")),
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.counts.counting import reason_not_countable
-from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, open_checkpoint
+from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, Limits, open_checkpoint
 from jaynes_callbacks.files.entry import tensor_entries
 from jaynes_callbacks.files.pairing import pair_names
 from jaynes_callbacks.files.survey import Survey
@@ -51,10 +51,12 @@ def analyse(tensors: _Tensors | _Path) -> Records:
 
     Args:
         tensors: one tensor of weights; several by name, such as a model's ``state_dict()``; or the
-            path of a checkpoint of any size.  In a mapping, a tensor without magnitudes (an integer
-            or complex one, one on the meta device) gets a record whose status says so.  Of a
-            checkpoint, the tensors that a training run would watch are measured, as by
-            `measure_checkpoint`, which also takes patterns.
+            path of a checkpoint of any size.  Of a state dict and of a checkpoint those tensors are
+            measured that a training run would watch: weights of two or more dimensions and at least
+            `MIN_SIZE` elements, tied ones once.  (`measure_checkpoint` also takes patterns.)  In a
+            mapping, such a tensor without magnitudes (an integer or complex one, one on the meta
+            device) gets a record whose status says so; a mapping that has tensors of fewer
+            dimensions only is measured whole.
 
     Returns:
         One record per tensor, in order.
@@ -83,6 +85,7 @@ def analyse(tensors: _Tensors | _Path) -> Records:
             f"magnitudes are taken of a real floating-point tensor that holds values, got one "
             f"{reason}; convert it (a complex tensor by .abs()) and call again"
         )
+    named = _weights(named)
     measured = _measure({name: tensor for name, tensor in named.items() if name not in refused})
     return Records(
         measured.get(name) or Record(name=name, shape=tuple(tensor.shape), status=refused[name])
@@ -97,6 +100,7 @@ def measure_checkpoint(
     exclude: Sequence[str] | str = (),
     min_size: int = MIN_SIZE,
     device: torch.device | str = "cpu",
+    max_expanded: int = 256,
 ) -> Records:
     """Measure the weights in a checkpoint, as a training run would have recorded them.
 
@@ -109,6 +113,8 @@ def measure_checkpoint(
         exclude: glob patterns; a tensor must match none.
         min_size: tensors with fewer elements are left out.
         device: where values are counted.
+        max_expanded: MiB of memory that one tensor may take although the file stores fewer than a
+            32nd of its bytes (compressed or repeated values).
 
     Returns:
         One record per weight of two or more dimensions, tied ones once, in the file's order.  Their
@@ -123,7 +129,8 @@ def measure_checkpoint(
         UserWarning: with one sentence for each part that could not be read.
     """
     selection = Selection.of(WEIGHT, include, exclude, min_size)
-    return _measure_survey(Survey(open_checkpoint(path), selection), device).records
+    checkpoint = open_checkpoint(path, Limits(max_expanded << 20))
+    return _measure_survey(Survey(checkpoint, selection), device).records
 
 
 # Comparing ----------------------------------------------------------------------------------------
@@ -296,6 +303,22 @@ def _by_name(tensors: _Tensors) -> Mapping[str, Tensor]:
                 "for an array use torch.from_numpy"
             )
     return tensors
+
+
+def _weights(named: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Leave out of a state dict what a training run would not watch, and `jaynes fit` does not.
+
+    Tensors that a user gives one by one, such as flattened weights, are all kept.
+    """
+    if all(tensor.dim() < 2 for tensor in named.values()):
+        return named
+    selection = Selection.of(WEIGHT, "*", (), MIN_SIZE)
+    entries = tensor_entries(named.items(), mapped=False)
+    return {
+        entry.name: named[entry.name]
+        for entry in entries
+        if len(entry.shape) >= 2 and selection.too_small(entry.size) is None
+    }
 
 
 def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:

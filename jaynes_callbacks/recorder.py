@@ -2,10 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from jaynes_callbacks.instruments import DEFAULT, made
@@ -17,8 +20,14 @@ from jaynes_callbacks.instruments.ranks import RankReduction
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
+from jaynes_callbacks.sinks.base import RunContext, Sink
+from jaynes_callbacks.sinks.delivery import Delivery
+from jaynes_callbacks.sinks.description import describe_run
 from jaynes_callbacks.watch.parameters import weight_names
 from jaynes_callbacks.watch.selection import MIN_SIZE, Coverage, Selection, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
@@ -29,9 +38,10 @@ Moments = Mapping[str, Moment]
 class Recorder:
     """Records a model's state by one or more instruments.
 
-    As a context manager it watches every forward of the model; `snapshot` then returns one record
-    per stream: by default the magnitudes of the weights as they are, and of the activations counted
-    since the last snapshot.
+    As a context manager it takes the model as it is for the start (step 0), and watches every
+    forward; `snapshot` then returns one record per stream: by default the magnitudes of the weights
+    as they are, and of the activations counted since the last snapshot.  `history` has all records
+    as a data frame.
 
     Args:
         model: any module.
@@ -44,7 +54,9 @@ class Recorder:
         iota_groups: groups of samples for the standard error of an iota's gap: what is counted
             between one `open` and the next goes into the next group, and each group is left out
             once (jackknife).  32 KiB per stream and group.  0: values count as independent.
-        run: name of the run in the records.
+        dirpath: folder in which the records are written as a dataset, ``dirpath / "jaynes"``, as a
+            trainer's run writes them (on rank 0); by default none is.
+        run: name of the run in the records; by default the name of that folder.
 
     Raises:
         ValueError: for an unknown instrument or kind, a negative size or a single group; at
@@ -55,9 +67,11 @@ class Recorder:
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU())
         >>> with Recorder(model) as recorder:
         ...     _ = model(torch.randn(64, 8))
-        ...     records = recorder.snapshot(step=0)
+        ...     records = recorder.snapshot(step=100)
         >>> [(record.kind, record.name) for record in records]
         [('weight', '0.weight'), ('iota', '1')]
+        >>> recorder.history[["step", "kind", "name"]].values.tolist()
+        [[0, 'weight', '0.weight'], [100, 'weight', '0.weight'], [100, 'iota', '1']]
     """
 
     def __init__(
@@ -71,6 +85,7 @@ class Recorder:
         min_size: int = MIN_SIZE,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
         iota_groups: int = 0,
+        dirpath: str | Path | None = None,
         run: str = "",
     ) -> None:
         of_magnitudes = {
@@ -79,7 +94,8 @@ class Recorder:
         }
         self.model = model
         self.selection = Selection.of(kinds, include, exclude, min_size)
-        self.run = run
+        self.directory = None if dirpath is None else Path(dirpath)
+        self.run = run or (self.directory.name if self.directory else "")
         self.instruments = {
             each.name: each for each in made(instruments, {"magnitudes": of_magnitudes})
         }
@@ -89,12 +105,32 @@ class Recorder:
         self._has_listened = self._has_said_unmatched = False
         self._failed: set[str] = set()
         self._resumed: dict[str, Mapping[str, Any]] = {}
-        self._attached = False
+        self._attached = self._is_begun = False
+        self._delivery = Delivery(
+            _sinks(self.directory), {name: each.schema for name, each in self.instruments.items()}
+        )
+        self._id = uuid4().hex
+        self._resumed_step: int | None = None
+        self._is_open = False
+        self.outcome = "running"
+
+    def __repr__(self) -> str:
+        (first, *_) = self.instruments
+        told = [f"{', '.join(self.instruments)} of {type(self.model).__name__}"]
+        told.append(self._delivery.summary(first))
+        told += [f"dataset in {self.directory}"] if self.directory else []
+        return f"<Recorder: {'; '.join(told)}>"
 
     # Attaching ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self.attach()
+        if not any(each.start or each.has_untouched for each in self.instruments.values()):
+            self.begin()
+            self._is_begun = False
+            for each in self.instruments.values():
+                if not each.has_untouched:
+                    each.take_untouched()
         self.open()
         return self
 
@@ -105,6 +141,9 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         self.detach()
+        self.outcome = "finished" if kind is None else "interrupted"
+        if self._is_open:
+            self._delivery.close({name: self.start_of(name) for name in self.instruments})
 
     def attach(self) -> None:
         """Let every instrument find what it watches; wrong arguments raise here."""
@@ -121,23 +160,26 @@ class Recorder:
             instrument.detach()
 
     def begin(self) -> None:
-        """Take the model as it is now for the start, and for the next record.
+        """Take the model as it is now for the start: the record of step 0.
 
-        For a training loop whose first forward, and so the first snapshot, cannot be told from its
-        first update.
+        A context manager begins by itself.  The snapshot of step 0 (without a step: the next one)
+        shows this state even if the model was updated in between; where the first snapshot is of a
+        later step, the start is recorded besides.
         """
+        self._is_begun = True
         for name in self.instruments:
             self._spare(name, lambda instrument: instrument.begin())
 
-    def open(self, *, one_forward: bool = False) -> None:
+    def open(self, *, one_forward: bool = False, names: Collection[str] | None = None) -> None:
         """Listen to the forwards that follow.
 
         Args:
             one_forward: take all until `close` as one forward, however many modules are called.
+            names: of the instruments that listen; all by default.
         """
         self._has_listened = True
-        for instrument in self.instruments.values():
-            instrument.open(one_forward=one_forward)
+        for name in self.instruments if names is None else names:
+            self.instruments[name].open(one_forward=one_forward)
 
     def close(self) -> None:
         """Cease to listen to forwards, until the next `open`; the model is free of hooks."""
@@ -202,7 +244,25 @@ class Recorder:
 
     # Recording ------------------------------------------------------------------------------
 
-    def snapshot(self, step: int = 0, epoch: int = 0) -> Frame[Any]:
+    @property
+    def history(self) -> "pd.DataFrame":
+        """One row per (step, stream) of the first instrument, without the counts."""
+        return self.history_of(next(iter(self.instruments)))
+
+    def history_of(self, instrument: str) -> "pd.DataFrame":
+        """Return the history of any of the instruments, by its name."""
+        return self._delivery.histories[instrument].frame().to_pandas()
+
+    @property
+    def records(self) -> Frame[Any]:
+        """The same as `Records`; the first and the last of each stream have their counts."""
+        return self.records_of(next(iter(self.instruments)))
+
+    def records_of(self, instrument: str) -> Frame[Any]:
+        """Return the records of any of the instruments, by its name."""
+        return self._delivery.records_of(instrument, self.start_of(instrument))
+
+    def snapshot(self, step: int | None = None, epoch: int = 0) -> Frame[Any]:
         """Return the first instrument's record; `record` returns those of all.
 
         With magnitudes a record has the weights as they are and the activations since the last
@@ -210,7 +270,9 @@ class Recorder:
         the ranks' states are reduced, so every rank must call this.
 
         Args:
-            step: optimizer step, as it shall stand in the records.
+            step: optimizer steps that are complete, as it shall stand in the records; by default
+                one more than the last record's, and 0 for the first (1 if a context manager has
+                taken the start).
             epoch: epoch, likewise.
 
         Raises:
@@ -219,10 +281,22 @@ class Recorder:
         first = next(iter(self.instruments))
         return self.record(step, epoch)[first]
 
-    def record(self, step: int = 0, epoch: int = 0) -> dict[str, Frame[Any]]:
+    def record(self, step: int | None = None, epoch: int = 0) -> dict[str, Frame[Any]]:
         """Return the record of every instrument by its name; see `snapshot`."""
-        (frames,) = self.summarise([self.count(step, epoch)])
-        return frames
+        if step is None and self._is_begun:
+            step = 0
+        self._is_begun = False
+        untouched = {} if step == 0 else self._take_untouched()
+        moments = [self._moments(untouched, {}, 0, 0)] if untouched else []
+        if step is None:
+            step = max([*self._last_steps, 0 if untouched else -1]) + 1
+        moments.append(self.count(step, epoch))
+        self._open_files()
+        records = self.summarise(moments)
+        for frames in records:
+            for name, frame in frames.items():
+                self._delivery.take(name, frame)
+        return records[-1]
 
     def count(
         self, step: int = 0, epoch: int = 0, names: Collection[str] | None = None
@@ -247,6 +321,23 @@ class Recorder:
                 own[name] = self.instruments[name].collect_once()
             except Exception as error:
                 own[name], errors[name] = None, error
+        return self._moments(own, errors, step, epoch)
+
+    def _moments(
+        self,
+        own: Mapping[str, State | None],
+        errors: Mapping[str, Exception],
+        step: int,
+        epoch: int,
+    ) -> dict[str, Moment]:
+        """Reduce this rank's states with those of the others.
+
+        Args:
+            own: the states, by instrument; None for one that failed.
+            errors: why.
+            step: of the record.
+            epoch: likewise.
+        """
         states, elsewhere = self._ranks.reduce(own, _device(self.model))
         errors = {**elsewhere, **errors}
         if errors and not states:
@@ -290,6 +381,15 @@ class Recorder:
             self._say_failed(name, error)
         return found
 
+    def _take_untouched(self) -> dict[str, State]:
+        """Return what instruments hold of the untouched model since `begin`, if anything."""
+        states = {name: each.take_untouched() for name, each in self.instruments.items()}
+        return {name: state for name, state in states.items() if state is not None}
+
+    @property
+    def _last_steps(self) -> list[int]:
+        return [history.last_step for history in self._delivery.histories.values()]
+
     def _spare(self, name: str, act: Callable[[Instrument[Any]], None]) -> None:
         """Let an instrument act; what goes wrong is said and spares the training."""
         try:
@@ -319,6 +419,31 @@ class Recorder:
                 stacklevel=3,
             )
 
+    # Files ----------------------------------------------------------------------------------
+
+    def describe(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what readers of the run's files want to know: builtins by name."""
+        return describe_run(self.run, self.model, self.coverage, list(self.instruments), more)
+
+    def _open_files(self) -> None:
+        """Open the dataset at the first record; a resumed run goes on with its own."""
+        if self._is_open:
+            return
+        self._is_open = True
+        self._delivery.begin(self._id, self._resumed_step)
+        if self.directory is None or (dist.is_initialized() and dist.get_rank() > 0):
+            return
+        self._delivery.open(
+            RunContext(
+                run=self.run,
+                directory=self.directory,
+                resumed_step=self._resumed_step,
+                run_id=self._id,
+                describe=lambda: self.describe({"outcome": self.outcome}),
+                schemas=tuple(each.schema for each in self.instruments.values()),
+            )
+        )
+
     # Resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -327,7 +452,8 @@ class Recorder:
             "instruments": {
                 name: {"start": pack_frame(self.start_of(name)), **each.state_dict()}
                 for name, each in self.instruments.items()
-            }
+            },
+            "run": {"id": self._id, "step": max(self._last_steps)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -342,7 +468,10 @@ class Recorder:
                 instrument.start = unpack_frame(
                     states[name]["start"], instrument.schema
                 ).by_stream()
+                instrument.take_untouched()
                 self._resumed[name] = states[name]
+        if (run := state.get("run")) and run["step"] >= 0:
+            self._id, self._resumed_step, self._is_open = run["id"], run["step"], False
         if self._attached:
             self._resume()
 
@@ -351,6 +480,15 @@ class Recorder:
         resumed, self._resumed = self._resumed, {}
         for name, state in resumed.items():
             self.instruments[name].load_state_dict(state)
+
+
+def _sinks(directory: Path | None) -> list[Sink]:
+    if directory is None:
+        return []
+    # Here, not above: only a dataset needs pandas and pyarrow.
+    from jaynes_callbacks.sinks.dataset import DatasetSink
+
+    return [DatasetSink()]
 
 
 def _frame_of(instrument: Instrument[Any], rows: Iterable[Any]) -> Frame[Any]:

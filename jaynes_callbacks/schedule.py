@@ -92,10 +92,18 @@ def schedule_of(choice: int | Schedule | None, *, what: str) -> Schedule:
     An interval, a schedule of the user's own, or None for never.
 
     Raises:
-        ValueError: if it is none of them, or cannot be called with one step.
+        ValueError: if it is none of them, makes schedules instead of being one (``log_spaced``
+            without parentheses), or cannot be called with one step.
     """
     if choice is None:
         return never
+    makers: tuple[Any, ...] = (every, log_spaced, at)
+    if isinstance(choice, type) or any(choice is each for each in makers):
+        name = getattr(choice, "__name__", "")
+        example = {"every": "every(100)", "at": "at([1, 10, 100])"}.get(name, f"{name}()")
+        raise ValueError(
+            f"{what} must be a schedule, got {name}, which makes one: call it, as in {example}"
+        )
     if callable(choice) and not _takes_a_step(choice):
         raise ValueError(f"{what} must take one argument, the step, got {choice!r}")
     if callable(choice):
@@ -175,7 +183,10 @@ class _Sparing:
 
     def __call__(self, step: int) -> bool:
         try:
-            return bool(self.schedule(step))
+            answer = self.schedule(step)
+            if callable(answer):
+                raise TypeError(f"expected a bool, got {describe(answer)}: call that instead")
+            return bool(answer)
         except Exception as error:
             if not self.failed:
                 warnings.warn(

@@ -1,6 +1,5 @@
 """Shared by all tests: shapes and types are checked at run time, one thread a worker."""
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -9,24 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from jaxtyping import install_import_hook
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-# Before the first import of the package: beartype checks every annotation of these from here on.
+from tests import processes, typechecker
+
+# Before the first import of the package: every annotation of these can be checked from here on.
 # Not of what torch.compile traces: the sources and the counting.
-install_import_hook(
+jaxtyping.install_import_hook(
     [
         f"jaynes_callbacks.{part}"
         for part in ("counts.grid", "statistics", "instruments.distribution")
     ],
-    "beartype.beartype",
+    f"{typechecker.__name__}.{typechecker.checked.__name__}",
 )
+#: Where they are checked: in the tests of just these.  It takes as long as the fits themselves, and
+#: a whole run calls nothing that those tests do not call.
+_CHECKED = ("campaign", "counts", "instruments", "statistics", "test_api.py")
 
 # After the hook: these import the package.
 from jaynes_callbacks.instruments.distribution import Tallied, summarise  # noqa: E402
@@ -38,6 +44,12 @@ torch.set_num_threads(1)
 # Tests share their cores: how long one example takes says nothing.  The same examples every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check the types of calls in the tests of what is checked."""
+    part = item.path.relative_to(Path(__file__).parent).parts[0]
+    jaxtyping.config.update("jaxtyping_disable", part not in _CHECKED)
 
 
 @pytest.fixture
@@ -165,15 +177,31 @@ def bare() -> Record:
     return Record(name="empty.weight", status="empty")
 
 
+# Figures ----------------------------------------------------------------------------------
+
+
+def _blank(figure: Figure) -> "np.ndarray[Any, Any]":
+    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave every figure of a run or of a report blank.
+
+    It is made, saved and shown; its layout and painting, which take 0.3 s, are left out.
+    """
+    for module in ("sinks.figures", "report.charts"):
+        monkeypatch.setattr(f"jaynes_callbacks.{module}.rendered", _blank)
+
+
 # Several processes as ranks of one run ----------------------------------------------------
+
+# They are forked from one that has imported everything, and has run nothing.
+processes.preload()
 
 #: A collective that another rank never enters is an error after so long, and a test after twice it.
 _PATIENCE = timedelta(seconds=60)
-
-# Processes are forked from one that has imported all this, and has run nothing.
-multiprocessing.set_forkserver_preload(
-    ["torch.distributed.fsdp", "lightning", "jaynes_callbacks.run.monitor", "pandas"]
-)
 
 Ranks = Callable[..., list[Any]]
 

@@ -40,8 +40,8 @@ def test_the_error_keeps_rows_whole(generator: torch.Generator) -> None:
 
 
 def test_what_has_no_magnitudes_says_why() -> None:
-    steps, meta = torch.tensor(3), torch.empty(3, 3, device="meta")
-    sparse = torch.eye(3).to_sparse()
+    steps, meta = torch.arange(64).view(8, 8), torch.empty(8, 8, device="meta")
+    sparse = torch.eye(8).to_sparse()
     records = analyse({"steps": steps, "meta": meta, "sparse": sparse, "zeros": torch.zeros(20, 4)})
     assert [row.status for row in records] == [
         "of dtype torch.int64, not real floating-point",
@@ -52,10 +52,20 @@ def test_what_has_no_magnitudes_says_why() -> None:
     assert all(math.isnan(row.gap) for row in records)
 
 
-def test_a_state_dict_goes_in_as_it_is() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.BatchNorm1d(64))
+def test_of_a_state_dict_the_same_is_measured_as_of_its_file(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(32, 64), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 64, bias=False)
+    )
+    model.append(model[2])  # tied
+    model.register_parameter("few", torch.nn.Parameter(torch.ones(2, 3)))
     state = model.state_dict()
-    assert [row.name for row in analyse(state)] == list(state)
+    torch.save(state, tmp_path / "model.pt")
+    assert [row.name for row in analyse(state)] == ["0.weight", "2.weight"]
+    assert [row.name for row in analyse(tmp_path / "model.pt")] == ["0.weight", "2.weight"]
+
+
+def test_tensors_given_one_by_one_are_all_measured() -> None:
+    assert [row.name for row in analyse({"a": torch.rand(500), "b": torch.rand(10)})] == ["a", "b"]
 
 
 def test_nothing_gives_nothing() -> None:

@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader
 import jaynes_callbacks
 from jaynes_callbacks import EquilibriumMonitor, Recorder, analyse
 from jaynes_callbacks.instruments import KNOWN
-from jaynes_callbacks.run.delivery import Delivery
 from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.run.run import Listening, WatchedRun
 from jaynes_callbacks.schedule import Cadence, every
 from jaynes_callbacks.sinks.base import Sink
 from jaynes_callbacks.sinks.dataset import DatasetSink
+from jaynes_callbacks.sinks.delivery import Delivery
 
 HOME = Path(__file__).parents[1]
 PACKAGE = Path(jaynes_callbacks.__file__).parent

@@ -63,8 +63,10 @@ def test_the_figures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for step in (0, 10):
         for frame in (records, updates):
             sink.write(frame.replaced(step=np.array([step])), Records())
+    names: dict[str, Any] = {}
     for block in blocks("docs/figures.md"):
-        exec(compile(block, "docs/figures.md", "exec"), {})
+        assert "assert " in block, "a block asserts what it shows"
+        exec(compile(block, "docs/figures.md", "exec"), names)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {"gap_map.png", "density.png", "gradients.png"}
 

@@ -3,9 +3,6 @@
 import copy
 import pickle
 import random
-import signal
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.sinks.dataset import DatasetSink, read_records
+from tests.processes import python, running
 
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
@@ -229,22 +227,11 @@ print(*monitor.history.step.unique())
 """
 
 
-def _train(place: Path, steps: int, ckpt: str = "") -> list[str]:
-    return [sys.executable, "-W", "ignore", "-c", PROGRAM, str(place), str(steps), ckpt]
-
-
 def _kill_amid(place: Path, parts: int, pause: float) -> None:
     """Run until so many parts are there, and a little longer, then kill it."""
-    with subprocess.Popen(_train(place, 10**6), stderr=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + 90
-            while len(list(place.rglob("part-*.parquet"))) < parts:
-                assert process.poll() is None, "ended before it could be killed"
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            time.sleep(pause)
-        finally:
-            process.send_signal(signal.SIGKILL)
+    with running("-c", PROGRAM, place, 10**6, "") as run:
+        run.wait_until(lambda: len(list(place.rglob("part-*.parquet"))) >= parts)
+        time.sleep(pause)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -258,9 +245,8 @@ def test_a_killed_run_leaves_whole_parts_and_is_resumed(seed: int, tmp_path: Pat
     until = last + 9
 
     def run(place: Path, ckpt: str = "") -> str:
-        done = subprocess.run(
-            _train(place, until, ckpt), capture_output=True, text=True, check=True, timeout=120
-        )
+        done = python("-c", PROGRAM, place, until, ckpt)
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     wanted = " ".join(map(str, range(until + 1)))

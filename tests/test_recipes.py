@@ -1,5 +1,6 @@
 """The Python blocks of docs/recipes.md and README.md, run as they stand."""
 
+import copy
 import re
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from jaynes_callbacks import analyse
 from jaynes_callbacks.sinks.figures import FigureSink
 
 HOME = Path(__file__).parents[1]
@@ -35,6 +37,8 @@ def _quiet_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _run(page: str, names: dict[str, Any]) -> None:
     for number, block in enumerate(blocks(page)):
+        if "with Recorder(" in block and "model" in names:
+            names["untouched"] = copy.deepcopy(names["model"])
         exec(compile(block, f"{page}, block {number}", "exec"), names)
 
 
@@ -61,9 +65,15 @@ class Anything(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def updated(model: L.LightningModule, batch: torch.Tensor) -> None:
+    """One optimizer step, as a reader's own loop takes it."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.training_step(batch).backward()
+    optimizer.step()
+    model.zero_grad()
+
+
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _quiet_trainer(monkeypatch)
     data: DataLoader[Any] = DataLoader(torch.randn(32, 16), 8)  # type: ignore[arg-type]
@@ -71,8 +81,8 @@ def test_the_readme_runs(
         "L": L,
         "model": Anything(),
         "data": data,
-        "batches": data,
-        "train": lambda model, batch: model.training_step(batch),
+        "batches": [*data] * 25,  # the block looks at every hundredth
+        "train": updated,
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* holds another run's records")
@@ -83,4 +93,11 @@ def test_the_readme_runs(
     assert of_gradients.kind.unique().tolist() == ["gradient", "update"]
     assert of_gradients.step.unique().tolist() == [1, 2, 3, 4]
     assert (tmp_path / "jaynes-1" / "_gradients" / "part-000000000001.parquet").exists()
-    assert "[3 rows x" in capsys.readouterr().out
+    recorder: Any = names["recorder"]
+    assert recorder.history.step.unique().tolist() == [0, 100]
+    (untouched,) = analyse({"net.0.weight": names["untouched"].net[0].weight.detach()})
+    start, end = recorder.records.select(name="net.0.weight")
+    assert start.counts.tolist() == untouched.counts.tolist()
+    assert start.moved == 0
+    assert end.moved > 0.001
+    assert (tmp_path / "runs" / "plain" / "jaynes" / "part-000000000100.parquet").exists()

@@ -2,18 +2,22 @@ import copy
 import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
+from jaynes_callbacks import analyse
+from jaynes_callbacks.figures import log_density
 from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.instruments.laws import Laws, fit_laws
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.recorder import Recorder
+from jaynes_callbacks.sinks.dataset import read_description, read_records
 
 
 @pytest.fixture
@@ -81,6 +85,87 @@ def test_a_start_that_was_begun_is_that_of_its_moment(model: nn.Sequential) -> N
         held, now = recorder.snapshot(0), recorder.snapshot(1)
     assert now[0].log_mean - held[0].log_mean == pytest.approx(math.log(2), abs=1e-12)
     assert held[0].moved == 0
+
+
+def _update(model: nn.Module) -> None:
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+
+
+@pytest.mark.parametrize("first", [0, 100])
+def test_a_loop_that_updates_before_it_records_starts_from_the_untouched_model(
+    first: int, model: nn.Sequential
+) -> None:
+    untouched = counts_of(analyse({"0.weight": model[0].weight.detach().clone()}))
+    with Recorder(model) as recorder:
+        for step in (first, first + 1):
+            model(torch.randn(64, 16))
+            _update(model)
+            recorder.snapshot(step=step)
+    start = recorder.start.select(name="0.weight")
+    assert torch.equal(counts_of(start), untouched)
+    steps = list(dict.fromkeys([0, first, first + 1]))
+    weights = recorder.records.select(name="0.weight")
+    assert weights["step"].tolist() == steps
+    updates = [0.0, 1.25] if first == 0 else [0.0, 0.5, 1.25]
+    assert weights["moved"].tolist() == pytest.approx(updates, abs=1e-6)
+    # Activations belong to the forwards, not to the start that none had seen.
+    iota = recorder.records.select(kind="iota")
+    assert iota["step"].tolist() == [first, first + 1]
+
+
+def test_a_recorder_keeps_its_history_with_the_counts_of_start_and_end(
+    model: nn.Sequential,
+) -> None:
+    with Recorder(model, instruments=["magnitudes", "gradients"]) as recorder:
+        _train(model, recorder, 3)
+    assert recorder.history.equals(recorder.records.to_pandas())
+    assert recorder.history_of("gradients").empty
+    of_weight = recorder.records.select(name="0.weight")
+    assert [len(row.counts) > 0 for row in of_weight] == [True, False, True]
+    log_density(of_weight)
+
+
+def test_a_recorder_writes_the_dataset(model: nn.Sequential, tmp_path: Path) -> None:
+    with Recorder(model, dirpath=tmp_path / "mine") as recorder:
+        _train(model, recorder, 3)
+        assert read_description(tmp_path / "mine" / "jaynes")["outcome"] == "running"
+    dataset = tmp_path / "mine" / "jaynes"
+    written = read_records(dataset)
+    assert written.to_pandas().equals(recorder.history)
+    assert set(written["run"]) == {"mine"}
+    description = read_description(dataset)
+    assert description["outcome"] == "finished"
+    assert [each["name"] for each in description["watched"]] == ["0.weight", "2.weight", "1"]
+
+
+def test_a_recorder_that_fails_says_so(model: nn.Sequential, tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with Recorder(model, kinds="weight", dirpath=tmp_path) as recorder:
+            recorder.snapshot(step=3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert read_description(tmp_path / "jaynes")["outcome"] == "interrupted"
+    assert read_records(tmp_path / "jaynes")["step"].tolist() == [0, 0, 3, 3]
+
+
+def test_a_resumed_recorder_continues_its_dataset(model: nn.Sequential, tmp_path: Path) -> None:
+    with Recorder(model, kinds="weight", dirpath=tmp_path) as recorder:
+        recorder.snapshot(step=3)
+        state = recorder.state_dict()
+        recorder.snapshot(step=9)
+    again = Recorder(model, kinds="weight", dirpath=tmp_path)
+    again.load_state_dict(state)
+    with again:
+        _update(model)
+        again.snapshot(step=5)
+    weights = again.records.select(name="0.weight")
+    assert weights["step"].tolist() == [0, 3, 5]
+    assert weights["moved"].tolist() == pytest.approx([0, 0, 0.5], abs=1e-6)
+    assert read_records(tmp_path / "jaynes")["step"].tolist() == [0, 0, 3, 3, 5, 5]
 
 
 def test_activations_are_those_since_the_last_snapshot(model: nn.Sequential) -> None:
@@ -202,7 +287,7 @@ def test_the_coverage_tells_what_is_still_to_come(model: nn.Sequential) -> None:
         model(torch.randn(3, 16))
         recorder.snapshot()
         assert str(recorder.coverage) == (
-            "watching 1 weights (2.weight) and 1 activations (1); not 1: excluded by pattern "
+            "watching 1 weight (2.weight) and 1 activation (1); not 1: excluded by pattern "
             "(0.weight); not 2: fewer than 2 dimensions (0.bias, 2.bias)"
         )
 

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import pickle
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaynes_callbacks import EquilibriumMonitor
-from jaynes_callbacks.schedule import at, describe, every, log_spaced, never, schedule_of
+from jaynes_callbacks.schedule import Cadence, at, describe, every, log_spaced, never, schedule_of
 
 
 def steps(schedule: Callable[[int], bool], until: int) -> list[int]:
@@ -89,6 +91,34 @@ def test_wrong_schedules_are_named(make: Callable[[], Any], message: str) -> Non
         make()
 
 
+@pytest.mark.parametrize("make", [log_spaced, every, at, Own])
+@pytest.mark.parametrize("what", ["every_n_steps", "every_n_epochs"])
+def test_what_makes_a_schedule_is_none(make: Any, what: str) -> None:
+    """Parentheses forgotten: it would answer a schedule, which is true, at every step."""
+    with pytest.raises(ValueError, match=rf"{what} must be a schedule, got {make.__name__}, which"):
+        EquilibriumMonitor(**{what: make}, sinks=[])
+    with pytest.raises(ValueError, match=r"call it, as in log_spaced\(\)"):
+        Cadence(every_n_steps=log_spaced)  # type: ignore[arg-type]
+
+
+def test_a_configuration_that_names_log_spaced_without_calling_it_is_refused() -> None:
+    from hydra.utils import instantiate
+
+    target = {"_target_": "jaynes_callbacks.EquilibriumMonitor", "sinks": []}
+    method = "jaynes_callbacks.schedule.log_spaced"
+    named = {"_target_": "hydra.utils.get_method", "path": method}
+    with pytest.raises(Exception, match="every_n_steps must be a schedule, got log_spaced"):
+        instantiate({**target, "every_n_steps": named})
+    called = instantiate({**target, "every_n_steps": {"_target_": method, "per_decade": 4}})
+    assert "every_n_steps=log_spaced(per_decade=4)" in called.state_key
+
+
+def test_an_answer_that_is_a_schedule_makes_no_step_due() -> None:
+    schedule = schedule_of(lambda step: log_spaced(), what="every_n_steps")  # type: ignore[arg-type, return-value]
+    with pytest.warns(UserWarning, match="every_n_steps failed at step 1: .*call that instead"):
+        assert not schedule(1)
+
+
 def test_what_an_argument_stands_for() -> None:
     assert schedule_of(None, what="x") is never
     assert schedule_of(3, what="x") == every(3)
@@ -127,13 +157,13 @@ for schedule in (log_spaced(3), at([4, 2]), own, functools.partial(own)):
 
 
 def test_the_state_key_is_the_same_in_every_process() -> None:
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
-        ).stdout
-        for _ in range(2)
-    }
-    (keys,) = printed
+    here = io.StringIO()
+    with contextlib.redirect_stdout(here):
+        exec(PROGRAM, {"__name__": "__main__"})
+    keys = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    assert here.getvalue() == keys
     assert len(set(keys.splitlines())) == 4
     assert "every_n_steps=log_spaced(per_decade=3)" in keys
     assert "0x" not in keys

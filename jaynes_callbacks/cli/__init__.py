@@ -9,12 +9,14 @@ Exit status: 0 if all that was asked for was done, 1 if a part of it failed, 2 f
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaynes_callbacks._extras import MissingExtraError
 from jaynes_callbacks._version import __version__
 from jaynes_callbacks.cli import compare, fit, report
-from jaynes_callbacks.cli.measuring import print_error
 from jaynes_callbacks.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
+from jaynes_callbacks.cli.output import accept_any_text, discard_output, print_error
+from jaynes_callbacks.records.printable import printable
 
 __all__ = ["COMMANDS", "main"]
 
@@ -31,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    accept_any_text()
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except UsageError as error:
         print_error(error)
         return WRONG_USAGE
@@ -45,13 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has ended, as `head` does.
-        sys.stderr.close()
+        discard_output()
+        return FAILED
+    except OSError as error:
+        what = "the output" if error.filename is None else error.filename
+        print_error(f"{what} cannot be read or written ({error.strerror or error})")
+        discard_output()
         return FAILED
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments, among which may be names of files, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="jaynes",
         description="Measure whether a network's weights are at arbitrage equilibrium.",
         epilog="exit status: 0 all done, 1 a part failed, 2 wrong usage",

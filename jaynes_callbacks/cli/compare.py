@@ -1,7 +1,6 @@
 """``jaynes compare``: compare two checkpoints of one network, weight by weight."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,6 @@ from jaynes_callbacks.cli.measuring import (
     list_checkpoints,
     measure_survey,
     open_survey,
-    print_error,
 )
 from jaynes_callbacks.cli.options import (
     DONE,
@@ -18,13 +16,16 @@ from jaynes_callbacks.cli.options import (
     add_rows,
     add_selection,
     check_device,
+    limits_of,
     row_format,
     row_writer,
     selection_of,
 )
+from jaynes_callbacks.cli.output import print_error, print_text
 
 if TYPE_CHECKING:
     from jaynes_callbacks.api import Measured
+    from jaynes_callbacks.files import Limits
     from jaynes_callbacks.files.survey import Survey
 
 __all__ = ["add_parser", "run"]
@@ -58,10 +59,12 @@ def run(options: argparse.Namespace) -> int:
     from jaynes_callbacks.instruments.record import Records
 
     form = row_format(options)
-    selection = selection_of(options)
+    selection, limits = selection_of(options), limits_of(options)
     check_device(options.device)
-    paths = [_only_checkpoint(argument) for argument in (options.before, options.after)]
-    before, after = (None if path is None else open_survey(path, selection) for path in paths)
+    paths = [_only_checkpoint(argument, limits) for argument in (options.before, options.after)]
+    before, after = (
+        None if path is None else open_survey(path, selection, limits) for path in paths
+    )
     if before is None or after is None:
         return FAILED
     with one_thread() as threads:
@@ -79,17 +82,17 @@ def run(options: argparse.Namespace) -> int:
         write(Records(record for pair in comparison.pairs for record in pair))
     if form is None or options.output is not None:
         heading = f"{before.checkpoint.path} → {after.checkpoint.path}"
-        sys.stdout.write(f"{heading}\n\n{comparison_table(comparison)}\n")
+        print_text(f"{heading}\n\n{comparison_table(comparison)}\n")
     return FAILED if before.problems or after.problems else DONE
 
 
-def _only_checkpoint(argument: str) -> Path | None:
+def _only_checkpoint(argument: str, limits: "Limits") -> Path | None:
     """Return the one checkpoint at a path; None, after an error is printed, where there is none.
 
     Raises:
         UsageError: if there are several.
     """
-    found = list_checkpoints(argument)
+    found = list_checkpoints(argument, limits)
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])
         raise UsageError(f"{argument} holds {len(found)} checkpoints ({names}); name one of them")

@@ -11,11 +11,13 @@ from jaynes_callbacks.cli.options import (
     add_rows,
     add_selection,
     check_device,
+    limits_of,
     output_file,
     row_format,
     row_writer,
     selection_of,
 )
+from jaynes_callbacks.cli.output import print_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,20 +57,21 @@ def run(options: argparse.Namespace) -> int:
         MissingExtraError: if a report is asked for and the extra ``report`` is not installed.
     """
     from jaynes_callbacks.counts.threads import one_thread
+    from jaynes_callbacks.records.text import counted
 
     form = row_format(options)
-    selection = selection_of(options)
+    selection, limits = selection_of(options), limits_of(options)
     check_device(options.device)
     report = None if options.report is None else output_file("--report", options.report)
     if report is not None:
         # What the report needs is missed now, not after an hour of measuring.
         from jaynes_callbacks.report import write_report
     runs: list[Run] = []
-    found = [list_checkpoints(argument) for argument in options.paths]
+    found = [list_checkpoints(argument, limits) for argument in options.paths]
     complete = all(found)
     with row_writer(options.output, form) as write, one_thread() as threads:
         for path in dict.fromkeys(path for paths in found for path in paths):
-            survey = open_survey(path, selection)
+            survey = open_survey(path, selection, limits)
             if survey is None:
                 complete = False
                 continue
@@ -83,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         # Standard output may hold rows that a program reads.
         stream = sys.stderr if form is not None and options.output is None else sys.stdout
         written = write_report(runs, report)
-        stream.write(f"{written}: {len(runs)} checkpoint{'s' * (len(runs) > 1)}\n")
+        stream.write(f"{written}: {counted(len(runs), 'checkpoint')}\n")
     return DONE if complete else FAILED
 
 
@@ -111,13 +114,15 @@ def _as_run(survey: "Survey", records: "list[Record]") -> "Run":
     from jaynes_callbacks.report import Run
 
     skipped = [[name, reason] for name, reason in survey.skipped]
-    return Run.measured_once(survey.checkpoint.path.name, Records(records), {"skipped": skipped})
+    path = survey.checkpoint.path
+    return Run.measured_once(path.name, Records(records), {"skipped": skipped}, path)
 
 
 def _print_tables(survey: "Survey", records: "Records") -> None:
     from jaynes_callbacks.cli.tables import summary_table, weight_table
+    from jaynes_callbacks.records.printable import printable
 
-    blocks = [str(survey.checkpoint.path), weight_table(records), summary_table(records)]
-    if survey.skipped:
-        blocks.append("\n".join(survey.remarks()))
-    sys.stdout.write("\n\n".join(blocks) + "\n\n")
+    blocks = [printable(str(survey.checkpoint.path)), weight_table(records), summary_table(records)]
+    if remarks := survey.remarks():
+        blocks.append("\n".join(map(printable, remarks)))
+    print_text("\n\n".join(blocks) + "\n\n")

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaynes_callbacks.cli.options import UsageError
+from jaynes_callbacks.cli.output import print_error
+from jaynes_callbacks.records.printable import printable
 
 if TYPE_CHECKING:
+    from jaynes_callbacks.files import Limits
     from jaynes_callbacks.files.survey import Survey
     from jaynes_callbacks.instruments.record import Records
     from jaynes_callbacks.watch.selection import Selection
@@ -22,18 +25,12 @@ __all__ = [
     "list_checkpoints",
     "measure_survey",
     "open_survey",
-    "print_error",
 ]
 
 _Item = TypeVar("_Item")
 
 
-def print_error(reason: object) -> None:
-    """Print one sentence to standard error."""
-    sys.stderr.write(f"jaynes: {reason}\n")
-
-
-def list_checkpoints(argument: str) -> list[Path]:
+def list_checkpoints(argument: str, limits: "Limits") -> list[Path]:
     """List the checkpoints at a path; print an error and return none where it holds none.
 
     Raises:
@@ -47,7 +44,7 @@ def list_checkpoints(argument: str) -> list[Path]:
             "it to one"
         )
     try:
-        return find_checkpoints(argument)
+        return find_checkpoints(argument, limits)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
     except CheckpointError as error:
@@ -55,7 +52,7 @@ def list_checkpoints(argument: str) -> list[Path]:
         return []
 
 
-def open_survey(path: Path, selection: "Selection") -> "Survey | None":
+def open_survey(path: Path, selection: "Selection", limits: "Limits") -> "Survey | None":
     """Open a checkpoint; print an error and return None where it cannot be read.
 
     Raises:
@@ -65,7 +62,7 @@ def open_survey(path: Path, selection: "Selection") -> "Survey | None":
     from jaynes_callbacks.files.survey import Survey
 
     try:
-        return Survey(open_checkpoint(path), selection)
+        return Survey(open_checkpoint(path, limits), selection)
     except CheckpointError as error:
         print_error(error)
         return None
@@ -130,14 +127,14 @@ def _byte_bar(title: str, total: int) -> Iterator[Callable[[float], None]]:
     from rich import progress
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(printable(title), total=total)
         yield lambda done: bar.advance(task, done)
 
 

@@ -1,13 +1,15 @@
 """Options that commands share, and the exit statuses and errors of wrong ones."""
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaynes_callbacks.cli.output import rows_output
+
 if TYPE_CHECKING:
+    from jaynes_callbacks.files import Limits
     from jaynes_callbacks.instruments.record import Records
     from jaynes_callbacks.watch.selection import Selection
 
@@ -20,6 +22,7 @@ __all__ = [
     "add_rows",
     "add_selection",
     "check_device",
+    "limits_of",
     "output_file",
     "row_format",
     "row_writer",
@@ -51,6 +54,13 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         "--min-size", type=int, metavar="N", help="no tensors of fewer elements (default 64)"
     )
     parser.add_argument(
+        "--max-expanded",
+        type=int,
+        metavar="MIB",
+        help="memory that one tensor may take although the file stores far less of it (default "
+        "256)",
+    )
+    parser.add_argument(
         "--device", default="cpu", help="where values are counted: cpu (default), cuda, cuda:1, …"
     )
 
@@ -69,6 +79,21 @@ def selection_of(options: argparse.Namespace) -> "Selection":
         return Selection.of(WEIGHT, options.include or "*", options.exclude, min_size)
     except ValueError as error:
         raise UsageError(str(error).replace("min_size", "--min-size")) from error
+
+
+def limits_of(options: argparse.Namespace) -> "Limits":
+    """Make the bounds on what is expanded in memory.
+
+    Raises:
+        UsageError: if they are wrong.
+    """
+    from jaynes_callbacks.files import Limits
+
+    if options.max_expanded is None:
+        return Limits()
+    if options.max_expanded < 1:
+        raise UsageError(f"--max-expanded must be at least 1 (MiB), got {options.max_expanded}")
+    return Limits(options.max_expanded << 20)
 
 
 def check_device(name: str) -> None:
@@ -96,9 +121,14 @@ def output_file(option: str, path: str) -> Path:
         UsageError: if it cannot.
     """
     output = Path(path)
-    if output.is_dir() or not output.absolute().parent.is_dir():
+    if not _can_be_file(output) or not output.absolute().parent.is_dir():
         raise UsageError(f"{option} must be a file in a folder that exists, got {path}")
     return output
+
+
+def _can_be_file(output: Path) -> bool:
+    """Tell whether a path is free or a regular file: it would take the place of a device, too."""
+    return output.is_file() or not output.exists()
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +165,8 @@ def row_format(options: argparse.Namespace) -> str | None:
     if form not in FORMATS:
         ends = ", ".join(f".{each}" for each in FORMATS)
         raise UsageError(f"--output {output} ends in none of {ends}; say which with --format")
+    if not _can_be_file(output):
+        raise UsageError(f"--output {output} is a directory, pipe or device; expected a file")
     if not output.parent.is_dir():
         raise UsageError(f"--output {output} lies in no directory that exists; make it first")
     return form
@@ -157,7 +189,7 @@ def row_writer(output: Path | None, form: str | None) -> "Iterator[Callable[[Rec
     from jaynes_callbacks.instruments.record import SCHEMA
     from jaynes_callbacks.records.exports import open_export, text_export
 
-    where: Any = text_export(sys.stdout, form, SCHEMA)
+    where: Any = text_export(rows_output(), form, SCHEMA)
     if output is not None:
         where = open_export(output, form, SCHEMA)
     with where as export:

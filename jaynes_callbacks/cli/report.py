@@ -1,14 +1,14 @@
 """``jaynes report``: show the datasets of one or many runs in one HTML file."""
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaynes_callbacks.cli.measuring import iterate_with_bar, print_error
+from jaynes_callbacks.cli.measuring import iterate_with_bar
 from jaynes_callbacks.cli.options import DONE, FAILED, UsageError, output_file
+from jaynes_callbacks.cli.output import print_error, print_text
 
 if TYPE_CHECKING:
     from jaynes_callbacks.report import Run
@@ -67,12 +67,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(paths: Sequence[str], output: Path, *, refresh: int = 0) -> bool:
     """Write a report of the runs that can be read; return whether all of them could be."""
+    from jaynes_callbacks.records.text import counted
     from jaynes_callbacks.report import write_report
 
     runs, complete = _read(paths)
     if runs:
         write_report(runs, output, refresh=refresh)
-        sys.stdout.write(f"{output}: {len(runs)} run{'s' * (len(runs) > 1)}\n")
+        print_text(f"{output}: {counted(len(runs), 'run')}\n")
     return complete
 
 

@@ -9,15 +9,17 @@ from jaynes_callbacks.instruments.record import (
     family_label,
     paper_text,
     remarks,
-    tilt_text,
+    verdict_text,
 )
 from jaynes_callbacks.instruments.scale_row import core_text, share_text
+from jaynes_callbacks.records.printable import printable
 from jaynes_callbacks.records.text import (
     ROWS,
     SHORTEST_NAME,
     WIDTH,
     align,
     count_text,
+    counted,
     number_text,
     shortened,
 )
@@ -41,13 +43,13 @@ _SUMMARY_NOTES = (
     "R², μ', σ': mean ± sd by the paper's protocol; R² Gauss: what Gaussian weights would score;",
     "gap: median nats to the best lognormal; Gaussian weights have 0.163, uniform ones 0.419.",
 )
-_PAIR_HEADINGS = ("weight", "n", "gap", "change", "best family", "q", "moved", "verdict")
+_PAIR_HEADINGS = ("weight", "n", "gap", "core (Gauss)", "best family", "moved", "verdict")
 
 
 def weight_table(records: Sequence[Record]) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
-    notes = [shortened(line, WIDTH) for line in remarks(records)]
+    notes = [shortened(printable(line), WIDTH) for line in remarks(records)]
     return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 7)), *notes])
 
 
@@ -61,7 +63,7 @@ def summary_table(records: Sequence[Record]) -> str:
 def comparison_table(comparison: "Comparison") -> str:
     """Make a table with a line for each pair of weights; the totals follow below it."""
     rows = [_pair_cells(pair) for pair in comparison.pairs]
-    table = _table(_PAIR_HEADINGS, rows, left=(0, 4, 7))
+    table = _table(_PAIR_HEADINGS, rows, left=(0, 4, 6))
     return "\n".join([*table, "", *_totals(comparison)])
 
 
@@ -80,7 +82,9 @@ def _table(
         rows = [*rows[: ROWS // 2], *rows[-ROWS // 2 :]]
     others = list(zip(headings, *rows, strict=True))[1:]
     room = max(SHORTEST_NAME, WIDTH - sum(max(map(len, column)) + 2 for column in others))
-    lines = align([headings, *((shortened(row[0], room), *row[1:]) for row in rows)], left=left)
+    lines = align(
+        [headings, *((shortened(printable(row[0]), room), *row[1:]) for row in rows)], left=left
+    )
     if left_out > 0:
         lines.insert(1 + ROWS // 2, f"… {left_out} more …")
     return lines
@@ -124,17 +128,16 @@ def _pair_cells(pair: "Pair") -> tuple[str, ...]:
         after.name,
         count_text(after.n),
         f"{number_text(before.gap, 3)} → {number_text(after.gap, 3)}",
-        f"{'+' if pair.gap_change > 0 else ''}{number_text(pair.gap_change, 3)}",
+        core_text(after),
         " → ".join(family_label(family) or _UNFITTED for family in families),
-        tilt_text(after.q),
         number_text(after.moved, 3),
-        after.verdict,
+        verdict_text(after),
     )
 
 
 def _totals(comparison: "Comparison") -> list[str]:
     verdicts = ", ".join(f"{number} {verdict}" for verdict, number in comparison.verdicts.items())
-    lines = [f"{len(comparison.pairs)} weights: {verdicts}"]
+    lines = [f"{counted(len(comparison.pairs), 'weight')}: {verdicts}"]
     if change := comparison.gap_change:
         lines.append(
             f"gap fell in {change.fell} of {change.comparable}, "
@@ -142,7 +145,7 @@ def _totals(comparison: "Comparison") -> list[str]:
         )
     for where, names in (("first", comparison.only_before), ("second", comparison.only_after)):
         if names:
-            shown = shortened(", ".join(names), WIDTH - 30)
+            shown = shortened(printable(", ".join(names)), WIDTH - 30)
             lines.append(f"only in the {where}: {len(names)} ({shown})")
     return lines
 

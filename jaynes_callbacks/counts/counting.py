@@ -32,6 +32,7 @@ from jaynes_callbacks.counts.kernels import (
 __all__ = [
     "Apply",
     "TensorCounts",
+    "coprime_stride",
     "count",
     "count_",
     "count_product_",
@@ -228,9 +229,16 @@ def subsample(values: Tensor, limit: int) -> Tensor:
     [0.0, 5.0, 10.0]
     """
     total = values.numel()
-    if total <= limit:
-        return values
+    return values if total <= limit else memory_order(values)[:: coprime_stride(total, limit)]
+
+
+def coprime_stride(total: int, limit: int) -> int:
+    """Return the smallest stride that takes at most `limit` of `total` and is coprime to it.
+
+    >>> coprime_stride(12, 4)
+    5
+    """
     stride = -(-total // limit)
     while math.gcd(stride, total) > 1:
         stride += 1
-    return memory_order(values)[::stride]
+    return stride

@@ -11,11 +11,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.layers import (
     FEW,
     LineStyle,
     StreamRows,
-    as_frame,
     layer_colors,
     real_column,
     stream_legend,
@@ -32,8 +32,7 @@ from jaynes_callbacks.figures.look import (
     printable,
 )
 from jaynes_callbacks.records.frame import Frame
-from jaynes_callbacks.records.history import History
-from jaynes_callbacks.records.schema import Column, Row, Schema
+from jaynes_callbacks.records.schema import Column, Row
 
 __all__ = ["columns_over_steps"]
 
@@ -49,7 +48,7 @@ _LINESTYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 _ByKind = Mapping[str, Sequence[StreamRows]]
 
 
-def columns_over_steps(history: Sequence[Row], *, look: Look = LIGHT) -> Figure:
+def columns_over_steps(history: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw every column that is a curve over optimizer steps, one row of axes for each column.
 
     A line is a stream.  Colours run from the network's first layer to its last, kinds of streams
@@ -57,8 +56,8 @@ def columns_over_steps(history: Sequence[Row], *, look: Look = LIGHT) -> Figure:
     its values are positive and span more than two decades.
 
     Args:
-        history: rows of many steps, or a frame or history of them, of any instrument: its schema
-            says which columns are curves (`Schema.curves`), and their labels and units.
+        history: records of many steps of any instrument, see `inputs.Rows`: their schema says
+            which columns are curves (`Schema.curves`), and their labels and units.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:
@@ -67,8 +66,8 @@ def columns_over_steps(history: Sequence[Row], *, look: Look = LIGHT) -> Figure:
         >>> [axes.get_ylabel() for axes in columns_over_steps(rows).axes]
         ['gap (nats)', 'gap best rival (nats)', 'q', '‖Δw‖/‖w‖']
     """
-    schema = _schema(history)
-    frame = as_frame(history, schema)
+    frame = as_frame(history)
+    schema = frame.schema
     columns = schema.curves if len(frame) else ()
     by_kind = streams_by_kind(frame)
     figure, rows = canvas(look, [_HEIGHT] * max(len(columns), 1))
@@ -84,13 +83,6 @@ def columns_over_steps(history: Sequence[Row], *, look: Look = LIGHT) -> Figure:
     rows[-1].set_xlabel("optimizer step")
     legend(figure, look, entries)
     return figure
-
-
-def _schema(history: Sequence[Row]) -> Schema[Row]:
-    """Return the schema of some rows, which they declare by their class."""
-    if isinstance(history, Frame | History):
-        return history.schema
-    return Schema(type(history[0]) if len(history) else Row)
 
 
 def _with_linestyles(by_kind: _ByKind) -> list[tuple[Sequence[StreamRows], LineStyle]]:

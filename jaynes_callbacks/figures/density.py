@@ -13,6 +13,7 @@ from jaynes_callbacks.figures.curves import (
     family_curves,
     log_histogram,
 )
+from jaynes_callbacks.figures.inputs import RowsOfStream, end_and_start
 from jaynes_callbacks.figures.look import (
     LIGHT,
     Look,
@@ -23,14 +24,20 @@ from jaynes_callbacks.figures.look import (
     printable,
     title,
 )
-from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.instruments.record import Record, verdict_text
 from jaynes_callbacks.records.stream import log_label
 from jaynes_callbacks.statistics import LOGNORMAL, Family
 
 __all__ = ["log_density"]
 
 
-def log_density(record: Record, start: Record | None = None, *, look: Look = LIGHT) -> Figure:
+def log_density(
+    record: RowsOfStream,
+    start: RowsOfStream | None = None,
+    *,
+    name: str | None = None,
+    look: Look = LIGHT,
+) -> Figure:
     """Draw the density of ln w with all fitted families, start against end, and residuals below.
 
     On this axis a lognormal is a Gaussian bell.  The legend lists the families by their gap, in
@@ -39,40 +46,47 @@ def log_density(record: Record, start: Record | None = None, *, look: Look = LIG
     few; the lowest 0.4 % and the highest 0.01 % of the values are mostly not drawn.
 
     Args:
-        record: with its counts.
+        record: with its counts; or records of one stream (see `inputs.Rows`), of which the last is
+            drawn against the first.
         start: an earlier record of the same stream, drawn as an outline.
+        name: of the stream, where `record` has several streams.
         look: of the page, `LIGHT` or `DARK`.
 
+    Raises:
+        ValueError: if `record` and `start` are of different streams, if the stream is not clear, or
+            for records that were kept without their counts.
+
     Example:
-        >>> from jaynes_callbacks.instruments.record import Record
+        >>> from jaynes_callbacks.instruments.record import Record, verdict_text
         >>> figure = log_density(Record(name="fc.weight"))  # nothing measured, nothing drawn
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['density of ln w', 'data − fit']
     """
+    end, earlier = end_and_start(record, start, name)
     figure, (upper, lower) = canvas(look, [2.9, 1.2])
     entries: list[tuple[Artist, str]] = []
-    now = log_histogram(record)
-    before = log_histogram(start) if start is not None else None
+    now = log_histogram(end)
+    before = log_histogram(earlier) if earlier is not None else None
     if now is not None:
         area = upper.stairs(now.density, now.edges, fill=True, color=look.data)
-        entries.append((area, f"data, step {record.step}"))
-    if before is not None and start is not None:
+        entries.append((area, f"data, step {end.step}"))
+    if before is not None and earlier is not None:
         outline = upper.stairs(before.density, before.edges, color=look.muted, linewidth=0.9)
-        entries.append((outline, f"data, step {start.step}"))
+        entries.append((outline, f"data, step {earlier.step}"))
     if now is not None:
         shown = [now] if before is None else [now, before]
         codes = min(part.codes[0] for part in shown), max(part.codes[-1] for part in shown)
-        curves = family_curves(record, now, codes)
+        curves = family_curves(end, now, codes)
         entries += _families(upper, lower, curves, now)
         upper.set_ylim(0, 1.08 * _highest(shown, curves))
     else:
         blank(upper, look, "no values")
-    label = printable(log_label(record.variable))
+    label = printable(log_label(end.variable))
     upper.set_ylabel(f"density of {label}")
     lower.set_ylabel("data − fit")
     lower.set_xlabel(label)
     lower.axhline(0, color=look.muted, linewidth=0.8)
-    title(upper, look, record, start, _note(record))
+    title(upper, look, end, earlier, _note(end))
     legend(figure, look, entries)
     return figure
 
@@ -117,5 +131,5 @@ def _note(record: Record) -> str:
     """Return the record's gap and verdict, or why there are none."""
     if not np.isfinite(record.gap):
         return f"no fit: {record.status}"
-    verdict = f", {record.verdict}" if record.verdict else ""
+    verdict = f", {verdict_text(record)}" if record.verdict else ""
     return f"gap to the lognormal {record.gap:.3f} nats{verdict}"

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading, legend, printable
 from jaynes_callbacks.instruments.distribution import gaussian_power, paper_bins
 from jaynes_callbacks.instruments.record import Record
@@ -66,7 +67,7 @@ class _Series(NamedTuple):
     exponents: _Exponents
 
 
-def exponents_over_layers(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+def exponents_over_layers(records: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw α and β (of activations η and ζ; Eqs 13, 24) of every layer, w taken over its maximum.
 
     Dots are fits of the paper's protocol to the data, diamonds the same fits to Gaussian weights
@@ -75,7 +76,8 @@ def exponents_over_layers(records: Sequence[Record], *, look: Look = LIGHT) -> F
     finds in random weights, so that a band that holds both is no evidence of equilibrium.
 
     Args:
-        records: one row of each stream; counts are not needed.
+        records: one record of each stream, see `inputs.Rows`; of several the last.  Counts are not
+            needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:
@@ -84,7 +86,7 @@ def exponents_over_layers(records: Sequence[Record], *, look: Look = LIGHT) -> F
         >>> [axes.get_ylabel() for axes in exponents_over_layers([row]).axes]
         ['β of weights', 'α of weights']
     """
-    layers = list(records)
+    layers = list(as_frame(records).by_stream().values())
     kinds = in_order(row.kind for row in layers) or [WEIGHT]
     figure, rows = canvas(look, [1.7] * (2 * len(kinds)), sharex=False)
     entries: list[tuple[Artist, str]] = []

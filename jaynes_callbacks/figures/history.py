@@ -9,10 +9,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.layers import (
     FEW,
     StreamRows,
-    as_frame,
     layer_colors,
     over_steps,
     real_column,
@@ -30,7 +30,7 @@ __all__ = ["gap_over_steps"]
 FLOOR = 1e-4
 
 
-def gap_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+def gap_over_steps(history: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw the gap of every stream over optimizer steps, one row of axes for each kind.
 
     Colours run from the network's first layer to its last; circles mark the start; dashed lines
@@ -39,7 +39,7 @@ def gap_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
     six streams the median is drawn as a dashed line.
 
     Args:
-        history: rows of many steps, or a frame or history of them; counts are not needed.
+        history: records of many steps, see `inputs.Rows`; counts are not needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:

@@ -11,17 +11,14 @@ from matplotlib.lines import Line2D
 
 from jaynes_callbacks.figures.curves import Array
 from jaynes_callbacks.figures.look import Look, printable
-from jaynes_callbacks.instruments.record import SCHEMA
 from jaynes_callbacks.records.frame import Frame
-from jaynes_callbacks.records.history import History
-from jaynes_callbacks.records.schema import Integers, Schema
+from jaynes_callbacks.records.schema import Integers
 from jaynes_callbacks.records.stream import WEIGHT, in_order
 
 __all__ = [
     "FEW",
     "LineStyle",
     "StreamRows",
-    "as_frame",
     "layer_colors",
     "name_rows",
     "over_steps",
@@ -52,18 +49,6 @@ class StreamRows(NamedTuple):
     kind: str
     name: str
     rows: Integers
-
-
-def as_frame(rows: Sequence[Any], schema: Schema[Any] = SCHEMA) -> Frame[Any]:
-    """Return the rows as columns, so that a figure reads a long history once.
-
-    Args:
-        rows: a frame, which is returned as it is; a history; or any other sequence of rows.
-        schema: of the columns of a sequence of rows.
-    """
-    if isinstance(rows, Frame):
-        return rows
-    return rows.frame() if isinstance(rows, History) else Frame.from_rows(schema, rows)
 
 
 def real_column(frame: Frame[Any], name: str) -> Array:

@@ -7,6 +7,7 @@ written to matplotlib's global settings, but for the user's own choice of font.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from textwrap import wrap
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "DARK",
     "LIGHT",
     "Look",
+    "NotebookFigure",
     "Pixels",
     "blank",
     "canvas",
@@ -77,6 +79,15 @@ LIGHT = Look("#ffffff", "#1f2328", "#6e7781", "#e4e7eb", "#c3ccd6", ("viridis", 
 DARK = Look("#16181d", "#e6e8eb", "#9aa4af", "#2b3038", "#3d4753", ("viridis", 0.22, 1.0))
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as the value of a cell, as it shows figures of pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        FigureCanvasAgg(self).print_png(png)  # type: ignore[no-untyped-call]
+        return png.getvalue()
+
+
 def family_style(family: Family) -> dict[str, Any]:
     """Return a family's colour and dashes as matplotlib's lines take them."""
     return {"color": family.color, "linestyle": family.dashes}
@@ -93,7 +104,7 @@ def canvas(
         width: width of the figure, in inches.
         sharex: whether the rows share their x axis.
     """
-    figure = Figure(figsize=(width, sum(heights)), dpi=_DPI, layout="constrained")
+    figure = NotebookFigure(figsize=(width, sum(heights)), dpi=_DPI, layout="constrained")
     figure.set_facecolor(look.page)
     grid = figure.subplots(
         len(heights), 1, sharex=sharex, squeeze=False, gridspec_kw={"height_ratios": heights}

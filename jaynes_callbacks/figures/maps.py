@@ -9,8 +9,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.layers import (
-    as_frame,
     name_rows,
     over_steps,
     real_column,
@@ -66,7 +66,7 @@ _COLUMNS = (
 )
 
 
-def gap_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+def gap_map(history: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw the gap of every stream at every record: rows are streams, columns are records.
 
     Colours are logarithmic, dark near the lognormal and light far from it; the ticks at their side
@@ -74,7 +74,7 @@ def gap_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
     there is no gap the map is blank.
 
     Args:
-        history: rows of many steps, or a frame or history of them; counts are not needed.
+        history: records of many steps, see `inputs.Rows`; counts are not needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:
@@ -113,14 +113,14 @@ def gap_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
     return figure
 
 
-def statistics_map(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+def statistics_map(records: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw every stream's statistics at one moment: rows are streams, columns are statistics.
 
     Dark is the value of a lognormal, light that of Gaussian weights or one beyond.  Up to 40
     streams the numbers are written into the cells.
 
     Args:
-        records: one row of each stream.
+        records: one record of each stream, see `inputs.Rows`; of several the last.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:
@@ -128,7 +128,7 @@ def statistics_map(records: Sequence[Record], *, look: Look = LIGHT) -> Figure:
         >>> statistics_map([Record(name="fc", gap=0.1)]).axes[0].get_xticklabels()[0].get_text()
         'gap'
     """
-    rows = list(records)
+    rows = list(as_frame(records).by_stream().values())
     figure, (axes,) = canvas(look, [_height(len(rows)) + 0.3], width=6.4)
     if not rows:
         blank(axes, look, "no records")

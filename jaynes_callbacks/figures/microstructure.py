@@ -11,10 +11,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.layers import (
     FEW,
     StreamRows,
-    as_frame,
     layer_colors,
     real_column,
     stream_legend,
@@ -30,7 +30,6 @@ from jaynes_callbacks.figures.look import (
     note,
     printable,
 )
-from jaynes_callbacks.instruments.record import Record
 from jaynes_callbacks.records.stream import kind_label
 from jaynes_callbacks.statistics import (
     FAMILY_BY_NAME,
@@ -92,7 +91,7 @@ class _Window(NamedTuple):
         return places.clip([self.left, self.bottom], [self.right, self.top])
 
 
-def microstructure_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+def microstructure_map(history: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw the paths of all streams in the plane of skewness and excess kurtosis of ln w.
 
     An open circle is a stream's first record, a filled one its last; the colours run from the
@@ -102,7 +101,7 @@ def microstructure_map(history: Sequence[Record], *, look: Look = LIGHT) -> Figu
     their edge.
 
     Args:
-        history: rows of many steps, or a frame or history of them; counts are not needed.
+        history: records of many steps, see `inputs.Rows`; counts are not needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.figures.curves import SizeWeighted, size_weighted
+from jaynes_callbacks.figures.inputs import RowsOfStream, end_and_start
 from jaynes_callbacks.figures.look import (
     LIGHT,
     Look,
@@ -24,7 +25,13 @@ __all__ = ["paper_view"]
 _GAUSSIAN = FAMILY_BY_NAME["half_normal"]
 
 
-def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGHT) -> Figure:
+def paper_view(
+    record: RowsOfStream,
+    start: RowsOfStream | None = None,
+    *,
+    name: str | None = None,
+    look: Look = LIGHT,
+) -> Figure:
     """Draw the size-weighted counts over w/max with the lognormal curve fitted as in the paper.
 
     Dots are bin centre × share of the values / bin width, so that records of different numbers of
@@ -34,9 +41,15 @@ def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGH
     ``docs/statistics.md``.
 
     Args:
-        record: with its counts.
+        record: with its counts; or records of one stream (see `inputs.Rows`), of which the last is
+            drawn against the first.
         start: an earlier record of the same stream, drawn behind.
+        name: of the stream, where `record` has several streams.
         look: of the page, `LIGHT` or `DARK`.
+
+    Raises:
+        ValueError: if `record` and `start` are of different streams, if the stream is not clear, or
+            for records that were kept without their counts.
 
     Example:
         >>> from jaynes_callbacks.instruments.record import Record
@@ -44,14 +57,15 @@ def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGH
         >>> figure.axes[0].get_xlabel()
         'magnitude / largest magnitude'
     """
+    end, earlier = end_and_start(record, start, name)
     figure, (axes,) = canvas(look, [3.3])
     entries: list[tuple[Artist, str]] = []
-    now = size_weighted(record)
-    before = size_weighted(start) if start is not None else None
-    if before is not None and start is not None:
-        entries += _dots(axes, before, f"step {start.step}", look.muted, filled=False)
+    now = size_weighted(end)
+    before = size_weighted(earlier) if earlier is not None else None
+    if before is not None and earlier is not None:
+        entries += _dots(axes, before, f"step {earlier.step}", look.muted, filled=False)
     if now is not None:
-        entries += _dots(axes, now, f"step {record.step}", look.ink, filled=True)
+        entries += _dots(axes, now, f"step {end.step}", look.ink, filled=True)
         entries += _curves(axes, now)
         axes.set_xlim(0, max(part.end for part in (now, before) if part is not None))
     else:
@@ -59,7 +73,7 @@ def paper_view(record: Record, start: Record | None = None, *, look: Look = LIGH
     axes.set_ylim(bottom=0)
     axes.set_xlabel("magnitude / largest magnitude")
     axes.set_ylabel("size-weighted density")
-    title(axes, look, record, start, _note(record))
+    title(axes, look, end, earlier, _note(end))
     legend(figure, look, entries)
     return figure
 

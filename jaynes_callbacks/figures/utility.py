@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaynes_callbacks.figures.curves import Array, LogHistogram, log_histogram
+from jaynes_callbacks.figures.inputs import RowsOfStream, end_and_start
 from jaynes_callbacks.figures.look import (
     LIGHT,
     Look,
@@ -31,7 +32,11 @@ _PEAK = 0.35
 
 
 def utility_over_magnitude(
-    record: Record, start: Record | None = None, *, look: Look = LIGHT
+    record: RowsOfStream,
+    start: RowsOfStream | None = None,
+    *,
+    name: str | None = None,
+    look: Look = LIGHT,
 ) -> Figure:
     """Draw the effective utility h(w) of the paper's Eq. 7, less its mean, over ln w.
 
@@ -42,30 +47,39 @@ def utility_over_magnitude(
     the same statement (``docs/statistics.md``).
 
     Args:
-        record: with its counts.
+        record: with its counts; or records of one stream (see `inputs.Rows`), of which the last is
+            drawn against the first.
         start: an earlier record of the same stream, drawn behind, by its own α and β.
+        name: of the stream, where `record` has several streams.
         look: of the page, `LIGHT` or `DARK`.
+
+    Raises:
+        ValueError: if `record` and `start` are of different streams, if the stream is not clear, or
+            for records that were kept without their counts.
 
     Example:
         >>> from jaynes_callbacks.instruments.record import Record
         >>> utility_over_magnitude(Record(name="fc.weight")).axes[0].get_ylabel()
         'utility h − mean (nats)'
     """
+    end, earlier = end_and_start(record, start, name)
     figure, (axes,) = canvas(look, [3.0])
     entries: list[tuple[Artist, str]] = []
-    now = log_histogram(record)
-    before = log_histogram(start) if start is not None else None
-    if start is not None and before is not None:
-        (line,) = axes.plot(before.middles, _utility(start, before), color=look.muted, linewidth=1)
-        entries.append((line, f"start, step {start.step}"))
-    if now is None or not np.isfinite([record.alpha, record.beta]).all():
+    now = log_histogram(end)
+    before = log_histogram(earlier) if earlier is not None else None
+    if earlier is not None and before is not None:
+        (line,) = axes.plot(
+            before.middles, _utility(earlier, before), color=look.muted, linewidth=1
+        )
+        entries.append((line, f"start, step {earlier.step}"))
+    if now is None or not np.isfinite([end.alpha, end.beta]).all():
         blank(axes, look, "no values" if now is None else "no lognormal fit")
     else:
-        entries = [*_drawn(axes, look, record, now), *entries]
+        entries = [*_drawn(axes, look, end, now), *entries]
     axes.axhline(0, color=look.ink, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylabel("utility h − mean (nats)")
-    axes.set_xlabel(printable(log_label(record.variable)))
-    title(axes, look, record, start, f"spread of utility {record.utility_std:.3f} nats")
+    axes.set_xlabel(printable(log_label(end.variable)))
+    title(axes, look, end, earlier, f"spread of utility {end.utility_std:.3f} nats")
     legend(figure, look, entries)
     return figure
 

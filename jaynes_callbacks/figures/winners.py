@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from jaynes_callbacks.figures.curves import Array
+from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.layers import (
     StreamRows,
-    as_frame,
     name_rows,
     over_steps,
     real_column,
@@ -44,7 +44,7 @@ _FLOOR = 1e-4
 _ROW, _TALLEST = 0.16, 3.2
 
 
-def laws_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
+def laws_over_steps(history: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw the laws' median gaps, and which law describes each stream best at each record.
 
     The upper axes of a kind show the median of every law's gap over its streams.  The lower axes
@@ -52,7 +52,7 @@ def laws_over_steps(history: Sequence[Record], *, look: Look = LIGHT) -> Figure:
     they are blank.  The generalized gamma, which contains the lognormal, is not compared.
 
     Args:
-        history: rows of many steps, or a frame or history of them; counts are not needed.
+        history: records of many steps, see `inputs.Rows`; counts are not needed.
         look: of the page, `LIGHT` or `DARK`.
 
     Example:

@@ -6,6 +6,7 @@ what a reader returns, `survey` decides which tensors are measured and measures 
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
 from jaynes_callbacks.files.formats import SUFFIXES
+from jaynes_callbacks.files.limits import Limits
 from jaynes_callbacks.files.opening import find_checkpoints, open_checkpoint
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Entry",
+    "Limits",
     "Problem",
     "find_checkpoints",
     "open_checkpoint",

@@ -1,6 +1,7 @@
 """The result of opening a checkpoint: its tensors by name, none of them loaded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,11 +12,35 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.counting import reason_not_countable
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry", "Problem", "tensor_entries"]
+__all__ = ["Checkpoint", "CheckpointError", "Entry", "Problem", "one_sentence", "tensor_entries"]
 
 
 class CheckpointError(Exception):
     """A file cannot be read as a checkpoint; one sentence says which, why and what to do."""
+
+
+@contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """Turn any error of the block into one that says in a sentence what cannot be read.
+
+    Args:
+        what: names the file, or the file and the tensor.
+
+    Raises:
+        CheckpointError: for every error but an interrupt.
+    """
+    try:
+        yield
+    except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    # A panic of a parser in Rust is no `Exception`.
+    except BaseException as error:
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        kind = type(error).__name__
+        raise CheckpointError(
+            f"{what} cannot be read ({kind}{': ' * bool(said)}{said}); it may be damaged: copy or "
+            "download it again"
+        ) from error
 
 
 class Problem(NamedTuple):
@@ -38,13 +63,14 @@ class Entry:
         name: its name in the file.
         shape: its shape.
         dtype: its type in the file, as PyTorch or the format names it.
-        nbytes: bytes that it takes in the file.
+        nbytes: bytes that its values take.
         load: returns the values.  For a mapped entry they are a view of the file, whose pages are
             read when the values are used.
         mapped: whether `load` maps the file instead of reading the tensor into memory.
         aliases: other names of the same values.
         reason: why the tensor has no magnitudes to count, as far as this is known without loading
             it; None if nothing speaks against counting it.
+        stored: bytes of the file from which the values are made; None if these are all of `nbytes`.
     """
 
     name: str
@@ -55,6 +81,7 @@ class Entry:
     mapped: bool = True
     aliases: tuple[str, ...] = ()
     reason: str | None = None
+    stored: int | None = None
 
     @property
     def size(self) -> int:
@@ -72,6 +99,7 @@ class Checkpoint:
         problems: files of the checkpoint that could not be read.
         step: optimizer steps at which it was saved, 0 where the file does not say.
         epoch: epochs, likewise.
+        notes: what else the file holds that was not read, a sentence each.
     """
 
     path: Path
@@ -79,6 +107,7 @@ class Checkpoint:
     problems: tuple[Problem, ...] = ()
     step: int = 0
     epoch: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def tensor_entries(named: Iterable[tuple[str, Tensor]], *, mapped: bool) -> tuple[Entry, ...]:

@@ -3,20 +3,23 @@
 from os import PathLike
 from pathlib import Path
 
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, one_sentence
 from jaynes_callbacks.files.formats import DISTRIBUTED_INDEX, SUFFIXES, format_of
+from jaynes_callbacks.files.limits import Limits
 
 __all__ = ["find_checkpoints", "open_checkpoint"]
 
 #: File names that an error message lists.
 _SHOWN = 5
+_DEFAULT = Limits()
 
 
-def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | PathLike[str], limits: Limits = _DEFAULT) -> Checkpoint:
     """Open one checkpoint: a file, an index of shards, or a directory of one model.
 
     Args:
         path: of the file or directory.
+        limits: on what is expanded in memory.
 
     Returns:
         Its tensors by name, none of them loaded.
@@ -27,20 +30,20 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     """
     place = _existing(path)
     if found := format_of(place):
-        return found.load_reader()(place)
+        return found.read(place, limits)
     if not place.is_dir():
         raise CheckpointError(
             f"{place} is no checkpoint that can be read: its name ends in none of "
             f"{', '.join(SUFFIXES)}"
         )
-    checkpoints = find_checkpoints(place)
+    checkpoints = find_checkpoints(place, limits)
     if len(checkpoints) > 1:
         names = ", ".join(each.name for each in checkpoints[:_SHOWN])
         raise CheckpointError(f"{place} holds {len(checkpoints)} checkpoints ({names}); name one")
-    return open_checkpoint(checkpoints[0])
+    return open_checkpoint(checkpoints[0], limits)
 
 
-def find_checkpoints(path: str | PathLike[str]) -> list[Path]:
+def find_checkpoints(path: str | PathLike[str], limits: Limits = _DEFAULT) -> list[Path]:
     """List the checkpoints at a path: the path itself, or those in a directory.
 
     A directory of one model in several files is one checkpoint: its index of shards, or the
@@ -54,9 +57,14 @@ def find_checkpoints(path: str | PathLike[str]) -> list[Path]:
     place = _existing(path)
     if not place.is_dir() or format_of(place):
         return [place]
+    with one_sentence(str(place)):
+        return _checkpoints_in(place, limits)
+
+
+def _checkpoints_in(place: Path, limits: Limits) -> list[Path]:
     files = sorted(file for file in place.iterdir() if file.is_file() and format_of(file))
     indices = [file for file in files if file.name.endswith(".index.json")]
-    shards = {shard for index in indices for shard in _shards_of(index)}
+    shards = {shard for index in indices for shard in _shards_of(index, limits)}
     found = [file for file in files if file.name not in shards]
     if any(file.name.startswith("model") and ".safetensors" in file.name for file in found):
         found = [file for file in found if not file.name.startswith("pytorch_model")]
@@ -70,19 +78,34 @@ def find_checkpoints(path: str | PathLike[str]) -> list[Path]:
 
 
 def _existing(path: str | PathLike[str]) -> Path:
+    """Return a path at which there is a regular file or a directory.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        CheckpointError: if there is something else.
+    """
+    if not str(path):
+        raise FileNotFoundError("the path is empty; expected a checkpoint or a directory of some")
     place = Path(path)
-    if not place.exists():
+    with one_sentence(str(place)):
+        exists, is_readable = place.exists(), place.is_file() or place.is_dir()
+    if not exists:
         raise FileNotFoundError(
             f"there is no {place}; expected a checkpoint or a directory of some"
+        )
+    if not is_readable:
+        raise CheckpointError(
+            f"{place} is a pipe or a device; a checkpoint is read in any order, so it must be a "
+            "regular file: save it to one"
         )
     return place
 
 
-def _shards_of(index: Path) -> set[str]:
+def _shards_of(index: Path, limits: Limits) -> set[str]:
     """Return the names of an index's shards; of a broken index none."""
     from jaynes_callbacks.files.formats.hf_index import read_index
 
     try:
-        return set(read_index(index).values())
+        return set(read_index(index, limits).values())
     except CheckpointError:
         return set()

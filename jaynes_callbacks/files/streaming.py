@@ -89,8 +89,6 @@ class SliceCounter:
         apply = self._over_slices(mapped and values.nbytes > RESIDENT, 0.0)
         counts, effects = two_way(values, slice_size=size, apply=apply)
         error = core_standard_error(values, effects, counts)
-        if mapped:
-            release(values)
         return Core(counts.cpu(), Effects(*(each.cpu() for each in effects)), error.cpu())
 
     def _over_slices(self, gives_back: bool, share: float) -> Apply:

@@ -80,13 +80,14 @@ class Survey:
         return sum(entry.nbytes for entry in self.chosen)
 
     def remarks(self) -> list[str]:
-        """Return one line for each reason for which tensors are skipped."""
+        """Return one line for each reason for which tensors, or what else there is, are skipped."""
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
-        return [
+        lines = [
             f"not {len(names)}: {reason} ({shorten(names)})" for reason, names in by_reason.items()
         ]
+        return [*lines, *self.checkpoint.notes]
 
     def reason_for_no_records(self) -> str:
         """Return the sentence to say when `records` has yielded nothing."""
@@ -94,7 +95,8 @@ class Survey:
         if self.problems:
             return self.problems[0].reason
         if not self.skipped:
-            return f"{path} holds no tensors; expected a model's weights"
+            notes = "; ".join(["", *self.checkpoint.notes])
+            return f"{path} holds no tensors; expected a model's weights{notes}"
         reasons = "; ".join(sorted({each.reason for each in self.skipped}))
         return (
             f"{path} holds no weight to measure: all {len(self.skipped)} tensors are left out "
@@ -124,9 +126,9 @@ class Survey:
         group: list[_Waiting] = []
         with slice_counter(device, threads, progress) as counter:
             for entry, tensor in self._loaded():
-                counted = counter.count(tensor, mapped=entry.mapped)
-                core = counter.core(tensor, mapped=entry.mapped)
-                group.append(_Waiting(entry, tensor, counted, core))
+                waiting = self._counted(entry, tensor, counter)
+                if waiting is not None:
+                    group.append(waiting)
                 if entry.mapped:
                     release(tensor)
                 if _is_full(group):
@@ -172,6 +174,18 @@ class Survey:
                     yield entry, future.result()
                 except CheckpointError as error:
                     self._add_problem(error)
+
+    def _counted(self, entry: Entry, tensor: Tensor, counter: SliceCounter) -> _Waiting | None:
+        """Count a tensor; None, after a problem is kept, where torch has no way to."""
+        try:
+            counted = counter.count(tensor, mapped=entry.mapped)
+            core = counter.core(tensor, mapped=entry.mapped)
+            return _Waiting(entry, tensor, counted, core)
+        except (TypeError, RuntimeError, MemoryError) as error:
+            said = " ".join(str(error).split())
+            name = f"{self.checkpoint.path}: tensor {entry.name}"
+            self._add_problem(CheckpointError(f"{name} cannot be counted ({said})"))
+            return None
 
     def _fit(self, group: list[_Waiting], counter: SliceCounter) -> Records:
         """Fit a group of counted tensors in one batch."""

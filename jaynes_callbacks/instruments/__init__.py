@@ -18,6 +18,8 @@ KNOWN: Mapping[str, str] = {
     "magnitudes": "jaynes_callbacks.instruments.magnitudes:Magnitudes",
     "scales": "jaynes_callbacks.instruments.scales:Scales",
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
+    "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
+    "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
 }
 
 #: What is measured where nobody chooses.

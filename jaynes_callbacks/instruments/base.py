@@ -168,6 +168,8 @@ class Instrument(ABC, Generic[R]):
         quantities: the tensors of its states, the same on every rank.
         lends: fields of its rows that the main table has too, in the rows of the same streams.
         cadence: when it is recorded; None for whenever its recorder is.
+        only_due_forwards: whether a training loop has it listen to the forwards of those steps only
+            after which it is recorded.
         start: first row of each stream, by its key; its recorder fills it in.
         model: the module that is watched, once attached.
         selection: name patterns and smallest size of what to watch, once attached.
@@ -177,6 +179,7 @@ class Instrument(ABC, Generic[R]):
     schema: Schema[R]
     quantities: ClassVar[Mapping[str, Quantity]]
     lends: ClassVar[tuple[str, ...]] = ()
+    only_due_forwards: ClassVar[bool] = False
     cadence: Cadence | None
     start: dict[tuple[str, str], R]
     model: nn.Module
@@ -223,9 +226,19 @@ class Instrument(ABC, Generic[R]):
         """
         self._untouched = self.collect()
 
+    @property
+    def has_untouched(self) -> bool:
+        """True if `begin` found anything that no record has shown yet."""
+        return self._untouched is not None and len(self._untouched) > 0
+
+    def take_untouched(self) -> State | None:
+        """Return the state of `begin` and forget it; None if there is none, or it was taken."""
+        state, self._untouched = self._untouched, None
+        return state
+
     def collect_once(self) -> State:
         """Return the state of `begin` the first time, then what `collect` finds."""
-        state, self._untouched = self._untouched, None
+        state = self.take_untouched()
         return self.collect() if state is None else state
 
     def open(self, *, one_forward: bool = False) -> None:

@@ -168,8 +168,8 @@ def tallied(moment: Moment) -> Tallied:
 def recompute(records: Iterable[Record]) -> Records:
     """Compute records again from their saved counts.
 
-    What cannot follow from one row's counts (`gap_se` of streams counted in the paper's bins,
-    `moved`, `verdict`) is carried over.
+    What cannot follow from one row's counts (`gap_se` of streams counted in the paper's bins, the
+    core, `moved`, verdicts) is carried over.
 
     Args:
         records: with their counts.
@@ -185,9 +185,10 @@ def recompute(records: Iterable[Record]) -> Records:
             tally.linear[index], tally.maximum[index] = torch.from_numpy(row.paper_counts), row.max
             tally.exact[index] = True
     streams = [Stream(row.kind, row.name, row.shape, (), row.variable) for row in rows]
-    kept = Frame.from_rows(SCHEMA, rows)
-    carried = {name: kept[name] for name in ("run", "step", "epoch", "moved", "verdict")}
-    return _records(streams, tally, fit_laws(tally.counts)).replaced(**carried)
+    found, kept = _records(streams, tally, fit_laws(tally.counts)), Frame.from_rows(SCHEMA, rows)
+    return found.replaced(
+        **{name: values for name, values in kept.columns.items() if name not in found.columns}
+    )
 
 
 def counts_of(records: Sequence[Record]) -> Int64[Tensor, "streams 4096"]:

@@ -1,5 +1,6 @@
 """Judge a run's records as they come, each against the first of its stream."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,24 +37,26 @@ class Judge:
         rows = list(records)
         if not rows:
             return records
-        self.start = {**{row.key: row for row in rows}, **self.start}
-        starts = [self.start[row.key] for row in rows]
+        # A stream's first record is its start: there is nothing yet to judge.
+        starts = [self.start.get(row.key) for row in rows]
         pairs = list(zip(starts, rows, strict=True))
-        second = []
-        for start, row in pairs:
-            gaps = self.recent.setdefault(row.key, [])
-            second.append(verdict_2(start, row, gaps))
-            if row.step > start.step:
-                self.recent[row.key] = [*gaps, row.gap][-2:]
-        gap = np.array([start.gap for start in starts])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            closed = np.where(gap > 0, 1 - records["gap"] / gap, np.nan)
+        self.start = {**{row.key: row for row in rows}, **self.start}
         return records.replaced(
-            gap_closed=closed,
-            start_step=np.array([start.step for start in starts]),
-            verdict=objects([verdict(start, row) for start, row in pairs]),
-            verdict_2=objects(second),
+            gap_closed=np.array([_closed(start, row) for start, row in pairs]),
+            start_step=np.array([self.start[row.key].step for row in rows]),
+            verdict=objects([verdict(start, row) if start else "" for start, row in pairs]),
+            verdict_2=objects([self._second(start, row) if start else "" for start, row in pairs]),
         )
+
+    def _second(self, start: Record, row: Record) -> str:
+        gaps = self.recent.get(row.key, [])
+        self.recent[row.key] = [*gaps, row.gap][-2:]
+        return verdict_2(start, row, gaps)
+
+
+def _closed(start: Record | None, row: Record) -> float:
+    """Return the share of the gap at the start that has closed."""
+    return 1 - row.gap / start.gap if start is not None and start.gap > 0 else math.nan
 
 
 def judged(start: Record, end: Record) -> Record:

@@ -138,8 +138,7 @@ class Magnitudes(FittingInstrument[Record, Batch]):
 
     def collect_once(self) -> State:
         """Join the untouched weights with the activations of the forwards since."""
-        weights, self._untouched = self._untouched, None
-        return self._joined(weights)
+        return self._joined(self.take_untouched())
 
     def collect(self) -> State:
         """Count the weights as they are, and take what was counted of activations."""

@@ -34,6 +34,7 @@ from jaynes_callbacks.statistics import (
     FAMILIES,
     FEWEST_WEIGHTS,
     GENERALIZED_GAMMA,
+    Status,
 )
 
 __all__ = [
@@ -47,9 +48,12 @@ __all__ = [
     "aggregates",
     "band",
     "family_label",
+    "is_by_scale",
     "paper_text",
+    "plain_reasons",
     "remarks",
     "tilt_text",
+    "verdict_text",
 ]
 
 #: Upper limits of the display bands of a gap, in nats per value.
@@ -58,6 +62,8 @@ BANDS = {"lognormal-like": 0.003, "near": 0.02, "far": 0.08, "no": math.inf}
 NEAR = BANDS["near"]
 #: What the star beside a paper figure means.
 LEFT_OUT = f"* the paper leaves out layers of fewer than {FEWEST_WEIGHTS:,} weights."
+#: The share of scales in the variance of ln w from which a verdict is said to be by scale.
+_BY_SCALE = 0.2
 _LARGEST_Q = GENERALIZED_GAMMA.parameters[2].high
 
 
@@ -107,6 +113,21 @@ def _tilt_text(record: "Record") -> str:
 
 def _family_text(record: "Record") -> str:
     return family_label(record.best_family)
+
+
+def is_by_scale(record: "Record") -> bool:
+    """Tell whether a weight is near a lognormal by the scales of its rows and columns alone."""
+    nears = record.verdict in ("emerged", "present from the start", "approaching")
+    return nears and record.core_gap >= NEAR and record.scale_share >= _BY_SCALE
+
+
+def verdict_text(record: "Record") -> str:
+    """Return the verdict, and whether it is by scale.
+
+    >>> verdict_text(Record(verdict="emerged", core_gap=0.16, scale_share=0.8))
+    'emerged by scale'
+    """
+    return record.verdict + " by scale" * is_by_scale(record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +198,7 @@ class Record(Row):
     utility_std: float = column("nats", "spread of the effective utility over bins")
     potential: float = column("nats", "φ, Eqs 8-11, 25")
     entropy: float = column("nats", "φ_s, the entropy part of φ")
-    paper_r2: float = column(
-        "1", "R² by the paper's protocol", label="R² (Gauss)", shown=True, text=paper_text
-    )
+    paper_r2: float = column("1", "R² by the paper's protocol", label="R² (Gauss)", text=paper_text)
     paper_mu: float = column("ln(w/max)", "μ' by the paper's protocol")
     paper_sigma: float = column("1", "σ' by the paper's protocol")
     paper_amplitude: float = column("w/max × values", "A' by the paper's protocol")
@@ -200,7 +219,9 @@ class Record(Row):
     moved: float = column("1", "‖w − w₀‖/‖w₀‖ since the first record")
     gap_closed: float = column("1", "share of the gap at the start that closed since")
     start_step: int = column("optimizer steps", "when the stream's first record was made", 0)
-    verdict: str = column("", "by the rule fixed before any experiment", "", shown=True)
+    verdict: str = column(
+        "", "by the rule fixed before any experiment", "", shown=True, text=verdict_text
+    )
     verdict_2: str = column("", "by version 2 of the rule, which stands beside it", "")
     status: str = column("", "ok, or the reason of each nan", OK)
     codes: Integers = counts_column("code", "occupied codes", ColumnType.CODES)
@@ -211,9 +232,63 @@ class Record(Row):
     )
 
 
+#: What a fit's outcome means for a reader, and what to do: of the lognormal, and of another part
+#: ``{}`` of a record (a law, or a curve of the paper's protocol).
+_PLAIN = {
+    Status.EMPTY: ("no finite value but zero; is this layer in use?", ""),
+    Status.TOO_FEW_BINS: (
+        "too few different values for any fit; leave small layers out (min_size)",
+        "no {}: values lie in too few bins; go by the gap",
+    ),
+    Status.AT_BOUND: (
+        "the fit ended at a bound; go by the figure of ln w",
+        "no {}: fit at a bound",
+    ),
+    Status.NOT_CONVERGED: (
+        "the fit found no optimum; go by the figure of ln w",
+        "no {}: its fit found no optimum; go by the other laws",
+    ),
+    Status.SKEW_OUT_OF_RANGE: (
+        "ln w is too lopsided for a fit; go by the figure of ln w",
+        "no {}: ln w is too lopsided for it; go by the other laws",
+    ),
+    Status.NO_INTERIOR_OPTIMUM: (
+        "",
+        "no {}: its curve fits ever better off the data; go by the gap",
+    ),
+}
+_PARTS = {"paper protocol": "R²", "Gaussian reference": "R² of Gaussian weights"}
+
+
+def plain_reasons(status: str) -> list[str]:
+    """Return what a status says in plain words, and what to do; other texts as they are.
+
+    >>> plain_reasons("half_normal: fit did not converge")
+    ['no half-normal: its fit found no optimum; go by the other laws']
+    >>> plain_reasons("cannot be read")
+    ['cannot be read']
+    """
+    return [_plain_reason(part) for part in status.split("; ")]
+
+
+def _plain_reason(text: str) -> str:
+    part, _, reason = text.rpartition(": ")
+    outcome = next((each for each in _PLAIN if each.reason == reason), None)
+    if outcome is None:
+        return text
+    own, of_part = _PLAIN[outcome]
+    plain = of_part.format(_PARTS.get(part, family_label(part))) if part else own
+    return plain or text
+
+
 def remarks(records: Sequence[Record]) -> list[str]:
     """Return what a star means, and each reason of missing figures once with its number of rows."""
-    numbers = Counter(record.status for record in records if record.status != OK)
+    numbers = Counter(
+        reason
+        for record in records
+        if record.status != OK
+        for reason in plain_reasons(record.status)
+    )
     reasons = [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
     return [LEFT_OUT, *reasons] if any(map(is_left_out, records)) else reasons
 
@@ -271,7 +346,7 @@ SCHEMA: Schema[Record] = Schema(
     main=True,
     first_curve="gap",
     required=frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"}),
-    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family", "paper_r2", "verdict"),
+    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family", "verdict"),
     keys=_KEYS,
     aggregate=aggregates,
     remarks=remarks,

@@ -1,6 +1,6 @@
 """The verdict on emergence: its rule was fixed before any experiment was run.
 
-A stream's last record is compared with its first:
+A stream's last record is compared with its first, which has no verdict of its own:
 
 1. *emerged*: gap(end) < 0.02, below the gap of every rival family, and below gap(start) by more
    than twice the standard error of the difference;
@@ -15,9 +15,9 @@ as much as the limit itself.
 
 That is version 1.  Version 2 stands beside it, never in its place: the generalized normal is a
 rival too; the gap at the end is the median of the last three records after the first; a fall of
-less than 0.003 is none; and the verdict is *undetermined* where any figure is missing, and of values that lie on a
-coarse grid (int8, int4) or were cut off at a smallest size (pruning by magnitude), of which no
-smooth law is true.
+less than 0.003 is none; and the verdict is *undetermined* where any figure is missing, and of
+values that lie on a coarse grid (int8, int4) or were cut off at a smallest size (pruning by
+magnitude), of which no smooth law is true.
 
 Neither knows the scales of rows and columns, which bring untrained Gaussian weights near a
 lognormal; `in_words` says with a verdict what is left without them.
@@ -30,8 +30,9 @@ from statistics import median
 import numpy as np
 
 from jaynes_callbacks.counts.grid import FIRST_POSITIVE
+from jaynes_callbacks.counts.two_way import Layout
 from jaynes_callbacks.instruments.laws import family_label
-from jaynes_callbacks.instruments.record import NEAR, Record
+from jaynes_callbacks.instruments.record import NEAR, Record, verdict_text
 from jaynes_callbacks.instruments.scale_row import share_text
 from jaynes_callbacks.records.text import number_text
 from jaynes_callbacks.statistics import LOGNORMAL, RIVALS, RIVALS_2, Family
@@ -40,7 +41,6 @@ __all__ = [
     "FEWEST_VALUES",
     "VERDICTS",
     "in_words",
-    "is_by_scale",
     "is_cut_off",
     "is_on_grid",
     "rival_gaps",
@@ -56,8 +56,6 @@ FEWEST_VALUES = 1000
 LEAST_FALL = 0.003
 #: Records whose median gap is the end's in version 2.
 _LAST = 3
-#: The share of scales in the variance of ln w from which a verdict is said to be by scale.
-_BY_SCALE = 0.2
 #: A core whose gap is as near as this to that of Gaussian weights is called Gaussian.
 _AS_GAUSSIAN = 0.005
 
@@ -142,13 +140,6 @@ def is_cut_off(record: Record) -> bool:
     return lowest >= 20 and lowest >= 0.05 * int(positive.max(initial=0))
 
 
-def is_by_scale(record: Record) -> bool:
-    """Tell whether a weight comes near a lognormal by the scales of rows and columns alone."""
-    if record.verdict not in VERDICTS[:3] or math.isnan(record.core_gap):
-        return False
-    return record.core_gap >= NEAR and record.scale_share >= _BY_SCALE
-
-
 def in_words(record: Record) -> str:
     """Say a verdict with all that belongs to it; nothing where no verdict was passed.
 
@@ -163,7 +154,7 @@ def in_words(record: Record) -> str:
     """
     if not record.verdict:
         return ""
-    head = record.verdict + " by scale" * is_by_scale(record)
+    head = verdict_text(record)
     said = [*_approached(record), *_core(record)]
     if record.verdict in ("emerged", "approaching") and math.isfinite(record.gap_closed):
         said.append(f"{100 * record.gap_closed:.0f} % of the gap closed")
@@ -187,9 +178,24 @@ def _core(record: Record) -> list[str]:
         return []
     own, gaussian = (number_text(each, 3) for each in (record.core_gap, record.core_gap_gaussian))
     return [
-        f"{share_text(record)} of the spread of ln|w| is rows and columns",
+        *_scales(record),
         f"the core is {_law_of_core(record)} ({own}, Gaussian {gaussian})",
     ]
+
+
+def _scales(record: Record) -> list[str]:
+    """Say how much of the spread is scales, and which scales could not be told."""
+    layout = Layout.of(record.shape) if len(record.shape) >= 2 else None
+    told = {
+        "rows": layout is None or layout.centres_rows,
+        "columns": layout is None or layout.centres_columns,
+    }
+    known = [name for name, centred in told.items() if centred]
+    said = []
+    if known and math.isfinite(record.scale_share):
+        said.append(f"{share_text(record)} of the spread of ln|w| is {' and '.join(known)}")
+    said += [f"{name} are too short to tell their scales" for name in told if name not in known]
+    return said
 
 
 def _law_of_core(record: Record) -> str:

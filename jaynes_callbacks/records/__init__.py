@@ -9,6 +9,8 @@
 `parts`         a folder of Parquet parts, written while a run goes on
 `exports`       frames as CSV, JSON or Parquet for other programs
 `text`          tables for people
+`printable`     text that cannot control a terminal
 `atomic`        files that are whole or not there
+`regular`       open regular files only
 ==============  ==============================================================================
 """

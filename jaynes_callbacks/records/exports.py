@@ -1,9 +1,11 @@
 """Frames as one file for other programs: CSV, JSON or Parquet, written as they come.
 
-The columns are those of the schema, in its order.  CSV leaves the arrays of counts out; JSON writes
-what is not finite as null.
+The columns are those of the schema, in its order.  CSV leaves the arrays of counts out, and puts
+an apostrophe before a text that a spreadsheet would take for a formula.  JSON writes what is not
+finite as null.
 """
 
+import codecs
 import csv
 import json
 import math
@@ -23,6 +25,9 @@ __all__ = ["FORMATS", "Export", "open_export", "text_export"]
 #: The formats, by the ends of their files' names.
 FORMATS = ("csv", "json", "parquet")
 _END = "\r\n"
+#: Beginnings of what spreadsheets calculate.  Texts that begin with the apostrophe itself get one
+#: more, so that removing the first one restores every text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 class Export(Protocol):
@@ -70,12 +75,15 @@ class _Json:
     def __init__(self, file: TextIO, schema: Schema[Any]) -> None:
         self._file, self._between = file, "[\n"
         self._names = schema.names
+        self._ascii = not _is_unicode(file.encoding)
 
     def write(self, frame: Frame[Any]) -> None:
         lists = [[_plain(value) for value in frame[name].tolist()] for name in self._names]
         for values in zip(*lists, strict=True):
             row = dict(zip(self._names, values, strict=True))
-            self._file.write(self._between + json.dumps(row, ensure_ascii=False, allow_nan=False))
+            self._file.write(
+                self._between + json.dumps(row, ensure_ascii=self._ascii, allow_nan=False)
+            )
             self._between = ",\n"
 
     def close(self) -> None:
@@ -126,7 +134,16 @@ def _opened(path: Path, form: str, schema: Schema[Any]) -> Iterator[Export]:
 
 
 def _cell(value: Any, type_: ColumnType) -> Any:
-    return "x".join(map(str, value)) if type_ is ColumnType.SHAPE else _plain(value)
+    if type_ is ColumnType.SHAPE:
+        return "x".join(map(str, value))
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return _plain(value)
+
+
+def _is_unicode(encoding: str | None) -> bool:
+    """Tell whether an open file takes any text; a file in memory has no encoding."""
+    return encoding is None or codecs.lookup(encoding).name.startswith("utf")
 
 
 def _plain(value: Any) -> Any:

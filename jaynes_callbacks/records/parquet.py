@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from jaynes_callbacks._version import __version__
 from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.regular import require_regular
 from jaynes_callbacks.records.schema import (
     Array,
     Column,
@@ -230,6 +231,7 @@ def read_frames(
 def read_run_id(path: Path) -> str | None:
     """Return the id of the run that wrote a file; None where the file cannot be read."""
     try:
+        require_regular(path)
         metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
         return None
@@ -238,6 +240,7 @@ def read_run_id(path: Path) -> str | None:
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a file's columns as they are, whatever the folders above it are called."""
+    require_regular(path)
     with pq.ParquetFile(path) as file:
         return file.read(columns=columns)
 
@@ -247,6 +250,7 @@ def _read_table(
 ) -> pa.Table:
     """Read the known columns of one file, each in the type that it is written in."""
     try:
+        require_regular(path)
         with pq.ParquetFile(path) as file:
             found = file.schema_arrow
             known = (schema or _schema_of(found, path)).with_names(found.names)

@@ -225,6 +225,21 @@ class Row:
     kind: str = column("", "what the stream is a distribution of: weight, iota, …", "", shown=True)
     name: str = column("", "the stream", "", shown=True)
 
+    def __init_subclass__(cls) -> None:
+        # Before the decorator `dataclass` makes one of all columns, which fill a screen.
+        cls.__repr__ = Row.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        told = [
+            f"{each.name}={_brief(getattr(self, each.name))}"
+            for each in fields(self)
+            if getattr(each.metadata[_META], "shown", False)
+            and each.name not in ("step", "kind", "name")
+            and getattr(self, each.name) != ""
+        ]
+        what = " ".join(part for part in (self.kind, self.name) if part)
+        return f"<{type(self).__name__} {what}, step {self.step}: {', '.join(told) or 'no values'}>"
+
     @property
     def key(self) -> tuple[str, str]:
         """Kind and name, which together identify a stream."""
@@ -258,6 +273,10 @@ class Row:
             elif counts or not described.type.is_array:
                 flat[each.name] = value
         return flat
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _is_same(one: Any, other: Any) -> bool:

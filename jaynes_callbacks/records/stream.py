@@ -46,13 +46,21 @@ class Stream:
         return self.kind, self.name
 
 
-def kind_label(kind: str) -> str:
-    """Return the plural of a kind as people write it.
+def kind_label(kind: str, number: int = 2) -> str:
+    """Return a kind as people write it: the plural, or the singular for a single stream.
 
-    >>> kind_label("weight"), kind_label("gradient"), kind_label("bias")
-    ('weights', 'gradients', 'biases')
+    >>> kind_label("weight"), kind_label("saliency"), kind_label("bias")
+    ('weights', 'saliencies', 'biases')
+    >>> kind_label("iota", 1), kind_label("bias", 1)
+    ('activation', 'bias')
     """
-    return _KIND_LABELS.get(kind, f"{kind}es" if kind.endswith("s") else f"{kind}s")
+    if number == 1:
+        return _KIND_LABELS[kind].removesuffix("s") if kind in _KIND_LABELS else kind
+    if kind.endswith("y"):
+        regular = f"{kind[:-1]}ies"
+    else:
+        regular = f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    return _KIND_LABELS.get(kind, regular)
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:

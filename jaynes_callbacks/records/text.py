@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jaynes_callbacks.records.printable import printable
 from jaynes_callbacks.records.schema import Column, ColumnType, Schema
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "align",
     "cell_text",
     "count_text",
+    "counted",
     "html_table",
     "number_text",
     "shortened",
@@ -58,7 +60,7 @@ def text_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
     lines = align(list(zip(*cells, strict=True)), left=left)
     if len(rows) > ROWS:
         lines.insert(1 + ROWS // 2, f"… {len(rows) - ROWS} more …")
-    return "\n".join([*lines, *(shortened(line, WIDTH) for line in schema.remarks(rows))])
+    return "\n".join([*lines, *_remarks(rows, schema)])
 
 
 def html_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
@@ -75,9 +77,11 @@ def html_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
 def cell_text(row: Any, column: Column) -> str:
     """Return one cell as people read it."""
     if column.text is not None:
-        return column.text(row)
+        return printable(column.text(row))
     value = getattr(row, column.name)
-    return number_text(value, column.digits) if column.type is ColumnType.REAL else str(value)
+    if column.type is ColumnType.REAL:
+        return number_text(value, column.digits)
+    return printable(str(value))
 
 
 def number_text(value: float, digits: int) -> str:
@@ -99,6 +103,15 @@ def count_text(n: int) -> str:
         if n >= size:
             return f"{n / size:.3g}{unit}"
     return str(n)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, in the singular where it is one.
+
+    >>> counted(1, "run"), counted(1200, "weight"), counted(0, "index", "indices")
+    ('1 run', '1,200 weights', '0 indices')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def shortened(text: str, room: int) -> str:
@@ -133,18 +146,31 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
     ]
 
 
+def _remarks(rows: Sequence[Any], schema: Schema[Any]) -> list[str]:
+    return [shortened(printable(line), WIDTH) for line in schema.remarks(rows)]
+
+
 def _cells(rows: Sequence[Any], schema: Schema[Any]) -> tuple[list[Column], list[list[str]]]:
     """Return the columns that say anything, and heading and cells of each."""
     printed = list(rows)
     if len(rows) > ROWS:
         printed = [*rows[: ROWS // 2], *rows[len(rows) - ROWS // 2 :]]
     table = [
-        (each, [each.heading, *(cell_text(row, each) for row in printed)]) for each in schema.shown
+        (each, [each.heading, *(cell_text(row, each) for row in printed)])
+        for each in schema.shown
+        if each.name in schema.ahead or not _is_unknown(rows, each)
     ]
     # Texts at the end that no row has, such as verdicts where nothing was judged.
     while len(table) > 1 and table[-1][0].type is ColumnType.TEXT and not any(table[-1][1][1:]):
         table.pop()
     return [each for each, _ in table], [cells for _, cells in table]
+
+
+def _is_unknown(rows: Sequence[Any], column: Column) -> bool:
+    """Tell whether a column of figures is known in no row."""
+    return column.type is ColumnType.REAL and not any(
+        math.isfinite(getattr(row, column.name)) for row in rows
+    )
 
 
 def _html_row(row: Iterable[str], tag: str) -> str:

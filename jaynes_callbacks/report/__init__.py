@@ -10,6 +10,7 @@
 `densities`           the density of each stream with its laws, drawn on demand
 `charts`              the figures of the whole network
 `compare`             several runs side by side
+`names`               names that tell runs apart, and attempts at one run
 `page`                put all into the templates
 ====================  =========================================================================
 """

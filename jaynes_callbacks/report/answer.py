@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaynes_callbacks.instruments.record import NEAR, Records, family_label
+from jaynes_callbacks.instruments.record import NEAR, Records, family_label, is_by_scale
 from jaynes_callbacks.instruments.verdict import VERDICTS
 from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.records.stream import in_order, kind_label
@@ -18,7 +18,8 @@ RULE = (
     f"A stream emerged if its gap ends below {NEAR} nats, below the gap of every rival law, and "
     "fell by more than twice its standard error; it was present from the start if the gap was "
     f"below {NEAR} before training; it is approaching if the gap fell but the rest does not hold. "
-    "The rule was fixed before any experiment was run."
+    "The rule was fixed before any experiment was run. By scale means that the weights come near "
+    "only by the scales of rows and columns, which a network of ReLUs may have in any size."
 )
 #: Where a run has one record only; no verdict is passed then.
 RULE_OF_A_MOMENT = (
@@ -43,6 +44,9 @@ class Kind(NamedTuple):
             first.
         r2: median R² by the paper's protocol.
         r2_gaussian: the same of as many Gaussian weights.
+        core: median gap of the cores of weights; nan where there are none.
+        core_gaussian: the same of Gaussian weights of the same shapes.
+        scale_share: median share of the variance of ln w that is scales.
     """
 
     key: str
@@ -55,6 +59,9 @@ class Kind(NamedTuple):
     families: Sequence[tuple[str, int]]
     r2: float
     r2_gaussian: float
+    core: float
+    core_gaussian: float
+    scale_share: float
 
 
 def kinds(run: Run) -> list[Kind]:
@@ -82,7 +89,18 @@ def answer(run: Run) -> str:
     if not run.is_trained:
         near = (run.end["gap"] < NEAR).sum()
         return f"{near} of {total} streams are within {NEAR} nats of a lognormal{best}."
-    return f"{_judged(_verdicts(run.end), total)}{best}."
+    return f"{_judged(_verdicts(run.end), total)}{best}.{_by_scale(run.end)}"
+
+
+def _by_scale(records: Records) -> str:
+    """Say how many verdicts rest on the scales of neurons, if any do."""
+    number = sum(map(is_by_scale, records))
+    if not number:
+        return ""
+    return (
+        f" {number} of these verdicts {'is' if number == 1 else 'are'} by scale: rows and columns "
+        "have lognormal-like factors, and without them the law is another."
+    )
 
 
 def _judged(verdicts: Mapping[str, int], total: int) -> str:
@@ -125,6 +143,9 @@ def _kind(kind: str, run: Run) -> Kind:
         _best_families(end).most_common(),
         _median(end["paper_r2"]),
         _median(end["paper_r2_gaussian"]),
+        _median(end["core_gap"]),
+        _median(end["core_gap_gaussian"]),
+        _median(end["scale_share"]),
     )
 
 

@@ -6,7 +6,8 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from jaynes_callbacks.report.answer import Kind, kinds
-from jaynes_callbacks.report.parameters import is_seed, varying
+from jaynes_callbacks.report.names import last_attempts
+from jaynes_callbacks.report.parameters import choices_apart, is_seed, shortest, varying
 from jaynes_callbacks.report.runs import Run
 
 __all__ = ["Comparison", "Condition", "Spread", "compare"]
@@ -66,47 +67,32 @@ class Comparison(NamedTuple):
         conditions: in the order of their first runs.
         unfinished: number of runs that are left out because they have not finished, while others
             have.
+        earlier: number of earlier attempts at the same runs, which are left out.
     """
 
     parameters: tuple[str, ...]
     conditions: Sequence[Condition]
     unfinished: int
+    earlier: int = 0
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Group runs by the parameters that were chosen for them, and summarise each group."""
-    finished = [run for run in runs if run.outcome == "finished"] or list(runs)
-    chosen = [run.choices for run in finished]
-    if not _tells_apart(chosen, finished):
-        chosen = [run.parameters for run in finished]
-    names = _varied(chosen)
+    last = last_attempts(runs)
+    finished = [run for run in last if run.outcome == "finished"] or last
+    chosen = choices_apart([run.choices for run in finished], [run.parameters for run in finished])
+    names = [name for name in varying(chosen) if not is_seed(name)]
     conditions: dict[tuple[str, ...], list[Run]] = {}
     for run, values in zip(finished, chosen, strict=True):
         # Runs of which no parameter is known are not taken for repetitions of each other.
         key = tuple(_text(values.get(name)) for name in names) if run.parameters else (run.name,)
         conditions.setdefault(key, []).append(run)
     return Comparison(
-        tuple(_shortest(name, names) for name in names) or ("run",),
+        tuple(shortest(name, names) for name in names) or ("run",),
         [each for values, group in conditions.items() for each in _conditions(values, group)],
-        len(runs) - len(finished),
+        len(last) - len(finished),
+        len(runs) - len(last),
     )
-
-
-def _varied(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in varying(chosen) if not is_seed(name)]
-
-
-def _tells_apart(chosen: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> bool:
-    """Tell whether runs with equal choices differ in nothing else but their seeds."""
-    if not all(chosen):
-        return False
-    names, others = _varied(chosen), _varied([run.parameters for run in runs])
-    groups = {tuple(map(choice.get, names)) for choice in chosen}
-    pairs = {
-        (tuple(map(choice.get, names)), tuple(str(run.parameters.get(name)) for name in others))
-        for choice, run in zip(chosen, runs, strict=True)
-    }
-    return len(groups) == len(pairs)
 
 
 def _conditions(values: tuple[str, ...], runs: Sequence[Run]) -> list[Condition]:
@@ -134,16 +120,6 @@ def _condition(values: tuple[str, ...], group: Sequence[Kind]) -> Condition:
         verdicts,
         max(families, key=lambda name: families[name], default="–"),
     )
-
-
-def _shortest(name: str, names: Sequence[str]) -> str:
-    """Return as many of a dotted name's last parts as distinguish it from the others."""
-    parts = name.split(".")
-    for length in range(1, len(parts)):
-        short = ".".join(parts[-length:])
-        if sum(other == short or other.endswith("." + short) for other in names) == 1:
-            return short
-    return name
 
 
 def _text(value: Any) -> str:

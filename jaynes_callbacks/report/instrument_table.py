@@ -130,8 +130,11 @@ def instrument_table(frame: Frame[Any], name: str) -> InstrumentTable:
 
 
 def _is_void(column: Column, rows: Frame[Any]) -> bool:
-    """Tell whether a column of texts is empty in every row, such as verdicts that nobody passed."""
-    return column.type is ColumnType.TEXT and not any(rows[column.name])
+    """Tell whether a column says nothing in any row, such as verdicts that nobody passed."""
+    values = rows[column.name]
+    if column.type is ColumnType.REAL and not column.curve:
+        return not np.isfinite(np.ma.filled(values, nan)).any()
+    return column.type is ColumnType.TEXT and not any(values)
 
 
 def _meaning(column: Column) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 from jinja2 import Environment
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK
+from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK, plain_reasons
 from jaynes_callbacks.instruments.verdict import VERDICTS
 from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.records.stream import kind_label
-from jaynes_callbacks.records.text import number_text
+from jaynes_callbacks.records.text import counted, number_text
 from jaynes_callbacks.report.answer import RULE, RULE_OF_A_MOMENT, Kind, answer, kinds
 from jaynes_callbacks.report.charts import Chart, charts
 from jaynes_callbacks.report.compare import compare
@@ -26,6 +26,7 @@ from jaynes_callbacks.report.instrument_table import (
     Unreadable,
     read_instruments,
 )
+from jaynes_callbacks.report.names import named
 from jaynes_callbacks.report.runs import Run
 from jaynes_callbacks.report.streams import extremes, headings, spark_heights, stream_rows
 from jaynes_callbacks.report.table import Heading, StreamRow
@@ -112,6 +113,7 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
     """Return the report as text; see `write_report`."""
     if not runs:
         raise ValueError("a report needs at least one run, got none")
+    runs = named(runs)
     shown = runs if len(runs) <= MOST_RUNS else []
     trained = any(run.is_trained for run in runs)
     template = _environment().from_string(_text("page.html"))
@@ -167,8 +169,13 @@ def _densities(run: Run, rows: Sequence[StreamRow]) -> dict[str, Density]:
 
 
 def _reasons(rows: Sequence[StreamRow]) -> list[str]:
-    numbers = Counter(row.status for row in rows if row.status != OK)
-    return [f"{number} of {len(rows)} streams: {reason}." for reason, number in numbers.items()]
+    numbers = Counter(
+        reason for row in rows if row.status != OK for reason in plain_reasons(row.status or OK)
+    )
+    return [
+        f"{number} of {counted(len(rows), 'stream')}: {reason}."
+        for reason, number in numbers.items()
+    ]
 
 
 def _coverage(description: Mapping[str, Any]) -> list[tuple[str, str]]:

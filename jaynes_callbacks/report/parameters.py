@@ -6,11 +6,15 @@ from typing import Any
 
 import yaml
 
-__all__ = ["choices_of", "is_seed", "parameters_of", "varying"]
+from jaynes_callbacks.records.regular import read_text
+
+__all__ = ["choices_apart", "choices_of", "is_seed", "parameters_of", "shortest", "varying"]
 
 #: Files of Lightning's loggers and of Hydra; the nearest one with parameters counts.
 _FILES = ("hparams.yaml", ".hydra/config.yaml")
 _LEVELS_ABOVE = 2
+#: Most bytes of such a file, which takes seconds to parse, and most values, each alias counted.
+_MOST_YAML, _MOST_VALUES = 1 << 18, 100_000
 #: File with what Hydra's command line changed.
 _OVERRIDES = ".hydra/overrides.yaml"
 #: Parts of the names of parameters that are places on the disk: they change no result.
@@ -59,6 +63,41 @@ def varying(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def choices_apart(
+    choices: Sequence[Mapping[str, Any]], parameters: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the choices of some runs if they tell them apart as well as all parameters do.
+
+    Args:
+        choices: what was changed on each run's command line.
+        parameters: all parameters of each run.
+
+    Returns:
+        The choices, or else the parameters.
+    """
+    if not all(choices):
+        return parameters
+    names, others = _varied(choices), _varied(parameters)
+    chosen = [tuple(map(choice.get, names)) for choice in choices]
+    whole = [tuple(str(each.get(name)) for name in others) for each in parameters]
+    pairs = set(zip(chosen, whole, strict=True))
+    return choices if len(set(chosen)) == len(pairs) else parameters
+
+
+def _varied(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in varying(runs) if not is_seed(name)]
+
+
+def shortest(name: str, names: Sequence[str]) -> str:
+    """Return as many of a dotted name's last parts as distinguish it from the others."""
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        short = ".".join(parts[-length:])
+        if sum(other == short or other.endswith("." + short) for other in names) == 1:
+            return short
+    return name
+
+
 def is_seed(name: str) -> bool:
     """Tell whether a parameter is a seed: runs that differ in it repeat one condition.
 
@@ -71,9 +110,41 @@ def is_seed(name: str) -> bool:
 def _read(file: Path) -> Any:
     """Parse a YAML file; empty if it cannot be read, or has tags of its own program."""
     try:
-        return yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        text = read_text(file, _MOST_YAML)
+        # A loader without tags of its own: it makes builtins only.
+        return yaml.load(text, _BoundedLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses documents that aliases make far larger than their text ("billion laughs").
+
+    Python holds an aliased value once, but whatever follows the references, as merging keys and
+    printing do, meets it each time.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node, and count the values that it stands for."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if node is None:
+            return node
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.YAMLError("a value contains itself")
+        if not is_alias:
+            pairs = node.value if isinstance(node.value, list) else []
+            parts = [
+                part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,))
+            ]
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in parts)
+        if self._sizes[id(node)] > _MOST_VALUES:
+            raise yaml.YAMLError(f"it stands for more than {_MOST_VALUES:,} values")
+        return node
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

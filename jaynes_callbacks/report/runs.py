@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
+from jaynes_callbacks.records.naming import telling_path
 from jaynes_callbacks.records.parts import parts, read_parts
 from jaynes_callbacks.records.schema import Integers
 from jaynes_callbacks.report.parameters import choices_of, parameters_of
@@ -28,8 +29,9 @@ class Run:
         end: the last row of each stream, with its counts.
         parameters: what was chosen for it, by dotted names.
         choices: the parameters that were named on its command line.
-        description: versions, arguments and coverage; see `run.description`.
+        description: versions, arguments and coverage; see `sinks.description`.
         instruments: folders of the other instruments' parts, by the instruments' names.
+        place: its dataset, or the checkpoint; None where it has none.
     """
 
     name: str
@@ -40,14 +42,19 @@ class Run:
     choices: Mapping[str, Any] = field(default_factory=dict)
     description: Mapping[str, Any] = field(default_factory=dict)
     instruments: Mapping[str, Path] = field(default_factory=dict)
+    place: Path | None = None
 
     @classmethod
     def measured_once(
-        cls, name: str, records: Records, description: Mapping[str, Any] | None = None
+        cls,
+        name: str,
+        records: Records,
+        description: Mapping[str, Any] | None = None,
+        place: Path | None = None,
     ) -> "Run":
         """Make a run of one moment, such as a checkpoint."""
         rows = records.without_counts()
-        return cls(name, rows, records, records, description=description or {})
+        return cls(name, rows, records, records, description=description or {}, place=place)
 
     @cached_property
     def is_trained(self) -> bool:
@@ -84,7 +91,10 @@ def find_datasets(paths: Iterable[str | Path]) -> list[Path]:
         FileNotFoundError: for a path without a dataset at or below it, with what was expected.
     """
     found: dict[Path, None] = {}
-    for path in map(Path, paths):
+    for place in paths:
+        path = Path(place)
+        if not str(place):
+            raise FileNotFoundError("no run: the path is empty; expected a dataset or a folder")
         below = [_dataset_around(path)] if parts(path) else _below(path)
         if not below:
             state = "there is no such folder" if not path.is_dir() else "it holds no dataset"
@@ -116,6 +126,7 @@ def read_run(dataset: Path) -> Run:
         choices_of(dataset),
         description,
         instruments,
+        dataset,
     )
 
 
@@ -150,7 +161,7 @@ def _dataset_around(folder: Path) -> Path:
 
 def _measured(dataset: Path) -> tuple[str, Records, Records, Records]:
     """Return a run's name, its rows without counts, and first and last rows with counts."""
-    around = dataset.resolve().parent.name
+    around = telling_path(dataset.resolve().parent)
     if not parts(dataset):
         return around, Records(), Records(), Records()
     history = Records(read_parts(dataset, SCHEMA, counts=False))
@@ -160,7 +171,9 @@ def _measured(dataset: Path) -> tuple[str, Records, Records, Records]:
     first = {key: int(steps[rows[0]]) for key, rows in streams.items()}
     last = {key: int(steps[rows[-1]]) for key, rows in streams.items()}
     own = str(history["run"][-1])
-    return own or around, history, _rows_at(dataset, first), _rows_at(dataset, last)
+    # Of a trainer's run the column holds the path's telling part, and an id that nobody reads.
+    name = around if own.startswith(f"{around}-") or own in dataset.resolve().parts else own
+    return name or around, history, _rows_at(dataset, first), _rows_at(dataset, last)
 
 
 def _rows_at(dataset: Path, steps: Mapping[tuple[str, str], int]) -> Records:

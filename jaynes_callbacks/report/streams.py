@@ -13,8 +13,10 @@ from jaynes_callbacks.instruments.record import (
     family_label,
     paper_text,
     tilt_text,
+    verdict_text,
 )
-from jaynes_callbacks.instruments.verdict import rival_gaps
+from jaynes_callbacks.instruments.scale_row import core_text, share_text
+from jaynes_callbacks.instruments.verdict import in_words, rival_gaps
 from jaynes_callbacks.records.schema import Array, Column
 from jaynes_callbacks.records.text import cell_text, count_text, number_text
 from jaynes_callbacks.report.runs import Run
@@ -34,6 +36,12 @@ _HEADINGS = (
     Heading("values", "finite and non-zero"),
     Heading("gap", "nats to the best lognormal, at the start and at the end; 0 is equilibrium"),
     Heading("over training", "the gap at every record, on a logarithmic scale from 0.005 to 0.5"),
+    Heading(
+        "core (Gauss)",
+        "gap of the core, which the scales of rows and columns cannot move; in brackets that of "
+        "Gaussian weights of this shape",
+    ),
+    Heading("scales", "share of the variance of ln w that is scales of rows and columns"),
     Heading("best rival", "law that comes nearest besides the lognormal, and its gap"),
     Heading("q", "tilt: 0 lognormal, 1 exponential, 1.41 Gaussian, large: uniform"),
     Heading("R² (Gauss)", "by the paper's protocol; in brackets what Gaussian weights score"),
@@ -131,13 +139,16 @@ def _row(number: int, record: Record, run: Run, spark: str | None) -> StreamRow:
         Cell(count_text(record.n), record.n, is_number=True),
         Cell(f"{change}{number_text(record.gap, 3)}", sort_key(record.gap), is_number=True),
         *course,
+        Cell(core_text(record), sort_key(record.core_gap), is_number=True),
+        Cell(share_text(record), sort_key(record.scale_share), is_number=True),
         _rival_cell(rival),
         Cell(tilt_text(record.q), sort_key(record.q), is_number=True),
         Cell(paper_text(record), sort_key(record.paper_r2), is_number=True),
         *(_further_cell(each, record) for each in _FURTHER),
-        Cell(outcome, outcome),
+        Cell(verdict_text(record) or outcome, outcome),
     )
-    return StreamRow(number, record.kind, record.name, cells, outcome, record.status)
+    words = in_words(record)
+    return StreamRow(number, record.kind, record.name, cells, outcome, record.status, words)
 
 
 def _further_cell(column: Column, record: Record) -> Cell:

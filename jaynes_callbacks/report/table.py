@@ -60,6 +60,7 @@ class StreamRow(NamedTuple):
         cells: one for each column, the first being the stream's name.
         outcome: what the last cell says, as a word to filter by; None where nothing is judged.
         status: the reason why figures are missing; None where the table has no such column.
+        words: what the outcome rests on, in a sentence.
     """
 
     number: int
@@ -68,6 +69,7 @@ class StreamRow(NamedTuple):
     cells: tuple[Cell, ...]
     outcome: str | None = None
     status: str | None = None
+    words: str = ""
 
 
 def sort_key(value: float) -> float | str:

@@ -16,10 +16,10 @@ from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE, Recorder
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
-from jaynes_callbacks.run.delivery import Delivery
 from jaynes_callbacks.run.run import IotaFrom, Listening, WatchedRun
 from jaynes_callbacks.schedule import Cadence, Schedule, every
 from jaynes_callbacks.sinks.base import Sink
+from jaynes_callbacks.sinks.delivery import Delivery
 from jaynes_callbacks.watch.selection import Coverage, Selection
 
 if TYPE_CHECKING:
@@ -96,21 +96,39 @@ class LightningHost:
 
 
 def run_directory(trainer: Any) -> Path | None:
-    """Return the first logger's directory, or the trainer's own; None if that is no local path."""
-    candidates = [_logger_directory(logger) for logger in trainer.loggers]
-    candidates.append(trainer.default_root_dir)
-    return next((Path(path) for path in candidates if path and "://" not in str(path)), None)
+    """Return the run's own folder; None if the trainer has no local one.
+
+    That is the first logger's directory.  Where no logger keeps local files (MLflow with a server
+    or a database) it is the folder of the trainer's root into which `ModelCheckpoint` writes too:
+    by the name and the version of the first logger.
+    """
+    local = (_logger_directory(logger) for logger in trainer.loggers)
+    if (directory := next((path for path in local if path is not None), None)) is not None:
+        return directory
+    if _is_remote(trainer.default_root_dir):
+        return None
+    return _of_run(trainer.default_root_dir, *trainer.loggers[:1])
 
 
-def _logger_directory(logger: Any) -> Path | str | None:
-    """Return ``log_dir``, or what ``save_dir``, name and version make; None without files."""
+def _logger_directory(logger: Any) -> Path | None:
+    """Return ``log_dir``, or what ``save_dir``, name and version make; None without local files."""
     directory = getattr(logger, "log_dir", None)
     if isinstance(directory, str | Path):
-        return directory
+        return None if _is_remote(directory) else Path(directory)
     saved = getattr(logger, "save_dir", None)
-    if not isinstance(saved, str | Path) or "://" in str(saved):
+    if not isinstance(saved, str | Path) or _is_remote(saved):
         return None
-    return Path(saved, str(logger.name or ""), str(logger.version or ""))
+    return _of_run(saved, logger)
+
+
+def _of_run(root: str | Path, logger: Any = None) -> Path:
+    """Return a logger's folder for the run below a root."""
+    name, version = (getattr(logger, each, None) for each in ("name", "version"))
+    return Path(root, str(name or ""), str("" if version is None else version))
+
+
+def _is_remote(path: str | Path) -> bool:
+    return not path or "://" in str(path)
 
 
 class _Left(NamedTuple):
@@ -119,6 +137,7 @@ class _Left(NamedTuple):
     starts: Mapping[str, Frame[Any]]
     coverage: Coverage = Coverage((), ())
     directory: Path | None = None
+    dataset: Path | None = None
 
 
 class MonitorHooks:
@@ -180,20 +199,28 @@ class MonitorHooks:
 
     def history_of(self, instrument: str) -> "pd.DataFrame":
         """Return the history of any of the monitor's instruments, by its name."""
-        self._deliver()
-        if instrument not in self._delivery.histories:
-            raise KeyError(
-                f"no instrument {instrument!r}; there are {list(self._delivery.histories)}"
-            )
+        self._check(instrument)
         return self._delivery.histories[instrument].frame().to_pandas()
+
+    @property
+    def records(self) -> Frame[Any]:
+        """The same as `Records`, which figures and tables take.
+
+        The first and the last record of each stream have their counts; those of all are in the
+        dataset.
+        """
+        return self.records_of(self._main)
+
+    def records_of(self, instrument: str) -> Frame[Any]:
+        """Return the records of any of the monitor's instruments, by its name."""
+        self._check(instrument)
+        return self._delivery.records_of(instrument, self._start_of(instrument))
 
     @property
     def start(self) -> Frame[Any]:
         """The first record of each stream, with its counts: the state before training."""
         self._deliver()
-        if self._run:
-            return self._run.recorder.start_of(self._main)
-        return self._left.starts.get(self._main, self._nothing)
+        return self._start_of(self._main)
 
     @property
     def end(self) -> Frame[Any]:
@@ -210,6 +237,16 @@ class MonitorHooks:
     def directory(self) -> Path | None:
         """Folder into which the sinks of the main process write, once training has begun."""
         return self._run.directory if self._run else self._left.directory
+
+    @property
+    def dataset(self) -> Path | None:
+        """The run's dataset (``…/jaynes``) on the main process; None if none was written."""
+        return self._run.dataset if self._run else self._left.dataset
+
+    def __repr__(self) -> str:
+        told = [", ".join(self._delivery.histories), self._delivery.summary(self._main)]
+        told += [f"dataset {self.dataset}"] if self.dataset else []
+        return f"<{type(self).__name__}: {'; '.join(told)}>"
 
     # Life cycle -----------------------------------------------------------------------------
 
@@ -332,11 +369,25 @@ class MonitorHooks:
         return {
             **self.__dict__,
             "_run": None,
-            "_left": _Left(starts, self.coverage, self.directory),
+            "_left": _Left(starts, self.coverage, self.directory, self.dataset),
             "_earlier": self.state_dict(),
         }
 
     # ----------------------------------------------------------------------------------------
+
+    def _check(self, instrument: str) -> None:
+        """Hand on what waits; raise KeyError for an instrument that the monitor does not have."""
+        self._deliver()
+        if instrument not in self._delivery.histories:
+            raise KeyError(
+                f"no instrument {instrument!r}; there are {list(self._delivery.histories)}"
+            )
+
+    def _start_of(self, instrument: str) -> Frame[Any]:
+        if self._run:
+            return self._run.recorder.start_of(instrument)
+        nothing: Frame[Any] = Frame(self._delivery.histories[instrument].schema, {})
+        return self._left.starts.get(instrument, nothing)
 
     @property
     def _nothing(self) -> Frame[Any]:

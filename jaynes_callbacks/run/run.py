@@ -17,16 +17,19 @@ from torch import nn
 
 from jaynes_callbacks.instruments.base import Moment
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.run.delivery import Delivery
-from jaynes_callbacks.run.description import describe
+from jaynes_callbacks.records.naming import telling_path
+from jaynes_callbacks.run.closing import closing_lines
 from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.schedule import Cadence, Schedule
 from jaynes_callbacks.sinks.base import RunContext
+from jaynes_callbacks.sinks.delivery import Delivery
 
 __all__ = ["IotaFrom", "Listening", "WatchedRun"]
 
 IotaFrom = Literal["train", "validation"]
 
+#: Characters of a run's id in its name.
+_ID = 6
 #: Records that are fitted together, and the most streams of them: 32 KiB each are kept till then.
 _GROUP, _GROUP_STREAMS = 16, 256
 
@@ -104,6 +107,14 @@ class WatchedRun:
         """Step of the last record, None before the first."""
         return max(self._recorded.values(), default=None)
 
+    @property
+    def dataset(self) -> Path | None:
+        """The run's dataset, on the main process, once it has a part; None if there is none."""
+        # Here, not above: only a dataset needs pandas and pyarrow.
+        from jaynes_callbacks.sinks.dataset import dataset_of
+
+        return dataset_of(self._id, self.directory) if self.directory else None
+
     # What happens in a loop -----------------------------------------------------------------
 
     def begin(self, host: Host, before: Mapping[str, Any] | None) -> None:
@@ -120,7 +131,7 @@ class WatchedRun:
         if not host.is_main:
             return
         self.directory = self._dirpath or host.directory
-        self.recorder.run = self.directory.name if self.directory else ""
+        self.recorder.run = self._name(before)
         earlier = str(before["directory"]) if before else ""
         context = RunContext(
             run=self.recorder.run,
@@ -137,17 +148,24 @@ class WatchedRun:
     def batch_begins(self, batch: int) -> None:
         """Listen to a training batch if its activations are to be counted.
 
-        Every record gets at least one forward: the first after the record before.
+        Every record gets at least one forward: the first after the record before.  Instruments that
+        listen to steps with a record only do so whichever forwards the others listen to.
 
         Args:
             batch: number of the batch in its epoch.
         """
+        due = self._due_by_step(self._step, self._step + self._stride)
+        names: list[str] = []
         if self._listening.iota_from == "train" and (
-            self.recorder.wants_forward
-            or self._listening.batch_is_due(batch)
-            or self._due_by_step(self._step, self._step + self._stride)
+            self.recorder.wants_forward or self._listening.batch_is_due(batch) or due
         ):
-            self.recorder.open(one_forward=True)
+            names += self._listeners(only_due=False)
+        if of_due := self._listeners(only_due=True):
+            host = self._of_host()
+            due |= self._due_by_epoch(host.epoch + 1) if host.is_last_batch else set()
+            names += [name for name in of_due if name in due]
+        if names:
+            self.recorder.open(one_forward=True, names=names)
 
     def forward_ends(self) -> None:
         """Cease to listen: what follows in this batch are no forwards but repeated ones."""
@@ -188,7 +206,7 @@ class WatchedRun:
     def validation_batch_begins(self, batch: int) -> None:
         """Listen to a validation batch if its activations are to be counted."""
         if self._listening.iota_from == "validation" and self._listening.batch_is_due(batch):
-            self.recorder.open(one_forward=True)
+            self.recorder.open(one_forward=True, names=self._listeners(only_due=False))
 
     def validation_ends(self) -> None:
         """Make the record due by epoch, with validation's activations."""
@@ -216,6 +234,7 @@ class WatchedRun:
             self.deliver()
             names = self.recorder.instruments
             self._delivery.close({name: self.recorder.start_of(name) for name in names})
+            self._spare("the end of the run is not told", self._say_end)
 
     # Recording ------------------------------------------------------------------------------
 
@@ -283,6 +302,11 @@ class WatchedRun:
         if due := self._due_by_epoch(host.epoch + 1):
             self._record_new(due, host.epoch)
 
+    def _listeners(self, *, only_due: bool) -> list[str]:
+        """Return the instruments that listen to due steps only, or the others, in their order."""
+        instruments = self.recorder.instruments.items()
+        return [name for name, each in instruments if each.only_due_forwards == only_due]
+
     def _due_by_step(self, before: int, now: int) -> set[str]:
         return {name for name, each in self._cadences.items() if each.step_is_due(before, now)}
 
@@ -317,6 +341,7 @@ class WatchedRun:
             "stride": self._stride,
             "numbers": dict(self.numbers),
             "directory": str(self.directory or ""),
+            "name": self.recorder.run,
             "id": self._id,
         }
 
@@ -329,8 +354,25 @@ class WatchedRun:
 
     # ----------------------------------------------------------------------------------------
 
+    def _name(self, before: Mapping[str, Any] | None) -> str:
+        """Return the run's name, which no other run has, and which a resumed run keeps."""
+        if before and before.get("name"):
+            return str(before["name"])
+        if self.directory is None:
+            return ""
+        return f"{telling_path(self.directory.absolute())}-{self._id[:_ID]}"
+
+    def _say_end(self) -> None:
+        """Say what was found and where it is, once, on the main process."""
+        host, main = self._host, next(iter(self.recorder.instruments))
+        if host is None or not host.is_main or self.recorded_step is None:
+            return
+        end = self._delivery.ends.get(main, self.recorder.start_of(main))
+        lines = closing_lines(end, self.dataset, finished=self.outcome == "finished")
+        host.say("\n".join(f"jaynes_callbacks: {line}" for line in lines))
+
     def _described(self, host: Host) -> dict[str, Any]:
-        return {"outcome": self.outcome, **describe(self.recorder, host.describe())}
+        return self.recorder.describe({"outcome": self.outcome, **host.describe()})
 
     def _of_host(self) -> Host:
         if self._host is None:

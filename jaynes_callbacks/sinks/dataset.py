@@ -35,6 +35,7 @@ from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.parquet import read_frame, read_run_id
 from jaynes_callbacks.records.parts import PartWriter, parts, read_parts
+from jaynes_callbacks.records.regular import read_text
 from jaynes_callbacks.records.schema import Schema
 from jaynes_callbacks.sinks.base import RunContext
 
@@ -213,8 +214,8 @@ def write_description(directory: Path, description: Mapping[str, Any]) -> None:
 def read_description(directory: Path) -> dict[str, Any]:
     """Return what `write_description` has written; empty where nothing can be read."""
     try:
-        description = json.loads((directory / DESCRIPTION).read_text())
-    except (OSError, ValueError):
+        description = json.loads(read_text(directory / DESCRIPTION))
+    except (OSError, ValueError, RecursionError):
         return {}
     return description if isinstance(description, dict) else {}
 

@@ -28,7 +28,7 @@ from jaynes_callbacks.figures import (
     rendered,
     statistics_map,
 )
-from jaynes_callbacks.figures.layers import as_frame
+from jaynes_callbacks.figures.inputs import as_frame
 from jaynes_callbacks.instruments.record import Record
 from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.records.frame import Frame

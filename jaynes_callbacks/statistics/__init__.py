@@ -1,5 +1,7 @@
 """Statistics of counts: typed columns from the table ``[streams, 4096]``, batched over streams.
 
+`neurons` alone works on power sums, ``[streams, neurons, 6]``.
+
 Pure functions in float64 on the counts' device.  They know neither models nor plots.
 
 =================  ============================================================================
@@ -12,6 +14,7 @@ Pure functions in float64 on the counts' device.  They know neither models nor p
 `fit`              grouped maximum likelihood of every family
 `status`           how a fit ended
 `goodness`         the gap and other distances to a fit, Vuong's z
+`neurons`          variance of ln y within and between neurons
 `dependence`       standard errors of the gap where values depend on each other
 `landmarks`        skewness and kurtosis of ln w of known laws
 `equilibrium`      utility, potential and entropy of the theory

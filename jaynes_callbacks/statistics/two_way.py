@@ -34,7 +34,7 @@ __all__ = [
     "variance_components",
 ]
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Range of ln|N| beyond which a Gaussian has less than 1e-13 of its values, and the period and the
 #: highest frequency of the sums that invert a characteristic function.

@@ -7,6 +7,9 @@ A call is counted at once and none of its tensors is kept, so in-place operation
 any other and no memory is needed.  Mode and hooks exist only while the watch is open; while it is
 closed the model runs as if there were no watch.
 
+What is taken of a call is up to a `Reading`: by default its iota is counted (`Counts`); others sum
+powers for each neuron (`watch.neurons`) or wait for the gradient (`watch.saliency`).
+
 Compiled models: `torch.compile` traces the mode and the hooks into a second graph, which it keeps
 beside the graph of the closed watch.  In it the row of each call is a constant.
 
@@ -16,9 +19,9 @@ A call that cannot be counted costs only its own stream, see `ActivationWatch`.
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,6 +29,8 @@ from torch.overrides import TorchFunctionMode, get_overridable_functions, resolv
 from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.counts.counting import count_, count_product_, subsample
+from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.records.stream import IOTA
 from jaynes_callbacks.watch.dtensors import owned_values
 from jaynes_callbacks.watch.functions import (
     ACTIVATION_MODULES,
@@ -37,13 +42,14 @@ from jaynes_callbacks.watch.functions import (
 )
 from jaynes_callbacks.watch.ledger import NO_ROW, Ledger
 
-__all__ = ["ActivationWatch"]
+__all__ = ["ActivationWatch", "Counts", "Reading"]
 
 #: Calls of one site within one forward that get a stream each; a recurrence may make many more.
 _MOST_CALLS = 128
 #: How `torch.fx` names the file of the code that it generates for a graph.
 _GENERATED_CODE = "<eval_with_key>"
 _HIDDEN = "not seen inside compiled models by this version of torch"
+_UNREADABLE = "not read inside compiled models"
 
 
 class _Place(NamedTuple):
@@ -71,8 +77,105 @@ class _Hooked(NamedTuple):
     leave: Callable[..., None]
 
 
+class Reading(Protocol):
+    """What is taken of each call of an activation function, and added to its stream's row.
+
+    It is traced by torch.compile unless it is not `compiled`.
+
+    Attributes:
+        kind: of the streams.
+        shape: of a row of the table that is added to.
+        dtype: of the table.
+        compiled: whether calls inside compiled models can be read.
+        layers: functions of which `layer_ends` is told.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    compiled: bool
+    layers: Container[Callable[..., Any]]
+
+    def variable(self, function: str) -> str:
+        """Return the name of what is taken of a function's calls, as records have it."""
+        ...
+
+    def needs_preactivation(self, function: str) -> bool:
+        """Tell whether `keep` is called before this function is applied."""
+        ...
+
+    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Any:
+        """Return what `add_` needs of a pre-activation.
+
+        Args:
+            z: the pre-activation.
+            limit: most values that are taken.
+            overwritten: whether the function is about to write its output over it.
+        """
+        ...
+
+    def add_(self, kept: Any, y: Tensor, table: Tensor, row: int, limit: int) -> None:
+        """Add what is taken of a call to a row of the table, in place.
+
+        Args:
+            kept: from `keep`; None if it was not called.
+            y: the output.
+            table: to add to.
+            row: of the call's stream.
+            limit: most values that are taken.
+        """
+        ...
+
+    def forward_begins(self) -> None:
+        """Forget the layers of earlier forwards."""
+        ...
+
+    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+        """Take note of a call of one of `layers`, by its output."""
+        ...
+
+
+class Counts:
+    """Counts the iota of each call on the universal grid: y of ReLU, z·y of other functions."""
+
+    kind, dtype, compiled = IOTA, torch.int64, True
+    shape: tuple[int, ...] = (CODES,)
+    layers: Container[Callable[..., Any]] = frozenset()
+
+    def variable(self, function: str) -> str:
+        """Return ``y`` or ``z*y``."""
+        return variable_of(function)
+
+    def needs_preactivation(self, function: str) -> bool:
+        """Tell whether the product z·y is counted, or y alone."""
+        return variable_of(function) != "y"
+
+    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
+        """Return the pre-activation, or as much of it as is counted if the call overwrites it."""
+        z = owned_values(z)
+        if not overwritten:
+            return z
+        # To pick some values while tracing would tie the graph to the shape.
+        return (z if torch.compiler.is_compiling() else subsample(z, limit)).clone()
+
+    def add_(self, kept: Tensor | None, y: Tensor, table: Tensor, row: int, limit: int) -> None:
+        """Count y, or the product of what was kept with it."""
+        y = owned_values(y)
+        if kept is None:
+            count_(y, table, row, limit)
+        else:
+            y = y if y.shape == kept.shape else subsample(y, limit)
+            count_product_(kept, y, table, row, limit)
+
+    def forward_begins(self) -> None:
+        """Do nothing: no layer matters."""
+
+    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+        """Do nothing: no layer matters."""
+
+
 class ActivationWatch:
-    """Counts the iota of every activation of a model while the watch is open.
+    """Reads every activation of a model while the watch is open; by default its iota is counted.
 
     If counting a call raises an exception, its stream is no longer recorded and what was counted
     of it is dropped: a warning names its site (once for each site), the ledger names the stream
@@ -84,16 +187,29 @@ class ActivationWatch:
         admits: tells which names to count.
         limit: most values counted of one call, picked at a constant stride.
         groups: of samples, among which the counts are dealt.
+        reading: what is taken of each call; by default its counts.
 
     Attributes:
         ledger: the counts so far.
     """
 
     def __init__(
-        self, model: nn.Module, admits: Callable[[str], bool], limit: int, groups: int = 1
+        self,
+        model: nn.Module,
+        admits: Callable[[str], bool],
+        limit: int,
+        groups: int = 1,
+        reading: Reading | None = None,
     ) -> None:
         self.model = model
-        self.ledger = Ledger(admits, groups)
+        self._reading: Reading = Counts() if reading is None else reading
+        self.ledger = Ledger(
+            admits,
+            groups,
+            kind=self._reading.kind,
+            shape=self._reading.shape,
+            dtype=self._reading.dtype,
+        )
         self._limit = limit
         self._hooked: list[_Hooked] = []
         self._handles: list[RemovableHandle] = []
@@ -133,6 +249,7 @@ class ActivationWatch:
             return
         self._one_forward = one_forward
         self._begin_forward()
+        self._reading.forward_begins()
         # Twice as many rows as are known, for the table cannot be enlarged while a graph is
         # compiled.  Enlarge it later only if rows are missing: the graph holds on to its table, so
         # with a new one the model would be compiled again.
@@ -149,7 +266,7 @@ class ActivationWatch:
         """Cease to count and take every hook off the model."""
         if self._mode is None:
             return
-        self._mode.__exit__(None, None, None)
+        _take_off(self._mode)
         self._mode = None
         for handle in self._handles:
             handle.remove()
@@ -166,12 +283,20 @@ class ActivationWatch:
             if was_open:
                 self.open(one_forward=self._one_forward)
 
+    def withdraw(self, row: int, error: Exception) -> None:
+        """Record the stream of a row no longer, because reading it raised an error."""
+        if stream := self.ledger.stream_of(row):
+            site = stream.name.split("#")[0]
+            _withdraw(self, site, stream.name, f"{type(error).__name__}: {error}")
+
     def _hooks_of(self, place: _Place, module: nn.Module) -> _Hooked:
         def enter(module: nn.Module, args: Any) -> None:
             if not self._one_forward and (not self._running or module is self.model):
                 self._begin_forward()
             if self._hidden and torch.compiler.is_compiling():
                 _name_hidden(self.ledger, self._hidden)
+            if module is self.model:
+                self._reading.forward_begins()
             self._running.append(place)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
@@ -192,26 +317,25 @@ class ActivationWatch:
     def _apply(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Apply an activation function and count this call of it."""
         name = FUNCTIONS[function]
-        z = None if variable_of(name) == "y" else self._before(function, args, kwargs)
+        needed = self._reading.needs_preactivation(name)
+        kept = self._before(function, args, kwargs) if needed else None
         output = function(*args, **kwargs)
-        self._after(name, z, output)
+        self._after(name, kept, output)
         return output
 
-    def _before(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor | None:
-        """Return the pre-activation, or as much of it as is counted if the call overwrites it."""
+    def _before(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Any:
+        """Let the reading keep what it needs of the pre-activation; None if that fails."""
         try:
-            z = owned_values(preactivation(args, kwargs))
-            if not writes_in_place(function, args, kwargs):
-                return z
-            # To pick some values while tracing would tie the graph to the shape.
-            return (z if torch.compiler.is_compiling() else subsample(z, self._limit)).clone()
+            z = preactivation(args, kwargs)
+            overwritten = writes_in_place(function, args, kwargs)
+            return self._reading.keep(z, self._limit, overwritten=overwritten)
         except Exception as error:
             site = self._site(FUNCTIONS[function])
             self._fail(site, _stream_name(site, self._calls.get(site, 0)), error)
             return None
 
-    def _after(self, name: str, z: Tensor | None, output: Tensor) -> None:
-        """Count one call; an exception costs this stream and spares the training."""
+    def _after(self, name: str, kept: Any, output: Tensor) -> None:
+        """Read one call; an exception costs this stream and spares the training."""
         if output.is_meta or not output.is_floating_point():
             return
         site = self._site(name)
@@ -224,12 +348,7 @@ class ActivationWatch:
             row: int = _row(self, site, name, call, shape, compiling)
             if row == NO_ROW:
                 return
-            y = owned_values(output)
-            if z is None:
-                count_(y, self.ledger.table, row, self._limit)
-            else:
-                y = y if y.shape == z.shape else subsample(y, self._limit)
-                count_product_(z, y, self.ledger.table, row, self._limit)
+            self._reading.add_(kept, output, self.ledger.table, row, self._limit)
         except Exception as error:
             self._fail(site, _stream_name(site, call), error)
 
@@ -255,6 +374,11 @@ class _ActivationMode(TorchFunctionMode):
         self._watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reading = self._watch._reading
+        if func in reading.layers:
+            output = func(*args, **(kwargs or {}))
+            reading.layer_ends(func, output)
+            return output
         if func not in FUNCTIONS:
             return func(*args, **(kwargs or {}))
         # A compiled graph counts for itself.  Some backends ("eager") run it through this mode.
@@ -288,7 +412,10 @@ def _row(
             if call == _MOST_CALLS:
                 ledger.skip(stream, f"called more than {_MOST_CALLS} times in one forward")
             return NO_ROW
-        row = ledger.row(stream, shape, variable_of(function))
+        if compiling and not watch._reading.compiled:
+            ledger.skip(stream, _UNREADABLE)
+            return NO_ROW
+        row = ledger.row(stream, shape, watch._reading.variable(function))
         if row < len(ledger.table):
             return row
         if compiling:
@@ -352,6 +479,27 @@ def _spellings_hidden_by_dynamo() -> tuple[str, ...]:
         for function in FUNCTIONS
         if function not in dispatched
     )
+
+
+def _take_off(mode: TorchFunctionMode) -> None:
+    """Take a mode off torch's stack; others that have been entered since stay.
+
+    Leaving a mode pops whichever was entered last: that of another watch, say.
+    """
+    from torch.overrides import (
+        _get_current_function_mode_stack,
+        _pop_mode,
+        _push_mode,
+    )
+
+    entered = _get_current_function_mode_stack()
+    if mode not in entered:
+        return
+    above = entered[entered.index(mode) + 1 :]
+    for _ in (mode, *above):
+        _pop_mode()
+    for each in above:
+        _push_mode(each)
 
 
 def _do_not_compile_alone(code: types.CodeType) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 __all__ = [
     "is_sharded",
+    "is_sharded_along",
     "local_shard",
     "owned_values",
     "place_of_shard",
@@ -24,6 +25,11 @@ __all__ = [
 def is_sharded(tensor: Tensor) -> bool:
     """Tell whether ranks hold parts of this tensor, so that only together they can count it."""
     return any(not placement.is_replicate() for _, placement in _placements(tensor))
+
+
+def is_sharded_along(tensor: Tensor, dim: int) -> bool:
+    """Tell whether ranks hold different parts of this tensor's dimension `dim`."""
+    return any(placement.is_shard(dim) for _, placement in _placements(tensor))
 
 
 def local_shard(tensor: Tensor) -> Tensor:

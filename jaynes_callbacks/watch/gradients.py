@@ -23,17 +23,25 @@ from jaynes_callbacks.watch.dtensors import (
 from jaynes_callbacks.watch.parameters import reason_to_skip
 from jaynes_callbacks.watch.selection import Coverage, Selection, Skipped
 
-__all__ = ["GRADIENT", "UPDATE", "Gradient", "GradientWatch", "Update"]
+__all__ = [
+    "GRADIENT",
+    "SALIENCY",
+    "UPDATE",
+    "Gradient",
+    "GradientWatch",
+    "Update",
+    "saliency_stream",
+]
 
-#: Kinds of the streams: gradients ∇L(w_t), and updates w_{t+1} − w_t.
-GRADIENT, UPDATE = "gradient", "update"
+#: Kinds of the streams: gradients ∇L(w_t), updates w_{t+1} − w_t, and saliencies w·∂L/∂w.
+GRADIENT, UPDATE, SALIENCY = "gradient", "update", "saliency"
 
 
 class Gradient(NamedTuple):
-    """The gradient of one parameter before a step.
+    """The gradient of one parameter before a step, or its product with the parameter.
 
     Attributes:
-        stream: of kind ``gradient``, named like the parameter.
+        stream: of kind ``gradient`` or ``saliency``, named like the parameter.
         values: what this rank has of it: all, or of a sharded gradient what it alone counts.
         sharded: whether ranks hold parts of it.
     """
@@ -107,22 +115,37 @@ class GradientWatch:
         Args:
             parameters: that are about to be updated.
         """
-        stepping = {id(parameter) for parameter in parameters}
         found = []
-        for stream, parameter in self._find()[0]:
-            if id(parameter) not in stepping:
-                continue
-            name, gradient = stream.name, parameter.grad
-            self._copies.pop(name, None)
-            self._without.pop(name, None)
-            if gradient is None:
-                self._without[name] = "without a gradient when last recorded"
-            elif reason := _reason_not_countable(gradient):
-                self._without[name] = f"with a gradient that is {reason}"
-            else:
-                self._copies[name] = _Copy(stream, parameter, _own(parameter).clone())
+        for stream, parameter in self._stepping(parameters):
+            self._copies.pop(stream.name, None)
+            if (gradient := self._gradient(stream.name, parameter)) is not None:
+                self._copies[stream.name] = _Copy(stream, parameter, _own(parameter).clone())
                 found.append(Gradient(stream, _own(gradient), is_sharded(gradient)))
         return found
+
+    def saliency(self, parameters: Sequence[nn.Parameter]) -> list[Gradient]:
+        """Return w·∂L/∂w of those parameters that are watched, in float32 at least.
+
+        Args:
+            parameters: that are about to be updated.
+        """
+        found = []
+        for of_gradient, parameter in self._stepping(parameters):
+            gradient = self._gradient(of_gradient.name, parameter)
+            if gradient is None:
+                continue
+            weight, own, sharded = _own(parameter), _own(gradient), is_sharded(parameter)
+            if (own.shape, is_sharded(gradient)) != (weight.shape, sharded):
+                self._without[of_gradient.name] = "with a gradient in other parts than the weight"
+                continue
+            stream = saliency_stream(of_gradient)
+            product = _at_least_single(weight) * _at_least_single(own)
+            found.append(Gradient(stream, product, sharded))
+        return found
+
+    def names(self, parameters: Sequence[nn.Parameter]) -> frozenset[str]:
+        """Return the names of those of some parameters that are watched."""
+        return frozenset(stream.name for stream, _ in self._stepping(parameters))
 
     def after_step(self) -> Iterator[Update]:
         """Return the updates of the parameters that were copied, and let the copies go.
@@ -142,6 +165,23 @@ class GradientWatch:
     def forget(self) -> None:
         """Let the copies go."""
         self._copies = {}
+
+    def _stepping(self, parameters: Sequence[nn.Parameter]) -> list[tuple[Stream, nn.Parameter]]:
+        """Return those of some parameters that are watched, with their streams."""
+        stepping = {id(parameter) for parameter in parameters}
+        return [pair for pair in self._find()[0] if id(pair[1]) in stepping]
+
+    def _gradient(self, name: str, parameter: nn.Parameter) -> Tensor | None:
+        """Return a parameter's gradient; None, with the reason noted, if it cannot be counted."""
+        self._without.pop(name, None)
+        gradient = parameter.grad
+        if gradient is None:
+            self._without[name] = "without a gradient when last recorded"
+        elif reason := _reason_not_countable(gradient):
+            self._without[name] = f"with a gradient that is {reason}"
+        else:
+            return gradient
+        return None
 
     def _find(self) -> tuple[list[tuple[Stream, nn.Parameter]], list[Skipped]]:
         """Find the trained parameters, as they may be exchanged, frozen or made late (lazy)."""
@@ -164,6 +204,11 @@ class GradientWatch:
         return reason or (None if parameter.requires_grad else "frozen, without gradients")
 
 
+def saliency_stream(gradient: Stream) -> Stream:
+    """Return the stream of a parameter's saliency, by that of its gradient."""
+    return replace(gradient, kind=SALIENCY, variable="w·∂L/∂w")
+
+
 def _of_update(gradient: Stream) -> Stream:
     return replace(gradient, kind=UPDATE, variable="Δw")
 
@@ -176,6 +221,11 @@ def _reason_not_countable(gradient: Tensor) -> str | None:
 def _own(tensor: Tensor) -> Tensor:
     """Return what this rank has of a tensor: all, or of a sharded one what it alone counts."""
     return owned_values(tensor) if is_sharded(tensor) else local_shard(tensor)
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    """Return the values in float32, or in float64 if they are."""
+    return values if values.dtype == torch.float64 else values.to(torch.float32)
 
 
 def _square(values: Tensor) -> Float[Tensor, ""]:

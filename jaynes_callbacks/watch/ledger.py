@@ -3,16 +3,19 @@
 Activations are counted where they happen, since nothing of them is kept: the watch adds to the row
 that the ledger gives it.  A checkpoint holds what was counted since the last record, so that a run
 which is resumed between two records goes on counting where it was.
+
+What a row holds is up to the watch: counts on the universal grid by default, or any other sums.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.counts.log_powers import float64_device
 from jaynes_callbacks.records.stream import IOTA, Stream
 from jaynes_callbacks.watch.selection import Skipped
 
@@ -26,37 +29,48 @@ class Counted(NamedTuple):
     """Some streams and the counts of each, in one or more groups of samples."""
 
     streams: tuple[Stream, ...]
-    counts: Int64[Tensor, "streams groups 4096"]
+    counts: Shaped[Tensor, "streams groups *row"]
 
 
 class Ledger:
     """A table of counts whose rows are given out to streams as they appear.
 
     Rows are set aside beforehand (`reserve`), because a compiled graph holds on to the table that
-    it was traced with.  Memory: 32 KiB per row.
+    it was traced with.  Memory: 32 KiB per row of counts.
 
     Args:
         admits: which names get a row.
         groups: of samples, among which the counts are dealt (`next_group`).  With more than one
             there are as many tables again.
+        kind: of the streams.
+        shape: of a row; by default that of counts on the universal grid.
+        dtype: of the table, which is on the CPU if the model's device has no such dtype.
 
     Attributes:
         group: the one that is counted in.
         skipped: the names that got no row, or lost it, with the reason.
     """
 
-    def __init__(self, admits: Callable[[str], bool], groups: int = 1) -> None:
+    def __init__(
+        self,
+        admits: Callable[[str], bool],
+        groups: int = 1,
+        *,
+        kind: str = IOTA,
+        shape: tuple[int, ...] = (CODES,),
+        dtype: torch.dtype = torch.int64,
+    ) -> None:
         self.skipped: list[Skipped] = []
-        self._admits = admits
+        self._admits, self._kind = admits, kind
         self._rows: dict[str, int] = {}
         #: By row.  A graph may go on counting in a row that a stream has lost, so none moves up.
         self._given: list[Stream] = []
-        self._table = torch.zeros(0, CODES, dtype=torch.int64)
+        self._table = torch.zeros(0, *shape, dtype=dtype)
         self.group = 0
-        self._dealt = torch.zeros(0, groups if groups > 1 else 0, CODES, dtype=torch.int64)
+        self._dealt = torch.zeros(0, groups if groups > 1 else 0, *shape, dtype=dtype)
 
     @property
-    def table(self) -> Int64[Tensor, "rows 4096"]:
+    def table(self) -> Shaped[Tensor, "rows *row"]:
         """The counts to add to, reserved rows included."""
         return self._table
 
@@ -71,16 +85,16 @@ class Ledger:
         return len(self._given)
 
     @property
-    def counts(self) -> Int64[Tensor, "streams 4096"]:
+    def counts(self) -> Shaped[Tensor, "streams *row"]:
         """Counts of this rank since they were last taken."""
         return self.grouped.sum(1)
 
     @property
-    def grouped(self) -> Int64[Tensor, "streams groups 4096"]:
+    def grouped(self) -> Shaped[Tensor, "streams groups *row"]:
         """The same by groups of samples."""
         rows = [self._rows[stream.name] for stream in self.streams]
         groups = max(1, self._dealt.shape[1])
-        counts = torch.zeros(len(rows), groups, CODES, dtype=torch.int64, device=self.table.device)
+        counts = self.table.new_zeros(len(rows), groups, *self.table.shape[1:])
         # While a graph is made the table is not enlarged: later rows hold nothing yet.
         reserved = [place for place, row in enumerate(rows) if row < len(self.table)]
         rows = [rows[place] for place in reserved]
@@ -101,10 +115,15 @@ class Ledger:
         """Return the row of a stream, given at its first appearance; `NO_ROW` for none."""
         if name not in self._rows:
             if self._admits(name):
-                self._add(Stream(IOTA, name, shape, (), variable))
+                self._add(Stream(self._kind, name, shape, (), variable))
             else:
                 self.skip(name, "excluded by pattern")
         return self._rows[name]
+
+    def stream_of(self, row: int) -> Stream | None:
+        """Return the stream that has a row; None if it has lost it."""
+        stream = self._given[row]
+        return stream if self._rows[stream.name] == row else None
 
     def skip(self, name: str, reason: str) -> None:
         """Give a stream no row, or take its row and counts from it; the first reason stands."""
@@ -115,11 +134,12 @@ class Ledger:
     def reserve(self, rows: int, device: torch.device) -> None:
         """Have at least so many rows, on this device; what was counted is kept."""
         rows = max(rows, len(self.table))
+        device = float64_device(device) if self._table.dtype == torch.float64 else device
         if rows == len(self.table) and device == self.table.device:
             return
         # Validation may run in inference mode, whose tensors cannot be added to outside it.
         with torch.inference_mode(False):
-            table = torch.zeros(rows, CODES, dtype=torch.int64, device=device)
+            table = self._table.new_zeros(rows, *self._table.shape[1:], device=device)
             table[: len(self._table)] = self._table
             dealt = self._dealt.new_zeros(rows, *self._dealt.shape[1:], device=device)
             dealt[: len(self._dealt)] = self._dealt
@@ -134,13 +154,13 @@ class Ledger:
         self.group = 0
         return taken
 
-    def resume(self, row: int, places: Int64[Tensor, " n"], counts: Int64[Tensor, " n"]) -> None:
+    def resume(self, row: int, places: Int64[Tensor, " n"], counts: Shaped[Tensor, " n"]) -> None:
         """Add counts to a row.
 
         Args:
             row: of the stream.
-            places: codes within the groups, group by group; of other groups than here are, they go
-                round.
+            places: indices into the groups of the flattened row, group by group.  If the checkpoint
+                had more groups than there are here, they wrap around.
             counts: at these places.
         """
         own = (self._dealt if self._dealt.shape[1] else self.table)[row].view(-1)
@@ -152,7 +172,7 @@ class Ledger:
 
 
 def pack_counts(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return one entry per stream: its occupied codes, group by group, with their counts.
+    """Return one entry per stream: the non-zero places of its row, with their counts.
 
     CPU tensors and builtins.  Only this process' counts: no rank waits for the others while a
     checkpoint is made.

@@ -29,7 +29,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coverage:
     """The streams that are watched and the tensors that are not; logged once, as text.
 
@@ -43,12 +43,15 @@ class Coverage:
     skipped: tuple[Skipped, ...]
     note: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Coverage: {self}>"
+
     def __str__(self) -> str:
         names: dict[str, list[str]] = {}
         for stream in self.watched:
             names.setdefault(stream.kind, []).append(stream.name)
         lines = [
-            f"{len(names[kind])} {kind_label(kind)} ({shorten(names[kind])})"
+            f"{len(names[kind])} {kind_label(kind, len(names[kind]))} ({shorten(names[kind])})"
             for kind in in_order(names)
         ]
         lines = ["watching " + " and ".join(lines or ["nothing"]), self.note]

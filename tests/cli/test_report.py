@@ -1,10 +1,6 @@
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from tests.missing import jaynes_without
+from tests.processes import running
 
 Jaynes = Callable[..., tuple[int, str, str]]
 
@@ -92,40 +89,21 @@ def test_a_missing_extra_is_named(hidden: str, records: Records, tmp_path: Path)
     assert (done.returncode, done.stdout) == (1, "")
 
 
-@contextmanager
-def watching(folder: Path, output: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The command in a process of its own, as a person starts it beside a training."""
-    command = [sys.executable, "-m", "jaynes_callbacks", "report", str(folder)]
-    command += ["--output", str(output), "--watch", "1"]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait(until: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not until():
-        assert time.monotonic() < end, "nothing came in two minutes"
-        time.sleep(0.05)
-
-
 def test_a_run_is_watched_while_it_goes_on(records: Records, tmp_path: Path) -> None:
     folder, output = tmp_path / "mine", tmp_path / "out.html"
-    with watching(folder, output) as process:
-        assert process.stderr is not None
-        assert "waiting for the first record" in process.stderr.readline()
+    command = ("-m", "jaynes_callbacks", "report", folder, "--output", output, "--watch", 1)
+    with running(*command) as report:
+        report.wait_until(lambda: "for the first record" in report.complaints.read_text())
         write(folder, records)
-        wait(output.exists)
+        report.wait_until(output.exists)
         first = output.read_text()
         assert 'http-equiv="refresh" content="1"' in first
         write(tmp_path / "further", records, records)
         # As a monitor does: whole under its name at once.
         part = "part-000000000010.parquet"
         os.replace(tmp_path / "further" / "jaynes" / part, folder / "jaynes" / part)  # noqa: PTH105
-        wait(lambda: output.read_text() != first)
+        report.wait_until(lambda: output.read_text() != first)
         assert "<polyline" in output.read_text()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert report.process.pid is not None
+        os.kill(report.process.pid, signal.SIGINT)
+        assert report.wait(120).returncode == 130

@@ -21,6 +21,7 @@ from jaynes_callbacks.counts.counting import (
     subsample,
 )
 from jaynes_callbacks.counts.grid import CODES, edges
+from tests.processes import python
 
 #: Every floating-point dtype that torch converts to float32.
 DTYPES = [
@@ -357,5 +358,5 @@ print(peak() - before)
 
 def test_memory_does_not_grow_with_the_tensor() -> None:
     """Of 256 MiB of weights: what is needed is for slices, however many."""
-    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    run = python("-c", PEAK)
     assert int(run.stdout) < 48 * 1024

@@ -23,7 +23,9 @@ def monitor(directory: Path | None, *verdicts: str) -> Any:
         Record(name=f"fc{i}.weight", n=100, gap=0.1, verdict=verdict)
         for i, verdict in enumerate(verdicts)
     )
-    return SimpleNamespace(start=records, end=records, directory=directory, coverage="nothing [x]")
+    parts = sorted(directory.glob("jaynes*/part-*.parquet")) if directory else []
+    dataset = parts[-1].parent if parts else None
+    return SimpleNamespace(start=records, end=records, dataset=dataset, coverage="nothing [x]")
 
 
 def said(parts: Any, metrics: dict[str, float] | None = None) -> str:

@@ -4,11 +4,11 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own_model.md").read_text()
@@ -28,14 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in "".join(blocks("bash")).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "python"
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=place,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = python(*arguments, cwd=place, env=environment)
         assert done.returncode == 0, done.stderr
     return place
 

@@ -258,6 +258,19 @@ def test_cnn_on_local_parquet_files(tmp_path: Path, write_parquet: Callable[...,
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_requeued_job_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_run(tmp_path, "logger=none", DATASET_ONLY)
+    (tmp_path / "result.json").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    longer = small_run(tmp_path, "trainer.max_epochs=3", "logger=none", DATASET_ONLY)
+    assert sorted(longer.dataset()["step"].unique()) == [0, 18, 36, 54]
+    assert not (tmp_path / "jaynes-1").exists()
+    assert f"requeued, goes on from {tmp_path}/checkpoints/last.ckpt" in longer.printed
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_checkpoint_is_resumed(tmp_path: Path) -> None:
     small_run(tmp_path, "logger=none", DATASET_ONLY)
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"

@@ -1,8 +1,6 @@
 """The command over folders of finished runs."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments.summarise import main
+from tests.processes import python
 
 MakeRun = Callable[..., Path]
 
@@ -79,12 +78,7 @@ def test_nothing_to_summarise_is_one_line(
 
 def test_the_module_is_a_command(sweep: Path) -> None:
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.summarise", str(sweep)],
-        cwd=sweep,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = python("-m", "experiments.summarise", sweep, cwd=sweep, env=environment)
+    assert done.returncode == 0, done.stderr
     assert "activations" in done.stdout

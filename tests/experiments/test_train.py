@@ -4,32 +4,38 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from tests.processes import python
+
 ROOT = Path(__file__).parents[2]
 
 
-def command(folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+Finished = subprocess.CompletedProcess[str]
+
+
+def started(*arguments: str, cwd: Path, env: dict[str, str]) -> Finished:
+    """Start Python anew, without anything imported."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def command(folder: Path, *overrides: str, start: Callable[..., Finished] = python) -> Finished:
     """Runs ``python -m experiments.train`` in a folder of its own, without colour."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("HYDRA_FULL_ERROR", None)
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.train", *overrides],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return start("-m", "experiments.train", *overrides, cwd=folder, env=environment)
 
 
 def test_help_shows_commands_and_groups(tmp_path: Path) -> None:
-    done = command(tmp_path, "--help")
+    done = command(tmp_path, "--help", start=started)
     assert done.returncode == 0
     assert "python -m experiments.train experiment=demo" in done.stdout
     for group in ("model: cnn, mlp", "data: cifar10, digits", "logger: csv, many, none"):
@@ -60,7 +66,9 @@ def test_a_wrong_value_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
 
 
 def test_the_terminal_shows_the_bar_and_the_end_only(tmp_path: Path) -> None:
-    done = command(tmp_path, "model.net.width=32", "trainer=cpu", "trainer.max_epochs=2")
+    # What is imported here is part of what is shown: Lightning chooses its log when it is imported.
+    overrides = ("model.net.width=32", "trainer=cpu", "trainer.max_epochs=2")
+    done = command(tmp_path, *overrides, start=started)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["epoch"]
     (folder,) = (tmp_path / "outputs" / "train").iterdir()

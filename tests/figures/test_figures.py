@@ -122,11 +122,11 @@ def test_a_record_is_drawn_against_its_start(
 def test_records_without_figures_are_drawn(
     case: str, draw: Callable[..., Figure], snapshots: list[Records]
 ) -> None:
-    record = DEGENERATE[case]
+    record, measured = DEGENERATE[case], snapshots[0][0]
     drawn_whole(draw(record))
-    drawn_whole(draw(snapshots[0][0], record))
+    drawn_whole(draw(measured, record.replace(name=measured.name)))
     iota = record.replace(kind="iota", max=1.0, rms=0.5)
-    drawn_whole(draw(iota, snapshots[0][0]))
+    drawn_whole(draw(iota, measured.replace(kind="iota", name=record.name)))
 
 
 @pytest.mark.parametrize("draw", OF_A_RECORD)

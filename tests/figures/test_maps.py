@@ -29,8 +29,8 @@ def test_nearer_is_darker(history: Records) -> None:
 def test_a_lognormal_layer_is_dark_and_a_gaussian_one_light(snapshots: list[Records]) -> None:
     gaussian = snapshots[0][0]
     lognormal = gaussian.replace(
-        gap=0.0, rival_gaps={"gamma": 0.0}, q=0.0, log_skew=0.0, log_std=0.5, tv=0.0, ks=0.0,
-        paper_r2=1.0, paper_r2_gaussian=1.0, moved=0.0,
+        name="lognormal", gap=0.0, rival_gaps={"gamma": 0.0}, q=0.0, log_skew=0.0, log_std=0.5,
+        tv=0.0, ks=0.0, paper_r2=1.0, paper_r2_gaussian=1.0, moved=0.0,
     )  # fmt: skip
     shares = statistics_map([gaussian, lognormal]).axes[0].images[0].get_array()
     assert shares[1].max() == 0

@@ -72,7 +72,7 @@ def test_an_index_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     path = _save({"w": torch.randn(20, 20)}, tmp_path / "d")
     (path / ".metadata").write_bytes(pickle.dumps(_Hostile()))
-    with pytest.raises(CheckpointError, match=r"it names posix.system, which no index needs"):
+    with pytest.raises(CheckpointError, match=r"it holds posix.system, expected Metadata"):
         analyse(path)
     assert not Path("hostile").exists()
 

@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +31,13 @@ def _truncated(save: Callable[[State, Path], object]) -> Callable[[State, Path],
     return write
 
 
-def _pickled(state: State, path: Path) -> None:
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, path)
+class _Lost:
+    """Pickled as a tensor whose strides are no numbers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensor = torch.randn(20, 20)
+        function, (storage, offset, shape, _, *rest) = tensor.__reduce_ex__(2)
+        return function, (storage, offset, shape, ("a", "b"), *rest)
 
 
 REFUSED: dict[str, tuple[Callable[[State, Path], object], str]] = {
@@ -48,10 +54,21 @@ REFUSED: dict[str, tuple[Callable[[State, Path], object], str]] = {
         _truncated(lambda state, path: np.savez(path, a=state["net.fc1.weight"].numpy())),
         "no whole archive of numpy.savez",
     ),
-    "code.ckpt": (_pickled, "holds argparse.Namespace, which only running its code could unpickle"),
+    "code.ckpt": (
+        lambda _, path: torch.save(argparse.Namespace(lr=0.1), path),
+        "holds argparse.Namespace, not tensors by name; save a model's state_dict",
+    ),
+    "beside.ckpt": (
+        lambda _, path: torch.save({"args": argparse.Namespace(lr=0.1)}, path),
+        r"holds no tensors; .* only code of their own could make \(argparse.Namespace\)",
+    ),
+    "shadow.ckpt": (
+        lambda _, path: torch.save({"state_dict": {"w": _Lost()}}, path),
+        r"tensor w cannot be read \(its storage, shape or strides are not described\)",
+    ),
     "function.pt": (
         lambda _, path: path.write_bytes(pickle.dumps({"a": print})),
-        r"is no file of torch.save \(Unsupported operand \d+\); expected a state dict",
+        r"is no file of torch.save \(it is a plain pickle of a dict\); expected a state dict",
     ),
     "list.pt": (lambda _, path: torch.save(3, path), "holds a int, not tensors by name"),
     "none.pt": (lambda _, path: torch.save({}, path), "holds no tensors"),

@@ -1,7 +1,5 @@
 """Slices in several threads count what a whole tensor counts, and hold no more than they must."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from jaynes_callbacks.files import streaming, survey
 from jaynes_callbacks.files.pages import release
 from jaynes_callbacks.files.streaming import slice_counter
 from jaynes_callbacks.instruments.tally import tally_of_tensors
+from tests.processes import python
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2]
 #: Of 16 bits a value the larger is counted in one pass, the smaller in two.
@@ -168,6 +167,5 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     state |= {f"{n}": torch.randn(2048, 2048) for n in range(8)}
     save_file(state, tmp_path / "large.safetensors")
     files = [str(tmp_path / name) for name in ("small.safetensors", "large.safetensors")]
-    command = [sys.executable, "-c", PEAK, *files]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = python("-c", PEAK, *files)
     assert int(done.stdout) < 100 * 1024

@@ -79,12 +79,13 @@ def test_the_verdict_is_on_the_start_that_was_given(samples: dict[str, torch.Ten
     first = Tallied(stream, tally_of_tensors([samples["uniform"]]))
     last = Tallied(stream, tally_of_tensors([samples["lognormal"]]), step=7)
     (begin,) = summarise([first])
-    assert begin[0].verdict == "not emerging"
+    # A start is no end: there is nothing to judge yet.
+    assert begin[0].verdict == ""
     (end,) = summarise([last], begin.by_stream())
     assert end[0].verdict == "emerged"
     # Or both at once: the first moment of a stream is its start.
     begin_again, end_again = summarise([first, last])
-    assert [begin_again[0].verdict, end_again[0].verdict] == ["not emerging", "emerged"]
+    assert [begin_again[0].verdict, end_again[0].verdict] == ["", "emerged"]
     assert [begin_again[0].step, end_again[0].step] == [0, 7]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jaynes_callbacks import Recorder
+from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.statistics import dependence
 
@@ -46,23 +47,29 @@ def test_waiting_is_seen(wait: Any) -> None:
         wait(torch.ones(3))
 
 
-@pytest.mark.parametrize("instruments", ["magnitudes", "gradients"])
+@pytest.mark.parametrize(
+    ("name", "streams"), [("magnitudes", 4), ("gradients", 4), ("neurons", 2), ("saliency", 4)]
+)
 @pytest.mark.parametrize("groups", [0, 2])
 def test_collecting_waits_for_nothing(
-    instruments: str, groups: int, monkeypatch: pytest.MonkeyPatch
+    name: str, streams: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dependence, "_occupied_columns", _all_columns)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 32), nn.ReLU())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    recorder = Recorder(model, instruments=instruments, iota_groups=groups)
+    instrument = Saliency(activations=True) if name == "saliency" else name
+    recorder = Recorder(model, instruments=instrument, iota_groups=groups)
     recorder.attach()
     collected = []
     for step in range(2):
         recorder.open()
-        loss = model(torch.randn(8, 64)).square().sum()
+        x = torch.randn(8, 64)
+        with Refusing():
+            loss = model(x).square().sum()
         recorder.close()
-        loss.backward()
+        with Refusing():
+            loss.backward()
         with Refusing():
             recorder.before_step(list(model.parameters()))
         optimizer.step()
@@ -70,7 +77,7 @@ def test_collecting_waits_for_nothing(
             collected.append(recorder.count(step))
     records = recorder.summarise(collected)
     recorder.detach()
-    assert [len(each[instruments]) for each in records] == [4, 4]
+    assert [len(each[name]) for each in records] == [streams, streams]
 
 
 def test_what_is_asked_of_no_device_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

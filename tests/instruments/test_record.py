@@ -12,10 +12,13 @@ from jaynes_callbacks.records.schema import ColumnType
 #: one is added here where it stands in the record.
 COLUMNS = (
     "run step epoch kind name variable shape n zeros nonfinite max rms log_mean log_std "
-    "log_std_tilted log_skew log_kurtosis mu sigma gap gap_best_rival gap_se gap_tilted "
-    "gap_censored q gap_uniform gap_exponential best_family vuong_z_uniform tv ks w1 n_star alpha "
-    "beta utility_std potential entropy paper_r2 paper_mu paper_sigma paper_amplitude "
-    "paper_r2_gaussian moved verdict status codes counts paper_counts "
+    "log_std_tilted log_skew log_kurtosis mu sigma gap gap_best_rival gap_se gap_change_se "
+    "gap_tilted gap_censored q gap_uniform gap_exponential best_family vuong_z_uniform tv ks w1 "
+    "n_star alpha beta utility_std potential entropy paper_r2 paper_mu paper_sigma paper_amplitude "
+    "paper_r2_gaussian core_gap core_gap_gaussian core_gap_se core_gap_uniform "
+    "core_gap_exponential core_best_family core_log_skew core_log_kurtosis scale_share sd_rows "
+    "sd_columns sd_rest moved gap_closed start_step verdict verdict_2 status codes counts "
+    "paper_counts "
 ).split()
 
 
@@ -26,6 +29,7 @@ def record() -> Record:
         n=3,
         rival_gaps={"uniform": 0.4, "exponential": 0.1},
         vuong_z={"uniform": 2.0},
+        core_rival_gaps={"uniform": 0.35, "exponential": 0.2},
         codes=np.array([5, 9]),
         counts=np.array([1, 2]),
     )

@@ -46,7 +46,8 @@ def test_csv_has_a_line_for_each_row(rows: list[Demo]) -> None:
     for line, row in zip(lines, rows, strict=True):
         cells = dict(zip(head, line, strict=True))
         for name in ("run", "kind", "name", "note"):
-            assert cells[name] == getattr(row, name)
+            text_ = getattr(row, name)
+            assert cells[name] == (f"'{text_}" if text_.startswith(tuple("=+-@\t\r'")) else text_)
         for name in ("step", "epoch", "size"):
             assert int(cells[name]) == getattr(row, name)
         assert cells["shape"] == "x".join(map(str, row.shape))
@@ -73,6 +74,26 @@ def test_json_is_a_list_of_the_rows(rows: list[Demo]) -> None:
             )
 
 
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "'"])
+def test_no_text_is_a_formula_of_a_spreadsheet(first: str) -> None:
+    """The rule of OWASP on CSV injection; numbers below zero stay numbers."""
+    name = f'{first}HYPERLINK("http://a.b")'
+    row = demo(name=name, value=-0.5)
+    (line,) = csv.DictReader(io.StringIO(text("csv", [row]), newline=""))
+    assert (line["name"], line["value"]) == (f"'{name}", "-0.5")
+    assert json.loads(text("json", [row]))[0]["name"] == name
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
+def test_json_is_whole_in_any_encoding(encoding: str) -> None:
+    buffer = io.BytesIO()
+    file = io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace")
+    with text_export(file, "json", DEMO) as export:
+        export.write(Frame.from_rows(DEMO, [demo(name="μ'é→")]))
+    file.flush()
+    assert json.loads(buffer.getvalue().decode(encoding))[0]["name"] == "μ'é→"
+
+
 def test_no_rows_are_an_empty_table(tmp_path: Path) -> None:
     assert json.loads(text("json", [])) == []
     assert list(csv.reader([text("csv", [])])) != []
@@ -95,6 +116,8 @@ def test_any_name_in_any_file(form: str, name: str, tmp_path: Path) -> None:
         with path.open(encoding="utf-8", newline="") as file:
             names = [row["name"] for row in csv.DictReader(file)]
     spelled = SPELLED if name == LONE and form != "json" else name
+    if form == "csv" and name.startswith("="):
+        spelled = f"'{name}"
     assert names == [spelled, "next"]
 
 

@@ -13,7 +13,7 @@ def rows(number: int, **columns: object) -> Records:
 
 def test_a_table_has_a_row_for_each_record() -> None:
     lines = repr(rows(3, gap=0.1634, verdict="approaching")).split("\n")
-    assert lines[0].split() == "kind name step n gap best family q R² (Gauss) verdict".split()
+    assert lines[0].split() == "kind name step n gap core (Gauss) best family verdict".split()
     assert [line.split()[1] for line in lines[1:]] == [f"layer{i}.weight" for i in range(3)]
     assert all("0.163" in line and line.endswith("approaching") for line in lines[1:])
 
@@ -22,7 +22,7 @@ def test_long_names_keep_both_ends_within_a_hundred_columns() -> None:
     name = "encoder.layers.0." + "attention." * 12 + "query.weight"
     record = Record(
         name=name, n=123_456_789, gap=0.2, q=-1.25, step=123_456, best_family="half_student_t",
-        paper_r2=0.95, paper_r2_gaussian=0.96, verdict="present from the start",
+        core_gap=0.161, core_gap_gaussian=0.163, scale_share=0.8, verdict="present from the start",
     )  # fmt: skip
     lines = repr(Records([record])).split("\n")
     assert max(map(len, lines)) <= 100
@@ -42,7 +42,9 @@ def test_many_rows_show_the_first_and_the_last() -> None:
 
 def test_reasons_of_missing_figures_stand_below_once() -> None:
     text = repr(rows(4, status="too few occupied bins") + rows(1))
-    assert text.endswith("4 of 5: too few occupied bins")
+    assert text.endswith(
+        "4 of 5: too few different values for any fit; leave small layers out (min_size)"
+    )
 
 
 def test_no_verdict_no_column() -> None:

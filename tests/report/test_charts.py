@@ -2,6 +2,7 @@ import base64
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from jaynes_callbacks.instruments.record import Records
@@ -16,7 +17,7 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_each_chart_is_drawn_for_light_and_for_dark_paper(run: Run) -> None:
     found = charts(run)
-    assert found
+    assert len(found) == 6
     for chart in found:
         light, dark = pixels(chart.light), pixels(chart.dark)
         assert light.shape == dark.shape == (chart.height, chart.width)
@@ -27,6 +28,7 @@ def test_each_chart_is_drawn_for_light_and_for_dark_paper(run: Run) -> None:
         assert dark.max() > 150
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_single_look_has_no_course(run: Run) -> None:
     once = charts(Run.measured_once("once", run.end))
     assert [chart.title.split(":")[0] for chart in once] == [

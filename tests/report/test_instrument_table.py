@@ -154,8 +154,9 @@ def test_without_a_title_it_has_the_instruments_name(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def dataset(write_run: Callable[..., Path]) -> Path:
-    """A run with the main instrument's records."""
+def dataset(write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with the main instrument's records, whose figures are left out of its page."""
+    monkeypatch.setattr("jaynes_callbacks.report.page.charts", lambda run, all_of_them: [])
     return write_run("mine")
 
 

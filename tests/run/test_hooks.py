@@ -480,6 +480,9 @@ def test_a_remote_directory_is_no_place_for_files(
     trainer = make_trainer()
     assert run_directory(trainer) == Path(trainer.default_root_dir)
     trainer.loggers = [Remote()]
-    assert run_directory(trainer) == Path(trainer.default_root_dir)
+    # As ModelCheckpoint does: the run has a folder of its own, not the working directory.
+    assert run_directory(trainer) == Path(trainer.default_root_dir, "digits", "3")
+    Remote.save_dir = None  # type: ignore[assignment]
+    assert run_directory(trainer) == Path(trainer.default_root_dir, "digits", "3")
     Remote.save_dir = "runs"
     assert run_directory(trainer) == Path("runs/digits/3")

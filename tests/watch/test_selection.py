@@ -55,7 +55,7 @@ def test_coverage_reads_as_a_sentence() -> None:
     watched = (Stream("weight", "a.weight"), Stream("iota", "relu"))
     skipped = tuple(Skipped(f"{i}.bias", "fewer than 2 dimensions") for i in range(7))
     assert str(Coverage(watched, skipped)) == (
-        "watching 1 weights (a.weight) and 1 activations (relu); not 7: fewer than 2 dimensions "
+        "watching 1 weight (a.weight) and 1 activation (relu); not 7: fewer than 2 dimensions "
         "(0.bias, 1.bias, 2.bias, 3.bias, 4.bias and 2 more)"
     )
 

@@ -1,18 +1,35 @@
 """Readers of checkpoint formats: one module each, imported when a file of its format is opened.
 
-A reader takes a path and returns a `Checkpoint`.  To add a format, write its module and name it in
-`_BY_SUFFIX`; if it needs a package of its own, name the extra that installs it.
+A reader takes a path and `Limits`, and returns a `Checkpoint`.  To add a format, write its module
+and name it in `_BY_SUFFIX`; if it needs a package of its own, name the extra that installs it.
+
+Parsers raise whatever they like on damaged files.  `Format.read` is the one place where any error
+of a reader, and of loading a tensor later, becomes a `CheckpointError` that names file and tensor.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from jaynes_callbacks._extras import MissingExtraError, require_extra
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError
+from torch import Tensor
 
-__all__ = ["DISTRIBUTED_INDEX", "SAFETENSORS", "SUFFIXES", "TORCH", "Format", "format_of"]
+from jaynes_callbacks._extras import MissingExtraError, require_extra
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, one_sentence
+from jaynes_callbacks.files.limits import Limits
+
+__all__ = [
+    "DISTRIBUTED_INDEX",
+    "SAFETENSORS",
+    "SUFFIXES",
+    "TORCH",
+    "Format",
+    "format_of",
+]
+
+Reader = Callable[[Path, Limits], Checkpoint]
 
 #: The file that makes a directory a checkpoint of `torch.distributed.checkpoint`.
 DISTRIBUTED_INDEX = ".metadata"
@@ -32,7 +49,23 @@ class Format(NamedTuple):
     function: str
     extra: str | None = None
 
-    def load_reader(self) -> Callable[[Path], Checkpoint]:
+    def read(self, path: Path, limits: Limits) -> Checkpoint:
+        """Open a file with the reader of this format.
+
+        Args:
+            path: of the file or directory.
+            limits: on what is expanded in memory, now or when a tensor is loaded.
+
+        Raises:
+            CheckpointError: whatever the reader raises.
+        """
+        reader = self.load_reader()
+        with one_sentence(str(path)):
+            checkpoint = reader(path, limits)
+        entries = tuple(_guarded(path, entry, limits) for entry in checkpoint.entries)
+        return replace(checkpoint, entries=entries)
+
+    def load_reader(self) -> Reader:
         """Import the reader.
 
         Raises:
@@ -40,7 +73,7 @@ class Format(NamedTuple):
         """
         place = f"{__name__}.{self.module}"
         if self.extra is None:
-            reader: Callable[[Path], Checkpoint] = getattr(import_module(place), self.function)
+            reader: Reader = getattr(import_module(place), self.function)
             return reader
         try:
             with require_extra(self.extra, "reading this format"):
@@ -68,6 +101,17 @@ _BY_SUFFIX = {
 }
 #: Ends of the names of files that can be read.
 SUFFIXES = tuple(_BY_SUFFIX)
+
+
+def _guarded(path: Path, entry: Entry, limits: Limits) -> Entry:
+    return replace(entry, load=partial(_load, f"{path}: tensor {entry.name}", entry, limits))
+
+
+def _load(what: str, entry: Entry, limits: Limits) -> Tensor:
+    with one_sentence(what):
+        if entry.stored is not None:
+            limits.check_expansion(what, entry.nbytes, entry.stored)
+        return entry.load()
 
 
 def format_of(path: Path) -> Format | None:

@@ -1,89 +1,33 @@
 """Read directories of `torch.distributed.checkpoint`: a pickled index, and the ranks' files.
 
-Only the classes that such an index consists of are unpickled, so that no file runs code.  A tensor
-in one chunk is mapped; one that is spread over several chunks is assembled in memory when it is
-loaded.
+The index is read by `inert_pickle`, so that no file runs code.  A tensor in one chunk is mapped;
+one that is spread over several chunks is assembled in memory when it is loaded.
 """
 
-import io
-import pickle
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path, PurePath
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.counts.counting import reason_not_countable
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
+from jaynes_callbacks.files.formats.archive import map_file
+from jaynes_callbacks.files.formats.inert_pickle import Object, unpickle
 from jaynes_callbacks.files.formats.model_part import model_part
-from jaynes_callbacks.files.formats.npz_files import member_start
+from jaynes_callbacks.files.formats.pickled_tensors import MAKERS, StoredTensor, dtype_of
+from jaynes_callbacks.files.formats.torch_files import TorchArchive
+from jaynes_callbacks.files.limits import Limits
 from jaynes_callbacks.files.pages import release
 
 __all__ = ["open_distributed"]
 
 _METADATA = "torch.distributed.checkpoint.metadata"
-#: Everything an index may consist of, besides torch's data types.
-_ALLOWED = {
-    *((_METADATA, name) for name in ("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata")),
-    *((_METADATA, name) for name in ("MetadataIndex", "StorageMeta", "TensorProperties")),
-    *((_METADATA, name) for name in ("TensorStorageMetadata", "_MEM_FORMAT_ENCODING")),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    ("torch", "Size"),
-    ("torch.serialization", "_get_layout"),
-    ("collections", "OrderedDict"),
-}
-_PATHS = {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
-
-
-def open_distributed(path: Path) -> Checkpoint:
-    """List the tensors of a directory that `torch.distributed.checkpoint.save` wrote.
-
-    Raises:
-        CheckpointError: if its index is broken, or names anything that no index needs.
-    """
-    index = _read_index(path / ".metadata")
-    stored = {
-        name: item
-        for name, item in index.state_dict_metadata.items()
-        if isinstance(item, TensorStorageMetadata)
-    }
-    places = {name: tuple((index.planner_data or {}).get(name, (name,))) for name in stored}
-    entries = [
-        _entry(path, name, key, stored[key], index.storage_data)
-        for name, key in model_part(places).items()
-    ]
-    return Checkpoint(path, tuple(entries))
-
-
-class _IndexUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return super().find_class(module, name)
-        if module.startswith("pathlib") and name in _PATHS:
-            return PurePath
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no index needs")
-
-
-def _read_index(file: Path) -> Metadata:
-    try:
-        with file.open("rb") as stream:
-            index = _IndexUnpickler(stream).load()
-        if not isinstance(index, Metadata) or not isinstance(index.storage_data, Mapping):
-            raise TypeError(f"it holds a {type(index).__name__}")
-    except Exception as error:
-        # Any error may come of unpickling arbitrary bytes; all mean that the file is no index.
-        raise CheckpointError(
-            f"{file} is no readable index of a distributed checkpoint ({error}); copy the whole "
-            "directory again, or convert it with torch.distributed.checkpoint.format_utils"
-        ) from error
-    return index
+_Sizes = tuple[int, ...]
 
 
 class _Chunk(NamedTuple):
@@ -97,105 +41,185 @@ class _Chunk(NamedTuple):
         length: number of bytes.
     """
 
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
+    offsets: _Sizes
+    sizes: _Sizes
     file: Path
     start: int
     length: int
 
 
-def _entry(
-    path: Path, name: str, key: str, stored: TensorStorageMetadata, storage: Mapping[Any, Any]
-) -> Entry:
-    dtype, shape = stored.properties.dtype, tuple(stored.size)
-    chunks = tuple(_chunks(path, key, stored, storage))
-    whole = len(chunks) == 1 and chunks[0].sizes == shape
-    load = partial(_map_chunk, chunks[0]) if whole else partial(_assemble, shape, dtype, chunks)
+class _Index(NamedTuple):
+    """The index of a directory.
+
+    Attributes:
+        tensors: the description of each stored tensor, by name.
+        storage: where each chunk is, by the tensor's name and the chunk's offsets.
+        keys: the keys under which each tensor was in the saved dictionary, by name.
+    """
+
+    tensors: Mapping[str, Mapping[str, Any]]
+    storage: Mapping[tuple[str, _Sizes], Mapping[str, Any]]
+    keys: Mapping[str, tuple[object, ...]]
+
+
+def open_distributed(path: Path, limits: Limits) -> Checkpoint:
+    """List the tensors of a directory that `torch.distributed.checkpoint.save` wrote.
+
+    Raises:
+        CheckpointError: if its index is broken, or is none.
+    """
+    file = path / ".metadata"
+    try:
+        index = _read_index(file, limits)
+    except (OSError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} is no readable index of a distributed checkpoint ({error}); copy the whole "
+            "directory again, or convert it with torch.distributed.checkpoint.format_utils"
+        ) from error
+    entries, problems = [], []
+    places = {name: index.keys.get(name, (name,)) for name in index.tensors}
+    for name, key in model_part(places).items():
+        try:
+            entries.append(_entry(path, name, key, index, limits))
+        except ValueError as error:
+            problems.append(Problem(file, f"{file}: tensor {name} is not described: {error}"))
+    return Checkpoint(path, tuple(entries), tuple(problems))
+
+
+# The index ----------------------------------------------------------------------------------------
+
+
+def _read_index(file: Path, limits: Limits) -> _Index:
+    """Read the fields of the pickled dataclass `Metadata` that are needed.
+
+    Raises:
+        OSError, EOFError, ValueError: if the file is no such index.
+    """
+    value = unpickle(map_file(file).data, limits=limits, makers=MAKERS).value
+    fields = _fields(value, "Metadata")
+    described, storage = fields.get("state_dict_metadata"), fields.get("storage_data")
+    if not isinstance(described, dict) or not isinstance(storage, dict):
+        raise ValueError("it does not say where its tensors are")
+    tensors = {
+        str(name): _fields(item, "TensorStorageMetadata")
+        for name, item in described.items()
+        if isinstance(item, Object) and str(item) == f"{_METADATA}.TensorStorageMetadata"
+    }
+    keys = fields.get("planner_data")
+    return _Index(
+        tensors,
+        dict(_place(key, place) for key, place in storage.items()),
+        {
+            name: key
+            for name, key in (keys if isinstance(keys, dict) else {}).items()
+            if isinstance(key, tuple) and key
+        },
+    )
+
+
+def _fields(value: Any, class_: str) -> Mapping[str, Any]:
+    """Return the fields of a pickled dataclass of the index.
+
+    Raises:
+        ValueError: if the value is something else.
+    """
+    is_object = isinstance(value, Object)
+    if not is_object or not str(value).endswith(f".{class_}") or not isinstance(value.state, dict):
+        held = str(value) if is_object else f"a {type(value).__name__}"
+        raise ValueError(f"it holds {held}, expected {class_}")
+    return value.state
+
+
+def _place(key: Any, place: Any) -> tuple[tuple[str, _Sizes], Mapping[str, Any]]:
+    fields = _fields(key, "MetadataIndex")
+    offset = fields.get("offset")
+    return (str(fields.get("fqn")), _sizes(() if offset is None else offset)), _fields(
+        place, "_StorageInfo"
+    )
+
+
+def _sizes(value: Any) -> _Sizes:
+    if not isinstance(value, tuple) or not all(isinstance(n, int) and n >= 0 for n in value):
+        raise ValueError("its sizes are no whole numbers")
+    return value
+
+
+# Tensors ------------------------------------------------------------------------------------------
+
+
+def _entry(path: Path, name: str, key: str, index: _Index, limits: Limits) -> Entry:
+    stored = index.tensors[key]
+    properties = stored.get("properties")
+    state = properties.state if isinstance(properties, Object) else None
+    dtype = dtype_of(state[0]) if isinstance(state, tuple) and state else None
+    chunks = stored.get("chunks")
+    if dtype is None or not isinstance(chunks, list):
+        raise ValueError("its data type or its parts are missing")
+    shape = _sizes(stored.get("size"))
+    found = tuple(_chunk(path, key, chunk, shape, index) for chunk in chunks)
+    is_whole = len(found) == 1 and found[0].sizes == shape
+    load = partial(_map_chunk, found[0], dtype, limits) if is_whole else None
     return Entry(
         name,
         shape,
         str(dtype).removeprefix("torch."),
-        stored.size.numel() * dtype.itemsize,
-        load,
-        mapped=whole,
-        reason=None if dtype.is_floating_point else f"of dtype {dtype}, not real floating-point",
+        prod(shape) * dtype.itemsize,
+        load or partial(_assemble, path, shape, dtype, found, limits),
+        mapped=is_whole,
+        reason=reason_not_countable(torch.empty(0, dtype=dtype)),
+        # The same bytes count once, however often they are named.
+        stored=sum({(each.file, each.start): each.length for each in found}.values()),
     )
 
 
-def _chunks(
-    path: Path, key: str, stored: TensorStorageMetadata, storage: Mapping[Any, Any]
-) -> Iterator[_Chunk]:
-    for chunk in stored.chunks:
-        place = storage.get(MetadataIndex(key, chunk.offsets))
-        if place is None:
-            raise CheckpointError(f"{path / '.metadata'} does not say where {key} is")
-        if PurePath(place.relative_path).name != place.relative_path:
-            raise CheckpointError(
-                f"{path / '.metadata'} names {place.relative_path!r}, which is not beside it"
-            )
-        yield _Chunk(
-            tuple(chunk.offsets),
-            tuple(chunk.sizes),
-            path / place.relative_path,
-            place.offset,
-            place.length,
-        )
+def _chunk(path: Path, key: str, described: Any, shape: _Sizes, index: _Index) -> _Chunk:
+    fields = _fields(described, "ChunkStorageMetadata")
+    offsets, sizes = _sizes(fields.get("offsets")), _sizes(fields.get("sizes"))
+    if (key, offsets) not in index.storage:
+        raise ValueError("the index does not say where it is")
+    place = index.storage[key, offsets]
+    file, start, length = (place.get(each) for each in ("relative_path", "offset", "length"))
+    if not isinstance(file, str) or PurePath(file).name != file:
+        raise ValueError(f"it is in {file!r}, which is not beside it")
+    if not isinstance(start, int) or not isinstance(length, int) or min(start, length) < 0:
+        raise ValueError("its place in the file is no whole number")
+    lies_within = len(offsets) == len(sizes) == len(shape) and all(
+        at + size <= whole for at, size, whole in zip(offsets, sizes, shape, strict=True)
+    )
+    if not lies_within:
+        raise ValueError("a part of it lies outside of it")
+    return _Chunk(offsets, sizes, path / file, start, length)
 
 
-def _map_chunk(chunk: _Chunk) -> Tensor:
+def _map_chunk(chunk: _Chunk, dtype: torch.dtype, limits: Limits) -> Tensor:
     """Return a chunk as a view of its file, within which it is a file of `torch.save`."""
     try:
-        content = np.memmap(chunk.file, np.uint8, "c", chunk.start, (chunk.length,))
-        region = cast(IO[bytes], _Region(content.data))
-        # On the meta device torch reads shape and strides, and no values.
-        form: Tensor = torch.load(region, map_location="meta", weights_only=True)
-        with zipfile.ZipFile(region) as archive:
-            (record,) = [info for info in archive.infolist() if "/data/" in info.filename]
-        start = member_start(region, record)
-        values = torch.from_numpy(content[start : start + record.file_size]).view(form.dtype)
-        return values.as_strided(form.shape, form.stride(), form.storage_offset())
-    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        archive = TorchArchive(map_file(chunk.file, chunk.start, chunk.length), limits)
+        stored = archive.contents[0].value
+        if not isinstance(stored, StoredTensor) or stored.dtype != dtype:
+            raise ValueError("it is no tensor of the type in the index")
+        if stored.shape != chunk.sizes:
+            raise ValueError("its shape is not that in the index")
+        limits.check_expansion(str(chunk.file), stored.nbytes, archive.stored_bytes(stored))
+        return archive.load(stored)
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise CheckpointError(
             f"{chunk.file} cannot be read as a part of a distributed checkpoint "
-            f"({type(error).__name__}); it may be missing or truncated: copy it again"
+            f"({type(error).__name__}: {error}); it may be missing or truncated: copy it again"
         ) from error
 
 
-class _Region(io.RawIOBase):
-    """A file over bytes in memory, without the copy that `io.BytesIO` makes."""
-
-    def __init__(self, content: memoryview) -> None:
-        super().__init__()
-        self._content, self._at = content, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._content)}[whence]
-        if origin + offset < 0:
-            raise OSError("a place before the beginning was asked for")
-        self._at = origin + offset
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        part = self._content[self._at : self._at + len(buffer)]
-        buffer[: len(part)] = part
-        self._at += len(part)
-        return len(part)
-
-
-def _assemble(shape: tuple[int, ...], dtype: torch.dtype, chunks: tuple[_Chunk, ...]) -> Tensor:
+def _assemble(
+    path: Path, shape: _Sizes, dtype: torch.dtype, chunks: tuple[_Chunk, ...], limits: Limits
+) -> Tensor:
     """Copy the parts that several ranks wrote into one tensor."""
+    is_complete = sum(prod(chunk.sizes) for chunk in chunks) == prod(shape)
+    if not is_complete or len({chunk.offsets for chunk in chunks}) < len(chunks):
+        raise CheckpointError(f"{path} lacks a part of a tensor of shape {shape}")
     whole = torch.empty(shape, dtype=dtype)
-    if sum(prod(chunk.sizes) for chunk in chunks) != whole.numel():
-        raise CheckpointError(f"{chunks[0].file.parent} lacks a part of a tensor of shape {shape}")
     for chunk in chunks:
         place = [slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True)]
-        part = _map_chunk(chunk)
+        part = _map_chunk(chunk, dtype, limits)
         whole[tuple(place)] = part
         release(part)
     return whole

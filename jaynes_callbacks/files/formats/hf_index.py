@@ -7,43 +7,52 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem, one_sentence
 from jaynes_callbacks.files.formats import SAFETENSORS, TORCH
+from jaynes_callbacks.files.limits import Limits
+from jaynes_callbacks.records.regular import read_text
 
 __all__ = ["open_index", "read_index"]
 
 
-def open_index(index: Path) -> Checkpoint:
+def open_index(index: Path, limits: Limits) -> Checkpoint:
     """List the tensors of all shards that an ``*.index.json`` names.
 
     Raises:
         CheckpointError: if the file is no index of shards, or what their reader needs is not
             installed.
     """
-    shard_of = read_index(index)
+    shard_of = read_index(index, limits)
     entries: list[Entry] = []
     problems: list[Problem] = []
+    notes: dict[str, None] = {}
     for shard in dict.fromkeys(shard_of.values()):
         file = index.parent / shard
-        reader = (SAFETENSORS if shard.endswith(".safetensors") else TORCH).load_reader()
-        if not file.is_file():
-            problems.append(Problem(file, f"{file} is missing; download it again"))
-            continue
+        form = SAFETENSORS if shard.endswith(".safetensors") else TORCH
+        # What the reader needs is missed for all shards alike.
+        form.load_reader()
         try:
-            found = reader(file).entries
+            with one_sentence(str(file)):
+                is_there = file.is_file()
+            if not is_there:
+                raise CheckpointError(f"{file} is missing; download it again")
+            shard_content = form.read(file, limits)
         except CheckpointError as error:
             problems.append(Problem(file, str(error)))
             continue
+        found = shard_content.entries
+        problems += shard_content.problems
+        notes |= dict.fromkeys(shard_content.notes)
         expected = {tensor for tensor, its_shard in shard_of.items() if its_shard == shard}
         entries += [entry for entry in found if {entry.name, *entry.aliases} & expected]
         missing = expected - {name for entry in found for name in (entry.name, *entry.aliases)}
         if missing:
             reason = f"it lacks {_some(missing)}, which {index.name} says it holds"
             problems.append(Problem(file, f"{file}: {reason}"))
-    return Checkpoint(index, tuple(entries), tuple(problems))
+    return Checkpoint(index, tuple(entries), tuple(problems), notes=tuple(notes))
 
 
-def read_index(index: Path) -> Mapping[str, str]:
+def read_index(index: Path, limits: Limits) -> Mapping[str, str]:
     """Read which file of the index's directory holds which tensor.
 
     Returns:
@@ -53,9 +62,13 @@ def read_index(index: Path) -> Mapping[str, str]:
         CheckpointError: if the file is no index of shards, or names a file elsewhere.
     """
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        text = read_text(index, limits.text)
+        # A list or dictionary takes some 60 bytes, and two in the text.
+        if text.count("[") + text.count("{") > limits.objects:
+            raise ValueError(f"it has more than {limits.objects:,} lists")
+        weight_map = json.loads(text)["weight_map"]
         shard_of = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{index} is no index of shards ({type(error).__name__}: {error}); expected JSON with "
             "a weight_map from tensors to files, as Hugging Face saves it"

@@ -1,25 +1,34 @@
 """Read archives of numpy arrays (``.npz``): stored arrays are mapped, compressed ones are read."""
 
-import struct
+import io
 import zipfile
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
+from jaynes_callbacks.files.formats.archive import (
+    Bytes,
+    Member,
+    as_file,
+    map_file,
+    members_of,
+    read_member,
+)
+from jaynes_callbacks.files.limits import Limits
 
-__all__ = ["member_start", "open_npz"]
+__all__ = ["open_npz"]
 
-_LOCAL_HEADER = struct.Struct("<26xHH")
+#: Most bytes of the text before an array's values.
+_HEADER = 1 << 16
 
 
-def open_npz(path: Path) -> Checkpoint:
+def open_npz(path: Path, limits: Limits) -> Checkpoint:
     """List the arrays of an archive of `numpy.savez`.
 
     Arrays of Python objects are pickles: they are listed with a reason and never loaded.
@@ -28,37 +37,52 @@ def open_npz(path: Path) -> Checkpoint:
         CheckpointError: if it is truncated or no such archive.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [_entry(path, archive, info) for info in archive.infolist()]
+        content = map_file(path)
+        members = members_of(content)
     except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
         raise CheckpointError(
             f"{path} is no whole archive of numpy.savez ({error}); it may be truncated: copy it "
             "again"
         ) from error
-    return Checkpoint(path, tuple(entries))
+    entries, problems = [], []
+    for member in members.values():
+        try:
+            entries.append(_entry(content, member, limits))
+        # The header is a Python literal, whose parser raises almost anything.
+        except Exception as error:
+            reason = f"{path}: array {member.name} cannot be read ({error})"
+            problems.append(Problem(path, reason))
+    return Checkpoint(path, tuple(entries), tuple(problems))
 
 
-def _entry(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
-    with archive.open(info) as member:
-        version = npy.read_magic(member)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(member)
-        header = member.tell()
-    stored = info.compress_type == zipfile.ZIP_STORED and dtype.isnative and not fortran
-    with path.open("rb") as file:
-        start = member_start(file, info) + header
-    load = partial(_mapped, path, start, shape, dtype)
-    if not stored:
-        load = partial(_read, path, info.filename)
+def _entry(content: Bytes, member: Member, limits: Limits) -> Entry:
+    shape, fortran, dtype, header = _header(content, member)
+    nbytes = prod(shape) * dtype.itemsize
+    if not dtype.hasobject and header + nbytes != member.size:
+        raise ValueError(f"its shape {shape} needs {nbytes:,} bytes, not {member.size - header:,}")
+    is_mapped = member.is_plain and dtype.isnative and not fortran
     return Entry(
-        info.filename.removesuffix(".npy"),
-        tuple(shape),
+        member.name.removesuffix(".npy"),
+        shape,
         dtype.name,
-        prod(shape) * dtype.itemsize,
-        load,
-        mapped=stored,
+        nbytes,
+        partial(_load, content, member, limits),
+        mapped=is_mapped,
         reason=_reason_not_countable(dtype),
+        stored=member.stored,
     )
+
+
+def _header(content: Bytes, member: Member) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Read shape, order, data type and the length of an array's header."""
+    with zipfile.ZipFile(as_file(content)) as archive, archive.open(member.info) as file:
+        start = io.BytesIO(file.read(_HEADER))
+    version = npy.read_magic(start)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(start)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"its shape is {shape}")
+    return tuple(map(int, shape)), fortran, dtype, start.tell()
 
 
 def _reason_not_countable(dtype: np.dtype) -> str | None:
@@ -68,20 +92,9 @@ def _reason_not_countable(dtype: np.dtype) -> str | None:
     return None if known else f"of dtype {dtype.name}, not real floating-point"
 
 
-def member_start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Return the offset of a stored member's bytes, which follow the member's own header."""
-    file.seek(info.header_offset)
-    name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    return int(info.header_offset + _LOCAL_HEADER.size + name + extra)
-
-
-def _mapped(path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-    # Copy on write ("c"), because torch has no read-only tensors.
-    array = np.memmap(path, dtype=dtype, mode="c", offset=start, shape=shape)
-    return torch.from_numpy(array)
-
-
-def _read(path: Path, member: str) -> Tensor:
-    with np.load(path, allow_pickle=False) as archive:
-        array = archive[member.removesuffix(".npy")]
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+def _load(content: Bytes, member: Member, limits: Limits) -> Tensor:
+    shape, fortran, dtype, header = _header(content, member)
+    values = np.frombuffer(read_member(content, member, limits)[header:], dtype)
+    array = values.reshape(shape, order="F" if fortran else "C")
+    native = array.astype(dtype.newbyteorder("="), order="C", copy=False)
+    return torch.from_numpy(native)

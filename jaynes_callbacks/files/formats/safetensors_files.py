@@ -11,6 +11,8 @@ from torch import Tensor
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
 from jaynes_callbacks.files.formats.scales import with_scales
+from jaynes_callbacks.files.limits import Limits
+from jaynes_callbacks.records.regular import require_regular
 
 __all__ = ["open_safetensors"]
 
@@ -18,20 +20,39 @@ __all__ = ["open_safetensors"]
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "U16": 16}
 
 
-def open_safetensors(path: Path) -> Checkpoint:
+def open_safetensors(path: Path, limits: Limits) -> Checkpoint:
     """List the tensors of one ``.safetensors`` file.
 
     Raises:
         CheckpointError: if it is truncated or no such file at all.
     """
     try:
+        _check_header(path, limits)
         file = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no whole safetensors file ({error}); it may be truncated or still being "
             "written: copy or download it again"
         ) from error
     return Checkpoint(path, tuple(with_scales(list(_entries(file, path)), path.parent)))
+
+
+def _check_header(path: Path, limits: Limits) -> None:
+    """Check the length of the header, which is the file's first number, before it is parsed.
+
+    Raises:
+        OSError, ValueError: if it is beyond the file's end or the limit.
+    """
+    size = require_regular(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length + 8 > size:
+        raise ValueError("its header is not whole")
+    if length > 2 * limits.text:
+        raise ValueError(
+            f"its header has {length:,} bytes, expected at most {2 * limits.text:,}; raise the "
+            "bound with --max-expanded"
+        )
 
 
 def _entries(file: Any, path: Path) -> Iterator[Entry]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.files.entry import Entry
+from jaynes_callbacks.records.regular import read_text
 
 __all__ = ["with_scales"]
 
@@ -91,10 +92,10 @@ def _block_shape(
 def _stated_block(directory: Path) -> tuple[int, ...]:
     """Read the block size from ``config.json``; empty where it states none."""
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(directory / "config.json"))
         sizes = config["quantization_config"]["weight_block_size"]
         return tuple(int(size) for size in sizes if int(size) > 0)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 

@@ -1,36 +1,46 @@
 """Describe a run for readers of its files: machine, versions, settings, what was watched."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from jaynes_callbacks._version import __version__
-from jaynes_callbacks.recorder import Recorder
+from torch import nn
 
-__all__ = ["describe"]
+from jaynes_callbacks._version import __version__
+from jaynes_callbacks.watch.selection import Coverage
+
+__all__ = ["describe_run"]
 
 _PACKAGES = ("torch", "lightning", "pytorch-lightning", "numpy", "scipy", "torchmetrics")
 
 
-def describe(recorder: Recorder, of_host: Mapping[str, Any]) -> dict[str, Any]:
-    """Return builtins by name: run, versions, machine, model, coverage, and what the host tells.
+def describe_run(
+    run: str,
+    model: nn.Module,
+    coverage: Coverage,
+    instruments: Sequence[str],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return builtins by name: run, versions, machine, model, coverage, and further facts.
 
     Args:
-        recorder: of the run's model.
-        of_host: further facts, such as hyperparameters.
+        run: the run's name.
+        model: that is watched.
+        coverage: what is watched of it.
+        instruments: names of those that measure it.
+        more: further facts, such as hyperparameters.
     """
-    coverage, model = recorder.coverage, recorder.model
     device = next((str(parameter.device) for parameter in model.parameters()), "cpu")
     return {
-        "run": recorder.run,
+        "run": run,
         "versions": {"jaynes_callbacks": __version__, "python": platform.python_version()}
         | _versions(),
         "machine": f"{platform.system()} {platform.machine()}, {device}",
         "model": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **of_host,
-        "instruments": list(recorder.instruments),
+        **more,
+        "instruments": list(instruments),
         "watched": [
             {"kind": stream.kind, "name": stream.name, "aliases": list(stream.aliases)}
             for stream in coverage.watched

@@ -4,12 +4,18 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.history import History
-from jaynes_callbacks.records.schema import Schema
+from jaynes_callbacks.records.schema import Array, Schema
+from jaynes_callbacks.records.text import counted
 from jaynes_callbacks.sinks.base import Recalling, RunContext, Sink, sparing
 
 __all__ = ["Delivery"]
+
+_NO_COUNTS = np.zeros(0, dtype=np.int64)
 
 
 class Delivery:
@@ -75,6 +81,38 @@ class Delivery:
             if len(end) or start.schema.main:
                 self._each(lambda sink: sink.close(start, end, history))  # noqa: B023
         self._working = []
+
+    def records_of(self, name: str, start: Frame[Any]) -> Frame[Any]:
+        """Return an instrument's history, with the counts of the start and of the last record.
+
+        Args:
+            name: of the instrument.
+            start: the first record of each stream, with its counts.
+        """
+        frame = self.histories[name].frame()
+        known = {
+            (row.step, *row.key): row
+            for rows in (start, self.ends.get(name, start))
+            for row in rows
+        }
+        keys = list(zip(*(frame[each].tolist() for each in ("step", "kind", "name")), strict=True))
+        arrays: dict[str, Array] = {}
+        for column in frame.schema.columns:
+            if column.type.is_array:
+                arrays[column.name] = np.empty(len(frame), dtype=object)
+                for place, key in enumerate(keys):
+                    values = getattr(known[key], column.name) if key in known else _NO_COUNTS
+                    arrays[column.name][place] = values
+        frame = frame.replaced(**arrays)
+        return Records(frame) if frame.schema.main else frame
+
+    def summary(self, name: str) -> str:
+        """Say in a phrase how much an instrument has recorded, for representations of its owner."""
+        history, end = self.histories[name], self.ends.get(name)
+        if end is None or not len(end):
+            return "no record yet"
+        rows = f"{counted(len(history), 'row')} to step {history.last_step}"
+        return f"{counted(len(end), 'stream')}, {rows}"
 
     def __getstate__(self) -> dict[str, Any]:
         # No sink of a copy is open: the run goes on writing through the original's.
