@@ -18,10 +18,11 @@ from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, Limits, o
 from jaynes_callbacks.files.entry import tensor_entries
 from jaynes_callbacks.files.pairing import pair_names
 from jaynes_callbacks.files.survey import Survey
+from jaynes_callbacks.instruments.cores import core_of
 from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.judge import judged
 from jaynes_callbacks.instruments.record import Record, Records
-from jaynes_callbacks.instruments.scales import core_of, with_cores
+from jaynes_callbacks.instruments.scales import with_cores
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.watch.parameters import relative_distance, sample

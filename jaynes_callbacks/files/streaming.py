@@ -18,7 +18,7 @@ from jaynes_callbacks.counts.kernels import passes_over
 from jaynes_callbacks.counts.threads import one_thread
 from jaynes_callbacks.counts.two_way import Effects, two_way
 from jaynes_callbacks.files.pages import prefetch, release
-from jaynes_callbacks.instruments.scales import Core
+from jaynes_callbacks.instruments.cores import Core
 from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.statistics.two_way import core_standard_error
 

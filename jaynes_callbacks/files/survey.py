@@ -12,9 +12,10 @@ from jaynes_callbacks.counts.counting import TensorCounts, reason_not_countable
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
 from jaynes_callbacks.files.pages import prefetch, release
 from jaynes_callbacks.files.streaming import RESIDENT, SliceCounter, slice_counter
+from jaynes_callbacks.instruments.cores import Core
 from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.scales import Core, with_cores
+from jaynes_callbacks.instruments.scales import with_cores
 from jaynes_callbacks.instruments.tally import Tally
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics import clustered_standard_errors

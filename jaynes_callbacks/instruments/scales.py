@@ -11,30 +11,27 @@ scaling is a symmetry.
 The scales themselves, e^r of the rows and e^c of the columns, are streams of kind ``scale``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from jaynes_callbacks import statistics
-from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.counts.kernels import code_counts
-from jaynes_callbacks.counts.two_way import (
-    FEWEST_PER_EFFECT,
-    Effects,
-    Layout,
-    LogSums,
-    core_counts,
-    effects_of,
-    empty_sums,
-    log_sums,
-    two_way,
-)
-from jaynes_callbacks.instruments.base import FittingInstrument, Moment, Quantity, Slot, State
+from jaynes_callbacks.counts.two_way import FEWEST_PER_EFFECT, Layout
+from jaynes_callbacks.instruments.base import FittingInstrument, Moment, State
 from jaynes_callbacks.instruments.computing import fit_together
+from jaynes_callbacks.instruments.cores import (
+    QUANTITIES,
+    ROWS,
+    Core,
+    core_of,
+    cores_of_parts,
+    fail_sums,
+    state_of_cores,
+)
 from jaynes_callbacks.instruments.distribution import Batch, Tallied, summarise_batch
 from jaynes_callbacks.instruments.laws import (
     OK,
@@ -45,54 +42,44 @@ from jaynes_callbacks.instruments.laws import (
     reasons,
     sparse,
 )
-from jaynes_callbacks.instruments.ranks import summed
 from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.instruments.scale_row import LENT, SCALE, SCHEMA, ScaleRow
+from jaynes_callbacks.instruments.scale_row import LENT, SCHEMA, ScaleRow
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics import LOGNORMAL
 from jaynes_callbacks.statistics.two_way import (
     Spread,
-    core_standard_error,
     cumulant_factor,
     gaussian_core_gaps,
     variance_components,
 )
 from jaynes_callbacks.watch.selection import Coverage, Selection
-from jaynes_callbacks.watch.weights import WeightValue, WeightWatch
+from jaynes_callbacks.watch.weights import WeightWatch
 
-__all__ = ["Core", "Scales", "core_of", "state_of_cores", "with_cores"]
+__all__ = ["Scales", "with_cores"]
 
-#: What is appended to a weight's name for the scales of its rows and of its columns.
-_ROWS, _COLUMNS = ".rows", ".columns"
-#: Fewer scales say nothing of their law.
-_FEWEST_SCALES = 100
-
-
-class Core(NamedTuple):
-    """The core of one weight, and the scales that were taken off.
-
-    Attributes:
-        counts: of the core on the universal grid.
-        effects: of rows and columns on ln|w|.
-        error: standard error of the core's gap; nan where there is none.
-    """
-
-    counts: Int64[Tensor, " 4096"]
-    effects: Effects
-    error: Float64[Tensor, ""]
+#: Scales of which less than this share of the variance is not chance have no law of their own: the
+#: means of many values are nearly normal, whatever the law of the values.
+_RELIABLE = 0.5
 
 
 class _Counted(NamedTuple):
-    """What the laws are fitted to: the rows of all moments with a count."""
+    """What the laws are fitted to: the rows of all moments with a count.
 
-    rows: Sequence[Sequence[int]]
+    Attributes:
+        numbers: of rows of each moment.
+        state: of the rows.
+        n: number of values of each row.
+        components: columns of the components of the variance of ln w, and `reliability`.
+        counts: of the rows; none of scales that are no more spread than chance would have them.
+    """
+
+    numbers: Sequence[int]
+    state: State
+    n: Array
+    components: Mapping[str, Array]
     counts: Int64[Tensor, "rows 4096"]
-
-
-#: Quantities of a row: of a weight Σr², number of rows with values, Σc², number of such columns.
-_SPREAD = 4
 
 
 class Scales(FittingInstrument[ScaleRow, _Counted]):
@@ -108,11 +95,7 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
     name = "scales"
     schema = SCHEMA
     lends = LENT
-    quantities: ClassVar = {
-        "counts": Quantity((CODES,), torch.int64),
-        "spread": Quantity((_SPREAD,), reduction=None),
-        "error": Quantity(reduction=None),
-    }
+    quantities: ClassVar = QUANTITIES
     _failed_begin: Exception | None = None
 
     def attach(self, model: nn.Module, selection: Selection) -> None:
@@ -156,12 +139,13 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
             weights = list(self._weights.read())
         except Exception:
             # The other ranks wait for this one's sums.
-            _failed_sums(expected)
+            fail_sums(expected)
             raise
         whole = [each for each in weights if not each.sharded]
         parts = [each for each in weights if each.sharded]
-        cores = _of_parts(parts) if parts else []
-        cores = [*map(_of_whole, whole), *cores]
+        # The collective first: the ranks begin it together.
+        of_parts = cores_of_parts(parts) if parts else []
+        cores = [*(core_of(each.values) for each in whole), *of_parts]
         streams = [each.stream for each in (*whole, *parts)]
         shared = [False] * len(whole) + [True] * len(parts)
         return state_of_cores(streams, cores, shared)
@@ -169,24 +153,28 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
     # Computing ------------------------------------------------------------------------------
 
     def counted(self, moments: Sequence[Moment]) -> _Counted:
-        """Return the counts of all rows that have any."""
-        rows = [_rows_with_counts(moment.state) for moment in moments]
-        tables = [moment.state["counts"][own] for moment, own in zip(moments, rows, strict=True)]
-        return _Counted(rows, torch.cat(tables))
+        """Return the rows that have counts, and how their variance is made up."""
+        states = [moment.state.take(_rows_with_counts(moment.state)) for moment in moments]
+        state = states[0].joined(*states[1:])
+        n = statistics.totals(state["counts"]).n.cpu().numpy()
+        components = _components(state, n)
+        chance = torch.from_numpy(components["reliability"] < _RELIABLE)
+        counts = state["counts"].masked_fill(chance[:, None].to(state.device), 0)
+        return _Counted(list(map(len, states)), state, n, components, counts)
 
     def fitted(
         self, moments: Sequence[Moment], counted: _Counted, laws: Laws
     ) -> list[Frame[ScaleRow]]:
         """Measure; what is left of a law without its scales is not judged by itself."""
-        states = [moment.state.take(own) for moment, own in zip(moments, counted.rows, strict=True)]
-        if not any(map(len, states)):
+        if not len(counted.state):
             return [Frame(self.schema, {}) for _ in moments]
-        columns = rows_of_cores(states[0].joined(*states[1:]), laws)
+        columns = _columns(counted, laws)
         frames, begin = [], 0
-        for moment, state in zip(moments, states, strict=True):
-            own = {name: values[begin : begin + len(state)] for name, values in columns.items()}
-            begin += len(state)
-            frames.append(self.frame(moment._replace(state=state), own))
+        for moment, number in zip(moments, counted.numbers, strict=True):
+            rows = range(begin, begin + number)
+            own = {name: values[begin : begin + number] for name, values in columns.items()}
+            begin += number
+            frames.append(self.frame(moment._replace(state=counted.state.take(rows)), own))
         return frames
 
 
@@ -203,146 +191,6 @@ def with_cores(tallied: Tallied, cores: Sequence[Core]) -> Records:
     (records,) = summarise_batch(batch, laws["magnitudes"])
     (frame,) = scales.fitted([moment], counted, laws["scales"])
     return records.beside(frame, LENT) if len(frame) else records
-
-
-# Collecting ---------------------------------------------------------------------------------
-
-
-def state_of_cores(
-    streams: Sequence[Stream],
-    cores: Sequence[Core],
-    shared: Sequence[bool] = (),
-    *,
-    with_scales: bool = True,
-) -> State:
-    """Return the state of some weights: a row of each core, then rows of the scales.
-
-    Args:
-        streams: of the weights.
-        cores: of the weights.
-        shared: of each weight, whether the counts of its core are a part; of none by default.
-        with_scales: whether the scales are streams of their own.
-    """
-    if not cores:
-        return State.empty(Scales.quantities)
-    shared = shared or [False] * len(cores)
-    slots, counts, spread, errors, parts = [], [], [], [], []
-    for stream, core, part in zip(streams, cores, shared, strict=True):
-        slots.append(Slot(stream))
-        counts.append(core.counts)
-        spread.append(_spread(core.effects, Layout.of(stream.shape)))
-        errors.append(core.error)
-        parts.append(part)
-        for scales, values in _scales_of(stream, core.effects) if with_scales else ():
-            slots.append(Slot(scales))
-            counts.append(code_counts(values))
-            spread.append(torch.full_like(spread[-1], torch.nan))
-            errors.append(torch.full_like(core.error, torch.nan))
-            # Every rank knows all effects.
-            parts.append(False)
-    device = counts[0].device
-    return State(
-        slots,
-        {
-            "counts": torch.stack([each.to(device) for each in counts]),
-            "spread": torch.stack([each.to(device) for each in spread]),
-            "error": torch.stack([each.to(device, torch.float64) for each in errors]),
-        },
-        parts,
-    )
-
-
-def _scales_of(stream: Stream, effects: Effects) -> Iterator[tuple[Stream, Tensor]]:
-    """Return the scales of rows and of columns where there are enough; 0 of what is all zeros."""
-    layout = Layout.of(stream.shape)
-    for centred, suffix, own, number in (
-        (layout.centres_rows, _ROWS, effects.rows, effects.row_n),
-        (layout.centres_columns, _COLUMNS, effects.columns, effects.column_n),
-    ):
-        if centred and len(own) >= _FEWEST_SCALES:
-            scales = Stream(SCALE, stream.name + suffix, (len(own),))
-            yield scales, torch.where(number > 0, own.exp(), 0.0)
-
-
-def _spread(effects: Effects, layout: Layout) -> Float64[Tensor, " 4"]:
-    nothing = effects.rows.new_full((), torch.nan)
-    return torch.stack(
-        [
-            effects.rows.square().sum() if layout.centres_rows else nothing,
-            (effects.row_n > 0).sum().to(torch.float64),
-            effects.columns.square().sum() if layout.centres_columns else nothing,
-            (effects.column_n > 0).sum().to(torch.float64),
-        ]
-    )
-
-
-def _of_whole(weight: WeightValue) -> Core:
-    return core_of(weight.values)
-
-
-def core_of(values: Tensor) -> Core:
-    """Count the core of a weight, and estimate the standard error of its gap."""
-    counts, effects = two_way(values)
-    return Core(counts, effects, core_standard_error(values, effects, counts))
-
-
-def _of_parts(weights: Sequence[WeightValue]) -> list[Core]:
-    """Count this rank's parts of the cores of weights, after one collective."""
-    layouts = [Layout.of(each.stream.shape) for each in weights]
-    device = weights[0].values.device
-    try:
-        own = [_placed_sums(each, layout) for each, layout in zip(weights, layouts, strict=True)]
-        packed = torch.cat([part.to(device, torch.float64) for sums in own for part in sums])
-    except Exception:
-        _failed_sums([each.stream for each in weights])
-        raise
-    pieces = iter(summed(packed).split([size for each in layouts for size in _sizes(each)]))
-    cores = []
-    for weight, layout in zip(weights, layouts, strict=True):
-        rows, row_n, columns, column_n = (next(pieces) for _ in range(4))
-        effects = effects_of(LogSums(rows, row_n.long(), columns, column_n.long()), layout)
-        unknown = effects.rows.new_full((), torch.nan)
-        cores.append(Core(_part_of_core(weight, effects), effects, unknown))
-    return cores
-
-
-def _failed_sums(streams: Sequence[Stream]) -> None:
-    """Take part in the collective with nothing, so that no rank waits for ever."""
-    if streams:
-        size = sum(sum(_sizes(Layout.of(stream.shape))) for stream in streams)
-        summed(torch.full((size,), torch.nan, dtype=torch.float64))
-
-
-def _sizes(layout: Layout) -> tuple[int, int, int, int]:
-    return layout.rows, layout.rows, layout.columns, layout.columns
-
-
-def _place(weight: WeightValue) -> tuple[slice, slice]:
-    """Return the rows and columns of a weight of which this rank has values."""
-    (top, left), (height, width) = weight.place[:2], weight.values.shape[:2]
-    return slice(top, top + height), slice(left, left + width)
-
-
-def _has_values(weight: WeightValue) -> bool:
-    return weight.values.dim() >= 2 and weight.values.numel() > 0
-
-
-def _placed_sums(weight: WeightValue, layout: Layout) -> LogSums:
-    """Return the sums of this rank's part in their place in the whole."""
-    whole = empty_sums(layout, weight.values.device)
-    if _has_values(weight):
-        own, (rows, columns) = log_sums(weight.values.detach()), _place(weight)
-        whole.rows[rows], whole.row_n[rows] = own.rows, own.row_n
-        whole.columns[columns], whole.column_n[columns] = own.columns, own.column_n
-    return whole
-
-
-def _part_of_core(weight: WeightValue, effects: Effects) -> Int64[Tensor, " 4096"]:
-    if not _has_values(weight):
-        return torch.zeros(CODES, dtype=torch.int64, device=weight.values.device)
-    rows, columns = _place(weight)
-    own = effects.mean + effects.rows[rows]
-    return core_counts(weight.values.detach(), own, effects.columns[columns])
 
 
 # Computing ----------------------------------------------------------------------------------
@@ -365,74 +213,31 @@ def _rows_with_counts(state: State) -> list[int]:
     )
 
 
-def rows_of_cores(state: State, laws: Laws) -> dict[str, Array]:
-    """Return the columns of some rows, without when and of which stream they are.
-
-    Args:
-        state: of `state_of_cores`, whose rows all have counts.
-        laws: fitted to its counts.
-    """
+def _components(state: State, n: Array) -> dict[str, Array]:
+    """Return the components of the variance of ln w, and how reliable scales are."""
     streams = [slot.stream for slot in state.slots]
-    totals = torch.stack(statistics.totals(state["counts"])).cpu().numpy().copy()
-    gaps = host(laws.gaps)
-    statuses = {name: fit.status for name, fit in laws.fits.items()}
-    own = reasons(statuses)
-    return {
-        "shape": objects([stream.shape for stream in streams]),
-        "n": totals[0],
-        "zeros": totals[1],
-        "core_gap": gaps[LOGNORMAL.name],
-        **{f"core_gap_{name}": each for name, each in gaps.items() if name != LOGNORMAL.name},
-        "core_best_family": objects(best_families(gaps, totals[0])),
-        **{f"core_{name}": each for name, each in host(laws.parameters).items()},
-        **_shape(streams, state, laws, totals[0]),
-        "status": objects(
-            [_status(stream, reason) for stream, reason in zip(streams, own, strict=True)]
-        ),
-        **sparse(state["counts"]),
-    }
-
-
-def _shape(streams: Sequence[Stream], state: State, laws: Laws, n: Array) -> dict[str, Array]:
-    """Return moments and components, and what Gaussian weights of the same shapes would have."""
-    is_core = [stream.kind == WEIGHT for stream in streams]
-    layouts = [Layout.of(stream.shape) for stream in streams if stream.kind == WEIGHT]
-    variance, skew, kurtosis = host(
-        {
-            "variance": laws.moments.std.square(),
-            "skew": laws.moments.skew,
-            "kurtosis": laws.moments.kurtosis,
-        }
-    ).values()
+    is_core = np.array([stream.kind == WEIGHT for stream in streams], dtype=bool)
+    cores = statistics.occupied_bins(state["counts"][torch.from_numpy(is_core)])
+    variance = statistics.log_moments(cores).std.square().cpu().numpy()
     row_squares, row_n, column_squares, column_n = state["spread"].cpu().numpy()[is_core].T
     found = variance_components(
-        n[is_core].astype(np.float64),
-        variance[is_core],
-        Spread(row_squares, row_n),
-        Spread(column_squares, column_n),
+        n[is_core], variance, Spread(row_squares, row_n), Spread(column_squares, column_n)
     )
-    second, third, fourth = (
-        np.array([cumulant_factor(layout, order) for layout in layouts]) for order in (2, 3, 4)
-    )
-    skew[is_core] *= second**1.5 / third
-    kurtosis[is_core] *= second**2 / fourth
     columns = {
-        "core_gap_gaussian": np.array(gaussian_core_gaps(layouts)),
         "scale_share": found.scale_share,
         "sd_rows": np.sqrt(found.rows),
         "sd_columns": np.sqrt(found.columns),
         "sd_rest": np.sqrt(found.rest),
     }
-    table = {name: np.full(len(streams), np.nan) for name in columns}
-    for name, values in columns.items():
-        table[name][is_core] = values
-    return {
-        **table,
-        "core_gap_se": state["error"].cpu().numpy().copy(),
-        "core_log_skew": skew,
-        "core_log_kurtosis": kurtosis,
-        "reliability": _reliability(streams, table, n),
-    }
+    table = {name: _placed(values, is_core) for name, values in columns.items()}
+    return {**table, "reliability": _reliability(streams, table, n)}
+
+
+def _placed(values: Array, rows: Array) -> Array:
+    """Return a column that has values in some rows, and nan in the others."""
+    column = np.full(len(rows), np.nan)
+    column[rows] = values
+    return column
 
 
 def _reliability(streams: Sequence[Stream], table: Mapping[str, Array], n: Array) -> Array:
@@ -443,17 +248,57 @@ def _reliability(streams: Sequence[Stream], table: Mapping[str, Array], n: Array
         if stream.kind == WEIGHT:
             core = place
             continue
-        is_rows = stream.name == streams[core].name + _ROWS
+        is_rows = stream.name == streams[core].name + ROWS
         own = table["sd_rows" if is_rows else "sd_columns"][core] ** 2
         chance = table["sd_rest"][core] ** 2 * n[place] / n[core]
         found[place] = own / (own + chance) if own + chance > 0 else np.nan
     return found
 
 
-def _status(stream: Stream, reason: str) -> str:
+def _columns(counted: _Counted, laws: Laws) -> dict[str, Array]:
+    """Return the columns of all rows, without when and of which stream they are."""
+    state = counted.state
+    streams = [slot.stream for slot in state.slots]
+    gaps = host(laws.gaps)
+    own = reasons({name: fit.status for name, fit in laws.fits.items()})
+    reliability = counted.components["reliability"].tolist()
+    return {
+        "shape": objects([stream.shape for stream in streams]),
+        "n": counted.n,
+        "zeros": statistics.totals(state["counts"]).zeros.cpu().numpy().copy(),
+        "core_gap": gaps[LOGNORMAL.name],
+        **{f"core_gap_{name}": each for name, each in gaps.items() if name != LOGNORMAL.name},
+        "core_gap_se": state["error"].cpu().numpy().copy(),
+        "core_best_family": objects(best_families(gaps, counted.n)),
+        **{f"core_{name}": each for name, each in host(laws.parameters).items()},
+        **_shape(streams, laws),
+        **counted.components,
+        "status": objects(
+            [_status(*about) for about in zip(streams, own, reliability, strict=True)]
+        ),
+        **sparse(state["counts"]),
+    }
+
+
+def _shape(streams: Sequence[Stream], laws: Laws) -> dict[str, Array]:
+    """Return moments without the bias of centring, and the gap of Gaussian weights."""
+    is_core = np.array([stream.kind == WEIGHT for stream in streams], dtype=bool)
+    layouts = [Layout.of(stream.shape) for stream in streams if stream.kind == WEIGHT]
+    moments = {"core_log_skew": laws.moments.skew, "core_log_kurtosis": laws.moments.kurtosis}
+    columns = host(moments)
+    second, third, fourth = (
+        np.array([cumulant_factor(layout, order) for layout in layouts]) for order in (2, 3, 4)
+    )
+    columns["core_log_skew"][is_core] *= second**1.5 / third
+    columns["core_log_kurtosis"][is_core] *= second**2 / fourth
+    gaussian = np.array(gaussian_core_gaps(layouts))
+    return {**columns, "core_gap_gaussian": _placed(gaussian, is_core)}
+
+
+def _status(stream: Stream, reason: str, reliability: float) -> str:
     """Say what was not taken off, and then the reason of what is missing."""
     if stream.kind != WEIGHT:
-        return reason
+        return "no more spread than chance would have them" if reliability < _RELIABLE else reason
     layout = Layout.of(stream.shape)
     kept = [
         name
