@@ -64,7 +64,8 @@ def find_checkpoints(path: str | PathLike[str]) -> list[Path]:
     if not found:
         raise CheckpointError(
             f"{place} holds no checkpoint: no file in it ends in {', '.join(SUFFIXES)}, and it has "
-            f"no {DISTRIBUTED_INDEX} of a distributed checkpoint"
+            f"no {DISTRIBUTED_INDEX} of a distributed checkpoint; folders below it are not "
+            f"searched: name them, as in {place}/*/checkpoints"
         )
     return found
 
