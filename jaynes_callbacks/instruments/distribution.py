@@ -309,13 +309,15 @@ def paper_bins(variable: str) -> int:
 
 
 def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
-    binned = statistics.occupied_bins(tally.counts)
-    moments = statistics.log_moments(binned)
+    occupied = statistics.occupied_bins(tally.counts)
+    moments = statistics.log_moments(occupied)
+    # Laws are fitted and compared on these bins; what needs magnitudes uses the grid's own.
+    binned = occupied.merged()
     fits = statistics.fit_families(binned, moments, threads)
     lognormal = fits[LOGNORMAL.name]
     maximum = _maximum(tally)
     paper = _paper(tally, streams, maximum, moments.rms)
-    chances, chance_statuses = _best_chances(binned, moments)
+    chances, chance_statuses = _best_chances(occupied, binned, moments)
     gaps = {
         f"gap_{name}": statistics.gap(binned, fit)
         for name, fit in fits.items()
@@ -326,7 +328,7 @@ def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
         **_shape(moments),
         # Of bins, and so a little beyond the largest value where all lie in one.
         "rms": torch.minimum(moments.rms, maximum),
-        **_of_lognormal(binned, lognormal, tally.errors),
+        **_of_lognormal(occupied, binned, lognormal, tally.errors),
         **gaps,
         "gap_best_rival": _least([gaps[f"gap_{rival.name}"] for rival in RIVALS]),
         **{
@@ -375,10 +377,20 @@ def _shape(moments: LogMoments) -> dict[str, Tensor]:
     }
 
 
-def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tensor]:
+def _of_lognormal(
+    occupied: Binned, binned: Binned, fit: Fit, clustered: Tensor
+) -> dict[str, Tensor]:
+    """Measure how far the values are from the fitted lognormal, and the theory's quantities.
+
+    Args:
+        occupied: the grid's occupied bins.
+        binned: the same, merged where values are few.
+        fit: of the lognormal to the merged bins.
+        clustered: standard errors of the gap that take dependence into account; nan for none.
+    """
     independent = statistics.gap_standard_error(binned, fit)
     mu, sigma = fit.parameters.unbind(-1)
-    theory = statistics.equilibrium(binned, mu, sigma)
+    theory = statistics.equilibrium(occupied, mu, sigma)
     return {
         "gap": statistics.gap(binned, fit),
         "gap_se": torch.where(clustered.isnan(), independent, clustered),
@@ -392,14 +404,19 @@ def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tens
 
 
 def _best_chances(
-    binned: Binned, moments: LogMoments
+    occupied: Binned, binned: Binned, moments: LogMoments
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Fit the lognormal where sizes count, and where the smallest values may be noise.
+
+    Args:
+        occupied: the grid's occupied bins, which are tilted: a merged bin has no one size.
+        binned: the same, merged where values are few, which are censored.
+        moments: of the occupied bins.
 
     Returns:
         Figures, and the statuses of the two fits.
     """
-    tilted, censored = binned.tilted(), binned.censored()
+    tilted, censored = occupied.tilted(), binned.censored()
     tilted_moments = statistics.log_moments(tilted)
     tilted_fit = statistics.fit_family(LOGNORMAL, tilted, tilted_moments)
     # The open bin has no middle: the fit starts from the uncensored moments.
