@@ -30,7 +30,9 @@ __all__ = ["comparison_table", "summary_table", "weight_table"]
 _NONE = "–"
 _UNFITTED = "no fit"
 
-_WEIGHT_HEADINGS = ("weight", "role", "n", "gap", "best family", "q", "R² (Gauss)", "μ'", "σ'")
+_WEIGHT_HEADINGS = (
+    "weight", "role", "n", "gap", "± se", "best family", "q", "R² (Gauss)", "μ'", "σ'",
+)  # fmt: skip
 _SUMMARY_HEADINGS = ("role", "layers", "R²", "μ'", "σ'", "R² Gauss", "gap", "best families")
 _SUMMARY_NOTES = (
     f"layers: weights of at least {FEWEST_WEIGHTS:,} elements, as in the paper's Table II, of all "
@@ -45,7 +47,7 @@ def weight_table(records: Sequence[Record]) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
     notes = [shortened(line, WIDTH) for line in remarks(records)]
-    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 4)), *notes])
+    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 5)), *notes])
 
 
 def summary_table(records: Sequence[Record]) -> str:
@@ -93,6 +95,7 @@ def _weight_cells(record: Record) -> tuple[str, ...]:
         role(record.name, record.shape),
         count_text(record.n),
         number_text(record.gap, 3),
+        number_text(record.gap_se, 3),
         family_label(record.best_family),
         tilt_text(record.q),
         paper_text(record),

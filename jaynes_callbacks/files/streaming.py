@@ -52,12 +52,13 @@ class SliceCounter:
         self.pool = pool
         self._ahead, self._device, self._progress = ahead, device, progress
 
-    def count(self, tensor: Tensor, *, mapped: bool) -> TensorCounts:
+    def count(self, tensor: Tensor, *, mapped: bool, bins: int = PAPER_BINS) -> TensorCounts:
         """Count the magnitudes of a tensor.
 
         Args:
             tensor: real floating-point values on the CPU.
             mapped: whether they are a view of a file, whose pages may be given back.
+            bins: number of the paper's equal bins.
 
         Returns:
             The counts, on the CPU.
@@ -87,7 +88,7 @@ class SliceCounter:
                 yield found
 
         size = max(1, _SLICE // flat.element_size())
-        counted = count(flat, PAPER_BINS, slice_size=size, apply=apply)
+        counted = count(flat, bins, slice_size=size, apply=apply)
         return TensorCounts(*(each.cpu() for each in counted))
 
 

@@ -28,7 +28,9 @@ from jaynes_callbacks.statistics import (
     FAMILIES,
     LOGNORMAL,
     RIVALS,
+    RIVALS_2,
     Binned,
+    Family,
     Fit,
     LogMoments,
     PaperFit,
@@ -45,6 +47,7 @@ __all__ = [
     "gaussian_power",
     "measure",
     "paper_bins",
+    "paper_bins_of",
     "recompute",
     "summarise",
     "tallied",
@@ -142,16 +145,18 @@ def recompute(records: Iterable[Record]) -> Records:
     """Compute records again from their saved counts.
 
     What cannot follow from one row's counts (`gap_se` of streams counted in the paper's bins,
-    `moved`, `verdict`) is carried over.
+    `gap_change_se`, `moved`, `verdict`) is carried over.
 
     Args:
-        records: with their counts.
+        records: with their counts; weights in one number of the paper's bins.
     """
     rows = list(records)
     if not rows:
         return Records()
-    tally = tally_of_counts(counts_of(rows))
+    bins = next((paper_bins_of(row) for row in rows if row.variable not in _OF_NEURONS), PAPER_BINS)
+    tally = tally_of_counts(counts_of(rows), bins)
     for index, row in enumerate(rows):
+        tally.change_errors[index] = row.gap_change_se
         if row.variable not in _OF_NEURONS:
             tally.errors[index] = row.gap_se
         if row.paper_counts.size:
@@ -184,7 +189,7 @@ def _at(records: Records, moment: Tallied) -> Records:
 
 def _records(streams: Sequence[Stream], tally: Tally) -> Records:
     """Measure streams: one row each, of no moment yet."""
-    measured = measure(tally, streams)
+    measured, bins = measure(tally, streams), tally.linear.shape[1]
     # Copied: a history that shares a tensor's memory keeps the tensor.
     values = torch.stack(list(measured.figures.values())).cpu().numpy().copy()
     figures = dict(zip(measured.figures, values, strict=True))
@@ -196,7 +201,9 @@ def _records(streams: Sequence[Stream], tally: Tally) -> Records:
         "shape": _objects([stream.shape for stream in streams]),
         **dict(zip(("n", "zeros", "nonfinite"), totals, strict=True)),
         **figures,
-        "best_family": _best_families(figures, totals[0]),
+        "best_family": _best_families(figures, totals[0], RIVALS),
+        "best_family_2": _best_families(figures, totals[0], RIVALS_2),
+        "paper_bins": np.array([paper_bins(each.variable, bins) for each in streams]),
         "status": _texts(_reasons(measured.statuses)),
         **_sparse(tally),
     }
@@ -231,14 +238,14 @@ def _texts(values: Sequence[str]) -> Array:
     return _objects(values)
 
 
-def _best_families(figures: Mapping[str, Array], n: Array) -> Array:
-    """Return the family that Schwarz's criterion prefers, per value and up to a constant.
+def _best_families(figures: Mapping[str, Array], n: Array, rivals: Sequence[Family]) -> Array:
+    """Return which of lognormal and rivals Schwarz's criterion prefers, per value.
 
     A special case beats its generalisation.  The bias correction of the gap has taken p/(2n) back
     already (G. Schwarz, Ann. Statist. 6 (1978) 461).  Nothing where the lognormal itself has no
     fit: then nothing was compared.
     """
-    compared = (LOGNORMAL, *RIVALS)
+    compared = (LOGNORMAL, *rivals)
     gaps = np.stack([figures[_gap_column(family.name)] for family in compared])
     number = np.array([[len(family.parameters)] for family in compared])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -303,9 +310,22 @@ def gaussian_power(variable: str) -> float:
     return 2.0 if variable == "z*y" else 1.0
 
 
-def paper_bins(variable: str) -> int:
-    """Return the number of equal bins in which the paper's protocol counts a variable."""
-    return PAPER_IOTA_BINS if variable in _OF_NEURONS else PAPER_BINS
+def paper_bins(variable: str, of_weights: int = PAPER_BINS) -> int:
+    """Return the number of equal bins in which the paper's protocol counts a variable.
+
+    Args:
+        variable: that is counted.
+        of_weights: number for weights, for which the paper states none.
+    """
+    return PAPER_IOTA_BINS if variable in _OF_NEURONS else of_weights
+
+
+def paper_bins_of(record: Record) -> int:
+    """Return the number of equal bins of a record's protocol.
+
+    Version 0.1 wrote none down, and always counted weights in the same number.
+    """
+    return record.paper_bins or paper_bins(record.variable)
 
 
 def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
@@ -328,12 +348,14 @@ def _measure(tally: Tally, streams: Sequence[Stream], threads: int) -> Measured:
         **_shape(moments),
         # Of bins, and so a little beyond the largest value where all lie in one.
         "rms": torch.minimum(moments.rms, maximum),
-        **_of_lognormal(occupied, binned, lognormal, tally.errors),
+        **_of_lognormal(binned, lognormal, tally.errors),
+        "gap_change_se": tally.change_errors,
+        **_of_theory(occupied, lognormal, maximum),
         **gaps,
         "gap_best_rival": _least([gaps[f"gap_{rival.name}"] for rival in RIVALS]),
         **{
             f"vuong_z_{rival.name}": statistics.vuong_z(binned, lognormal, fits[rival.name])
-            for rival in RIVALS
+            for rival in RIVALS_2
         },
         **_parameters(fits),
         **chances,
@@ -377,24 +399,30 @@ def _shape(moments: LogMoments) -> dict[str, Tensor]:
     }
 
 
-def _of_lognormal(
-    occupied: Binned, binned: Binned, fit: Fit, clustered: Tensor
-) -> dict[str, Tensor]:
-    """Measure how far the values are from the fitted lognormal, and the theory's quantities.
+def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tensor]:
+    """Measure how far the values are from the fitted lognormal.
 
     Args:
-        occupied: the grid's occupied bins.
-        binned: the same, merged where values are few.
-        fit: of the lognormal to the merged bins.
+        binned: the bins, merged where values are few.
+        fit: of the lognormal to them.
         clustered: standard errors of the gap that take dependence into account; nan for none.
     """
     independent = statistics.gap_standard_error(binned, fit)
-    mu, sigma = fit.parameters.unbind(-1)
-    theory = statistics.equilibrium(occupied, mu, sigma)
     return {
         "gap": statistics.gap(binned, fit),
         "gap_se": torch.where(clustered.isnan(), independent, clustered),
         **statistics.distances(binned, fit)._asdict(),
+    }
+
+
+def _of_theory(
+    occupied: Binned, fit: Fit, maximum: Float64[Tensor, " streams"]
+) -> dict[str, Tensor]:
+    """Compute the theory's quantities of w/max, the paper's unit, in which layers compare."""
+    unit = maximum.log()
+    mu, sigma = fit.parameters.unbind(-1)
+    theory = statistics.equilibrium(occupied.shifted(-unit), mu - unit, sigma)
+    return {
         "alpha": theory.alpha,
         "beta": theory.beta,
         "utility_std": theory.utility_std,
@@ -446,14 +474,15 @@ def _paper(
     rms: Float64[Tensor, " streams"],
 ) -> PaperFit:
     """Apply the paper's protocol to the streams' own bins, or else to bins made from the counts."""
+    of_weights = tally.linear.shape[1]
     number = torch.tensor(
-        [paper_bins(stream.variable) for stream in streams], device=maximum.device
+        [paper_bins(stream.variable, of_weights) for stream in streams], device=maximum.device
     )
     power = maximum.new_tensor([gaussian_power(stream.variable) for stream in streams])
     own = tally.exact.nonzero().squeeze(-1)
     fits = [statistics.paper_protocol(tally.linear[own], maximum[own], rms[own])]
     order = [own]
-    for bins in (PAPER_BINS, PAPER_IOTA_BINS):
+    for bins in dict.fromkeys((of_weights, PAPER_IOTA_BINS)):
         rows = (~tally.exact & (number == bins)).nonzero().squeeze(-1)
         if len(rows):
             counts = statistics.linear_from_counts(tally.counts[rows], maximum[rows], bins)

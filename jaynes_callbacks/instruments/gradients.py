@@ -84,6 +84,8 @@ class Gradients(Instrument[GradientRecord]):
         keys=SCHEMA.keys,
         aggregate=medians,
         remarks=SCHEMA.remarks,
+        version=SCHEMA.version,
+        upgrade=SCHEMA.upgrade,
     )
     quantities: ClassVar = {**QUANTITIES, "squares": Quantity((2,))}
 

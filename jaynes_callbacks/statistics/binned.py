@@ -77,6 +77,11 @@ class Binned(NamedTuple):
         most = int(used[-1]) + 1 if len(used) else 1
         return Binned(*(part[rows, :most] for part in self))
 
+    def shifted(self, distance: Float64[Tensor, " streams"]) -> "Binned":
+        """Return the bins of other units: ln w grows by so much."""
+        by = distance[:, None]
+        return self._replace(lower=self.lower + by, upper=self.upper + by)
+
     def tilted(self, power: float = 1.0) -> "Binned":
         """Return the size-weighted law: each weight times w**power at the bin's middle in ln w.
 

@@ -94,7 +94,7 @@ def jackknife_standard_error(
         raise ValueError(f"a jackknife needs at least 2 groups of samples, got {number}")
     size = groups[..., FIRST_POSITIVE:FIRST_NONFINITE].sum(-1).double()
     whole, here = groups.sum(0), size > 0
-    # Whether bins are merged is for the whole to say: a gap with a group left out is compared to it.
+    # The whole says whether bins are merged: gaps with a group left out are compared with it.
     few = occupied_bins(whole).of_few_values.repeat(number + 1)
     gaps = gap(*_lognormal(torch.cat([whole[None], whole - groups]).flatten(0, 1), few))
     gaps = gaps.view(-1, streams)

@@ -182,9 +182,7 @@ def _variance(effects: Float64[Tensor, " groups"]) -> Float64[Tensor, ""]:
     return spread * (number - 1) / number
 
 
-def _effects(
-    grouped: Int64[Tensor, "groups bins"], shape: _Shape
-) -> Float64[Tensor, " groups"]:
+def _effects(grouped: Int64[Tensor, "groups bins"], shape: _Shape) -> Float64[Tensor, " groups"]:
     """Return the gap less the gap without each group; zero of a group without values.
 
     Args:
@@ -282,9 +280,7 @@ def _deal(places: int, clusters: int, device: torch.device) -> Int64[Tensor, " p
     return ((cluster.double() * _GOLDEN).frac() * _MOST_GROUPS).long()
 
 
-def _shapes(
-    counts: Int64[Tensor, "tensors 4096"], columns: Int64[Tensor, " bins"]
-) -> _Shape:
+def _shapes(counts: Int64[Tensor, "tensors 4096"], columns: Int64[Tensor, " bins"]) -> _Shape:
     """Return the bins of each tensor, in the columns that any of them occupies.
 
     P_k is the lognormal's whose μ and σ are the mean and the standard deviation of ln w: in closed

@@ -84,16 +84,24 @@ class ActivationWatch:
         admits: tells which names to count.
         limit: most values counted of one call, picked at a constant stride.
         groups: of samples, among which the counts are dealt.
+        deals_all: whether the counts of all streams are dealt, or only of those of which one sample
+            gives several values of a neuron.
 
     Attributes:
         ledger: the counts so far.
     """
 
     def __init__(
-        self, model: nn.Module, admits: Callable[[str], bool], limit: int, groups: int = 1
+        self,
+        model: nn.Module,
+        admits: Callable[[str], bool],
+        limit: int,
+        groups: int = 1,
+        *,
+        deals_all: bool = True,
     ) -> None:
         self.model = model
-        self.ledger = Ledger(admits, groups)
+        self.ledger = Ledger(admits, groups, deals_all=deals_all)
         self._limit = limit
         self._hooked: list[_Hooked] = []
         self._handles: list[RemovableHandle] = []
@@ -220,8 +228,10 @@ class ActivationWatch:
         compiling = torch.compiler.is_compiling()
         # A compiled model's shapes may be symbols: to read them would tie the graph to them.
         shape = () if compiling else tuple(output.shape[1:])
+        # Samples, neurons, and places in a map or a sequence.
+        repeats = output.dim() > 2
         try:
-            row: int = _row(self, site, name, call, shape, compiling)
+            row: int = _row(self, site, name, call, shape, repeats, compiling)
             if row == NO_ROW:
                 return
             y = owned_values(output)
@@ -278,6 +288,7 @@ def _row(
     function: str,
     call: int,
     shape: tuple[int, ...],
+    repeats: bool,
     compiling: bool,
 ) -> int:
     """Return the row of the `call`-th call of a site in this forward, or `NO_ROW`."""
@@ -288,7 +299,7 @@ def _row(
             if call == _MOST_CALLS:
                 ledger.skip(stream, f"called more than {_MOST_CALLS} times in one forward")
             return NO_ROW
-        row = ledger.row(stream, shape, variable_of(function))
+        row = ledger.row(stream, shape, variable_of(function), repeats=repeats)
         if row < len(ledger.table):
             return row
         if compiling:

@@ -42,6 +42,7 @@ class GeneralizedNormal(SmoothFamily):
             "log",
             math.log(_HEAVIEST),
             math.log(_LIGHTEST),
+            symbol="p",
         ),
     )
     rough_start = True
