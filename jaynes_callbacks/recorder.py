@@ -18,6 +18,7 @@ from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
 from jaynes_callbacks.instruments.packing import pack_frame, unpack_frame
 from jaynes_callbacks.instruments.ranks import RankReduction
 from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
 from jaynes_callbacks.sinks.base import RunContext, Sink
@@ -53,7 +54,9 @@ class Recorder:
         iota_values_per_call: most values counted of one activation call.
         iota_groups: groups of samples for the standard error of an iota's gap: what is counted
             between one `open` and the next goes into the next group, and each group is left out
-            once (jackknife).  32 KiB per stream and group.  0: values count as independent.
+            once (jackknife).  32 KiB per stream and group.  0: values count as independent.  By
+            default eight groups where one sample gives several values of a neuron, else 0.
+        paper_bins: number of equal bins of the paper's protocol for weights.
         dirpath: folder in which the records are written as a dataset, ``dirpath / "jaynes"``, as a
             trainer's run writes them (on rank 0); by default none is.
         run: name of the run in the records; by default the name of that folder.
@@ -84,13 +87,15 @@ class Recorder:
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
-        iota_groups: int = 0,
+        iota_groups: int | None = None,
+        paper_bins: int = PAPER_BINS,
         dirpath: str | Path | None = None,
         run: str = "",
     ) -> None:
         of_magnitudes = {
             "iota_values_per_call": iota_values_per_call,
             "iota_groups": iota_groups,
+            "paper_bins": paper_bins,
         }
         self.model = model
         self.selection = Selection.of(kinds, include, exclude, min_size)
