@@ -54,6 +54,7 @@ __all__ = [
     "family_label",
     "is_by_scale",
     "law_text",
+    "paper_remarks",
     "paper_text",
     "plain_reasons",
     "remarks",
@@ -325,16 +326,20 @@ def _plain_reason(text: str) -> str:
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """Return what R² and a star mean, and each reason of missing figures once with its number."""
+    """Return each reason of missing figures once, with its number of rows."""
     numbers = Counter(
         reason
         for record in records
         if record.status != OK
         for reason in plain_reasons(record.status)
     )
-    reasons = [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
+    return [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
+
+
+def paper_remarks(records: Sequence[Record]) -> list[str]:
+    """Return what belongs below a table with R²: of how many bins it is, and what a star means."""
     stars = [LEFT_OUT] if any(map(is_left_out, records)) else []
-    return [*_bins_remark(records), *stars, *reasons]
+    return [*_bins_remark(records), *stars]
 
 
 def _bins_remark(records: Sequence[Record]) -> list[str]:
