@@ -4,8 +4,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Before numpy and torch are imported, here and by the processes that tests start: workers share the
+# cores, and a pool of threads in each of them would wait for the others most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
 import jaxtyping
@@ -92,9 +98,7 @@ def task() -> SmallTask:
     return SmallTask()
 
 
-@pytest.fixture
-def loader() -> DataLoader[Any]:
-    """96 random samples in six shuffled batches."""
+def small_loader() -> DataLoader[Any]:
     source = torch.Generator().manual_seed(3)
     data = TensorDataset(
         torch.randn(96, 16, generator=source), torch.randint(4, (96,), generator=source)
@@ -103,24 +107,43 @@ def loader() -> DataLoader[Any]:
 
 
 @pytest.fixture
+def loader() -> DataLoader[Any]:
+    """96 random samples in six shuffled batches."""
+    return small_loader()
+
+
+def quiet_trainer(folder: Path, *callbacks: L.Callback, **changes: Any) -> L.Trainer:
+    options: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "logger": False,
+        "default_root_dir": folder,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 1,
+    }
+    return L.Trainer(callbacks=list(callbacks), **{**options, **changes})
+
+
+@pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., L.Trainer]:
     """Trainers that say and show nothing and write below the test's own directory."""
+    return partial(quiet_trainer, tmp_path)
 
-    def make(*callbacks: L.Callback, **changes: Any) -> L.Trainer:
-        options: dict[str, Any] = {
-            "accelerator": "cpu",
-            "max_epochs": 2,
-            "logger": False,
-            "default_root_dir": tmp_path,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            "num_sanity_val_steps": 1,
-        }
-        return L.Trainer(callbacks=list(callbacks), **{**options, **changes})
 
-    return make
+@pytest.fixture(scope="session")
+def train_small() -> Callable[..., tuple[SmallTask, L.Trainer]]:
+    """Train a fresh network once, for fixtures that several tests share."""
+
+    def train(folder: Path, *callbacks: L.Callback) -> tuple[SmallTask, L.Trainer]:
+        torch.manual_seed(7)
+        task, trainer = SmallTask(), quiet_trainer(folder, *callbacks)
+        trainer.fit(task, small_loader())
+        return task, trainer
+
+    return train
 
 
 # Records as a run makes them ------------------------------------------------------------
@@ -185,14 +208,15 @@ def _blank(figure: Figure) -> "np.ndarray[Any, Any]":
     return np.full((height, width, 3), 255, np.uint8)
 
 
-@pytest.fixture
-def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave every figure of a run or of a report blank.
+@pytest.fixture(autouse=True)
+def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of runs and of reports blank, unless a test is marked as `painted`.
 
-    It is made, saved and shown; its layout and painting, which take 0.3 s, are left out.
+    They are made, saved and shown all the same; layout and painting take 0.3 s each.
     """
-    for module in ("sinks.figures", "report.charts"):
-        monkeypatch.setattr(f"jaynes_callbacks.{module}.rendered", _blank)
+    if not request.node.get_closest_marker("painted"):
+        for module in ("sinks.figures", "report.charts"):
+            monkeypatch.setattr(f"jaynes_callbacks.{module}.rendered", _blank)
 
 
 # Several processes as ranks of one run ----------------------------------------------------

@@ -1,7 +1,9 @@
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,3 +157,25 @@ def test_an_extra_is_not_blamed_for_a_module_of_our_own() -> None:
     done = run_without(["jaynes_callbacks.report.runs"], "import jaynes_callbacks.report")
     assert "ModuleNotFoundError: import of jaynes_callbacks.report.runs halted" in done.stderr
     assert "pip install" not in done.stderr
+
+
+def test_the_source_archive_holds_all_of_the_package_and_no_test(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(HOME / name, copy)
+    for name in ("jaynes_callbacks", "tests"):
+        shutil.copytree(HOME / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=copy, check=True, timeout=120,
+                   capture_output=True)  # fmt: skip
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+        readme = file.extractfile(next(name for name in file.getnames() if "/PKG-INFO" in name))
+    assert not {name for name in names if name.startswith("tests")}
+    sources = {str(path.relative_to(HOME)) for path in (HOME / "jaynes_callbacks").rglob("*.py")}
+    assert sources <= names
+    assert "jaynes_callbacks/report/templates/page.html" in names
+    assert readme is not None
+    assert b"Project-URL: " in readme.read()

@@ -44,7 +44,8 @@ def _hooks(model: nn.Module) -> int:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        # How figures are painted depends on no option.
+        pytest.param({}, marks=pytest.mark.painted),
         {"every_n_steps": 1, "iota_every_n_batches": 1},
         {"iota_from": "validation", "iota_every_n_batches": 1},
         {"iota_values_per_call": 10},
@@ -52,16 +53,8 @@ def _hooks(model: nn.Module) -> int:
     ],
 )
 def test_the_watched_run_is_the_unwatched_run(
-    options: dict[str, Any],
-    task: Any,
-    loader: Loader,
-    make_trainer: MakeTrainer,
-    request: pytest.FixtureRequest,
+    options: dict[str, Any], task: Any, loader: Loader, make_trainer: MakeTrainer
 ) -> None:
-    if options:
-        # How figures are painted depends on none of them.
-        request.getfixturevalue("unpainted")
-
     def run(*callbacks: L.Callback) -> tuple[list[float], dict[str, Tensor], Tensor, Tensor]:
         L.seed_everything(11, verbose=False)
         model = type(task)()
@@ -118,6 +111,7 @@ ODD_NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "tiny": lambda: _with(small=nn.Parameter(torch.ones(1, 1))),
     "no relu": lambda: nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4)),
 }
+PAINTED = ("zero", "nan", "tiny")
 
 
 class Anything(L.LightningModule):
@@ -138,17 +132,17 @@ class Anything(L.LightningModule):
         return torch.optim.SGD(wanted, lr=0.01)
 
 
-@pytest.mark.parametrize("kind", ODD_NETWORKS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        # Figures of the others are painted from records that look like these, or like any other's.
+        pytest.param(kind, marks=[pytest.mark.painted] * (kind in PAINTED))
+        for kind in ODD_NETWORKS
+    ],
+)
 def test_odd_networks_train_on(
-    kind: str,
-    loader: Loader,
-    make_trainer: MakeTrainer,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    kind: str, loader: Loader, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
-    if kind not in ("zero", "nan", "tiny"):
-        # The others' figures are painted from records that look like these or like any other's.
-        request.getfixturevalue("unpainted")
     monitor = EquilibriumMonitor()
     trainer = make_trainer(monitor, logger=CSVLogger(tmp_path))
     trainer.fit(Anything(ODD_NETWORKS[kind]()), loader)
@@ -166,7 +160,6 @@ class FailingLogger(DummyLogger):
         raise ConnectionError("no route to the tracking server")
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_a_failing_logger_stops_nothing(
     task: Any, loader: Loader, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
@@ -180,7 +173,6 @@ def test_a_failing_logger_stops_nothing(
     assert "equilibrium/weight/gap_median" in (Path(good.log_dir) / "metrics.csv").read_text()
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_a_directory_that_cannot_be_written_stops_nothing(
     task: Any, loader: Loader, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
@@ -209,7 +201,6 @@ def test_hooks_are_gone_after_fit(task: Any, loader: Loader, make_trainer: MakeT
 
 
 @pytest.mark.parametrize("instruments", ["magnitudes", LISTENING], ids=["one", "all"])
-@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("error", [RuntimeError("broken batch"), KeyboardInterrupt()])
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_hooks_are_gone_and_records_kept_after_an_interruption(

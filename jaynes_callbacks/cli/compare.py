@@ -15,11 +15,13 @@ from jaynes_callbacks.cli.options import (
     UsageError,
     add_rows,
     add_selection,
+    add_table,
     check_device,
     limits_of,
     row_format,
     row_writer,
     selection_of,
+    sort_column,
 )
 from jaynes_callbacks.cli.output import print_error, print_text
 
@@ -43,6 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("before", metavar="A", help="the earlier checkpoint")
     parser.add_argument("after", metavar="B", help="the later one")
     add_selection(parser)
+    add_table(parser)
     add_rows(parser)
     parser.set_defaults(run=run)
 
@@ -54,12 +57,13 @@ def run(options: argparse.Namespace) -> int:
         UsageError: for options that cannot be followed.
     """
     from jaynes_callbacks.api import compare_measured
-    from jaynes_callbacks.cli.tables import comparison_table
+    from jaynes_callbacks.cli.tables import comparison_table, layout_here
     from jaynes_callbacks.counts.threads import one_thread
     from jaynes_callbacks.instruments.record import Records
 
     form = row_format(options)
     selection, limits = selection_of(options), limits_of(options)
+    sort = sort_column(options)
     check_device(options.device)
     paths = [_only_checkpoint(argument, limits) for argument in (options.before, options.after)]
     before, after = (
@@ -82,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
         write(Records(record for pair in comparison.pairs for record in pair))
     if form is None or options.output is not None:
         heading = f"{before.checkpoint.path} → {after.checkpoint.path}"
-        print_text(f"{heading}\n\n{comparison_table(comparison)}\n")
+        table = comparison_table(comparison, layout_here(whole=options.all), sort)
+        print_text(f"{heading}\n\n{table}\n")
     return FAILED if before.problems or after.problems else DONE
 
 

@@ -10,12 +10,14 @@ from jaynes_callbacks.cli.options import (
     FAILED,
     add_rows,
     add_selection,
+    add_table,
     check_device,
     limits_of,
     output_file,
     row_format,
     row_writer,
     selection_of,
+    sort_column,
 )
 from jaynes_callbacks.cli.output import print_text
 
@@ -44,6 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="safetensors, PyTorch, Lightning, npz, ONNX or GGUF files, or directories of them",
     )
     add_selection(parser)
+    add_table(parser)
     add_rows(parser)
     parser.add_argument("--report", metavar="FILE", help="show all of it in one HTML file, too")
     parser.set_defaults(run=run)
@@ -61,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
     form = row_format(options)
     selection, limits = selection_of(options), limits_of(options)
+    sort = sort_column(options)
     check_device(options.device)
     report = None if options.report is None else output_file("--report", options.report)
     if report is not None:
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             if group_writer.kept:
                 runs.append(_as_run(survey, group_writer.kept))
             if records and (form is None or options.output is not None):
-                _print_tables(survey, records)
+                _print_tables(survey, records, sort, whole=options.all)
     if report is not None and runs:
         # Standard output may hold rows that a program reads.
         stream = sys.stderr if form is not None and options.output is None else sys.stdout
@@ -118,11 +122,13 @@ def _as_run(survey: "Survey", records: "list[Record]") -> "Run":
     return Run.measured_once(path.name, Records(records), {"skipped": skipped}, path)
 
 
-def _print_tables(survey: "Survey", records: "Records") -> None:
-    from jaynes_callbacks.cli.tables import summary_table, weight_table
+def _print_tables(survey: "Survey", records: "Records", sort: str | None, *, whole: bool) -> None:
+    from jaynes_callbacks.cli.tables import layout_here, sorted_by, summary_table, weight_table
     from jaynes_callbacks.records.printable import printable
 
-    blocks = [printable(str(survey.checkpoint.path)), weight_table(records), summary_table(records)]
+    layout = layout_here(whole=whole)
+    weights = weight_table(sorted_by(records, sort), layout)
+    blocks = [printable(str(survey.checkpoint.path)), weights, summary_table(records, layout)]
     if remarks := survey.remarks():
         blocks.append("\n".join(map(printable, remarks)))
     print_text("\n\n".join(blocks) + "\n\n")

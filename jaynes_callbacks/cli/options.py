@@ -1,6 +1,7 @@
 """Options that commands share, and the exit statuses and errors of wrong ones."""
 
 import argparse
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,14 @@ __all__ = [
     "UsageError",
     "add_rows",
     "add_selection",
+    "add_table",
     "check_device",
     "limits_of",
     "output_file",
     "row_format",
     "row_writer",
     "selection_of",
+    "sort_column",
 ]
 
 #: Exit statuses; that of an interrupt is the shells' own (128 + SIGINT).
@@ -141,6 +144,39 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
         "of its name",
     )
     group.add_argument("--output", type=Path, metavar="FILE", help="write rows to a file")
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Add ``--sort`` and ``--all``."""
+    group = parser.add_argument_group("tables")
+    group.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        help="sort rows by a column, such as gap, n, paper_r2 or name: greatest first",
+    )
+    group.add_argument(
+        "--all",
+        action="store_true",
+        help="print all rows on a terminal, too; what is piped is never shortened",
+    )
+
+
+def sort_column(options: argparse.Namespace) -> str | None:
+    """Return the column by which rows are sorted; None for the file's order.
+
+    Raises:
+        UsageError: if there is no such column.
+    """
+    column: str | None = options.sort
+    if column is None:
+        return None
+    from jaynes_callbacks.instruments.record import SCHEMA
+
+    plain = [each.name for each in SCHEMA.columns if not each.type.is_array]
+    if column not in plain:
+        close = ", ".join(difflib.get_close_matches(column, plain, n=5, cutoff=0.3) or plain[:5])
+        raise UsageError(f"--sort must be a column, got {column}; there are {close}, …")
+    return column
 
 
 def row_format(options: argparse.Namespace) -> str | None:

@@ -59,7 +59,14 @@ def run(options: argparse.Namespace) -> int:
     if options.watch is not None and options.watch < 1:
         raise UsageError(f"--watch must be at least 1 second, got {options.watch}")
     output = output_file("--output", options.output)
-    if options.watch is not None:
+    if options.watch is None:
+        for path in options.paths:
+            if not Path(path).exists():
+                raise UsageError(
+                    f"there is no {path}; expected a dataset (jaynes/) or a folder with datasets "
+                    "below it"
+                )
+    else:
         _watch(options.paths, output, options.watch)
         return DONE
     return DONE if _write(options.paths, output) else FAILED

@@ -1,7 +1,11 @@
-"""Print what `jaynes fit` and `jaynes compare` found as plain text, at most 100 columns wide."""
+"""Print what `jaynes fit` and `jaynes compare` found as plain text, as wide as the terminal."""
 
+import math
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jaynes_callbacks.files.roles import RoleSummary, Spread, role, summarise_roles
 from jaynes_callbacks.instruments.record import (
@@ -22,13 +26,21 @@ from jaynes_callbacks.records.text import (
     counted,
     number_text,
     shortened,
+    shortened_names,
 )
 from jaynes_callbacks.statistics import FEWEST_WEIGHTS
 
 if TYPE_CHECKING:
     from jaynes_callbacks.api import Comparison, Pair
 
-__all__ = ["comparison_table", "summary_table", "weight_table"]
+__all__ = [
+    "Layout",
+    "comparison_table",
+    "layout_here",
+    "sorted_by",
+    "summary_table",
+    "weight_table",
+]
 
 _NONE = "–"
 _UNFITTED = "no fit"
@@ -46,29 +58,87 @@ _SUMMARY_NOTES = (
 _PAIR_HEADINGS = ("weight", "n", "gap", "core (Gauss)", "best family", "moved", "verdict")
 
 
-def weight_table(records: Sequence[Record]) -> str:
+@dataclass(frozen=True)
+class Layout:
+    """How much of a table is printed.
+
+    Attributes:
+        width: characters of the longest line; None for any number.
+        rows: most rows, of more the first and the last; None for all.
+    """
+
+    width: int | None = WIDTH
+    rows: int | None = ROWS
+
+    def cut(self, line: str) -> str:
+        """Return a line with its middle left out if it is too long."""
+        return line if self.width is None else shortened(line, self.width)
+
+
+def layout_here(*, whole: bool) -> Layout:
+    """Return the layout for standard output: as wide as the terminal, or unlimited where piped.
+
+    Args:
+        whole: whether all rows are asked for.
+    """
+    if not sys.stdout.isatty():
+        return Layout(None, None)
+    return Layout(max(40, shutil.get_terminal_size().columns), None if whole else ROWS)
+
+
+def sorted_by(rows: Sequence[Any], column: str | None, record: Any = None) -> list[Any]:
+    """Sort rows by a column of their records: numbers from the greatest on, texts by the alphabet.
+
+    Args:
+        rows: that are sorted.
+        column: of `Record`; None leaves them as they are.
+        record: returns the record of a row; by default the row is one.
+    """
+    if column is None:
+        return list(rows)
+
+    def key(row: Any) -> tuple[bool, Any]:
+        value = (row if record is None else record(row)).to_dict(counts=False).get(column, math.nan)
+        if isinstance(value, int | float):
+            return math.isnan(value), 0.0 if math.isnan(value) else -value
+        return False, str(value)
+
+    return sorted(rows, key=key)
+
+
+def weight_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
-    notes = [shortened(printable(line), WIDTH) for line in remarks(records)]
-    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 7)), *notes])
+    notes = (layout.cut(printable(line)) for line in remarks(records))
+    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, (0, 1, 7), layout), *notes])
 
 
-def summary_table(records: Sequence[Record]) -> str:
+def summary_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     """Make a table in the form of the paper's Table II: a line for each role, and one for all."""
     rows = [_summary_cells(summary) for summary in summarise_roles(records)]
     lines = align([_SUMMARY_HEADINGS, *rows], left=(0, 7))
-    return "\n".join([*map(_cut, lines), *_SUMMARY_NOTES])
+    return "\n".join([*(_cut(line, layout.width) for line in lines), *_SUMMARY_NOTES])
 
 
-def comparison_table(comparison: "Comparison") -> str:
-    """Make a table with a line for each pair of weights; the totals follow below it."""
-    rows = [_pair_cells(pair) for pair in comparison.pairs]
-    table = _table(_PAIR_HEADINGS, rows, left=(0, 4, 6))
-    return "\n".join([*table, "", *_totals(comparison)])
+def comparison_table(
+    comparison: "Comparison",
+    layout: Layout = Layout(),
+    sort: str | None = None,
+) -> str:
+    """Make a table with a line for each pair of weights; the totals follow below it.
+
+    Args:
+        comparison: of two checkpoints.
+        layout: of the table.
+        sort: column of the later records by which rows are sorted.
+    """
+    pairs = sorted_by(comparison.pairs, sort, lambda pair: pair.after)
+    table = _table(_PAIR_HEADINGS, [_pair_cells(pair) for pair in pairs], (0, 4, 6), layout)
+    return "\n".join([*table, "", *map(layout.cut, _totals(comparison))])
 
 
 def _table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]
+    headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int], layout: Layout
 ) -> list[str]:
     """Align rows, leave out the middle of a long table, and shorten the first cell of each row.
 
@@ -76,22 +146,26 @@ def _table(
         headings: of the columns.
         rows: cells; the first is a name.
         left: numbers of the columns that are aligned to the left.
+        layout: how much is printed.
     """
-    left_out = len(rows) - ROWS
-    if left_out > 0:
-        rows = [*rows[: ROWS // 2], *rows[-ROWS // 2 :]]
+    names = [printable(row[0]) for row in rows]
     others = list(zip(headings, *rows, strict=True))[1:]
-    room = max(SHORTEST_NAME, WIDTH - sum(max(map(len, column)) + 2 for column in others))
+    if layout.width is not None:
+        taken = sum(max(map(len, column)) + 2 for column in others)
+        # Of all rows, those left out too: a name is shortened alike whatever is shown.
+        names = shortened_names(names, max(SHORTEST_NAME, layout.width - taken))
     lines = align(
-        [headings, *((shortened(printable(row[0]), room), *row[1:]) for row in rows)], left=left
+        [headings, *((name, *row[1:]) for name, row in zip(names, rows, strict=True))], left
     )
-    if left_out > 0:
-        lines.insert(1 + ROWS // 2, f"… {left_out} more …")
-    return lines
+    if layout.rows is None or len(rows) <= layout.rows:
+        return lines
+    half = layout.rows // 2
+    left_out = f"… {len(rows) - 2 * half} more: --all shows them …"
+    return [*lines[: half + 1], left_out, *lines[len(lines) - half :]]
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _weight_cells(record: Record) -> tuple[str, ...]:
@@ -145,7 +219,7 @@ def _totals(comparison: "Comparison") -> list[str]:
         )
     for where, names in (("first", comparison.only_before), ("second", comparison.only_after)):
         if names:
-            shown = shortened(printable(", ".join(names)), WIDTH - 30)
+            shown = printable(", ".join(names))
             lines.append(f"only in the {where}: {len(names)} ({shown})")
     return lines
 

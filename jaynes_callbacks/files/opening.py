@@ -72,7 +72,8 @@ def _checkpoints_in(place: Path, limits: Limits) -> list[Path]:
     if not found:
         raise CheckpointError(
             f"{place} holds no checkpoint: no file in it ends in {', '.join(SUFFIXES)}, and it has "
-            f"no {DISTRIBUTED_INDEX} of a distributed checkpoint"
+            f"no {DISTRIBUTED_INDEX} of a distributed checkpoint; folders below it are not "
+            f"searched: name them, as in {place}/*/checkpoints"
         )
     return found
 

@@ -22,6 +22,7 @@ __all__ = [
     "html_table",
     "number_text",
     "shortened",
+    "shortened_names",
     "text_table",
 ]
 
@@ -55,7 +56,7 @@ def text_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
         place = names.index(_NAME)
         others = sum(_width(column) + 2 for column in cells) - _width(cells[place]) - 2
         room = max(SHORTEST_NAME, WIDTH - others)
-        cells[place] = [shortened(cell, room) for cell in cells[place]]
+        cells[place] = shortened_names(cells[place], room)
     left = [number for number, each in enumerate(shown) if each.type is ColumnType.TEXT]
     lines = align(list(zip(*cells, strict=True)), left=left)
     if len(rows) > ROWS:
@@ -124,6 +125,47 @@ def shortened(text: str, room: int) -> str:
         return text
     end = (room - 1) // 2
     return f"{text[: room - 1 - end]}…{text[len(text) - end :]}"
+
+
+def shortened_names(names: Sequence[str], room: int) -> list[str]:
+    """Return dotted names of at most `room` characters, different names differently.
+
+    What does not fit of a name is left out in its middle.  Where names are alike then, their parts
+    are abbreviated from the beginning on instead, for numbers and ends tell most; where that is not
+    enough, they are numbered.
+
+    >>> shortened_names([f"encoder.layer.{n}.attention.query.weight" for n in (0, 1)], 28)
+    ['e.l.0.attention.query.weight', 'e.l.1.attention.query.weight']
+    """
+    cut = [shortened(name, room) for name in names]
+    if len(set(cut)) == len(set(names)):
+        return cut
+    short: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for name in dict.fromkeys(names):
+        found = shortened(_abbreviated(name, room), room)
+        taken[found] = taken.get(found, 0) + 1
+        mark = f"~{taken[found]}" if taken[found] > 1 else ""
+        short[name] = f"{found[: room - len(mark)]}{mark}" if mark else found
+    return [short[name] for name in names]
+
+
+def _abbreviated(name: str, room: int) -> str:
+    """Abbreviate as many parts of a dotted name as are needed, to their first letters."""
+    parts = name.split(".")
+    if len(parts) == 1:
+        return name
+    *parts, end = parts
+    for place, part in enumerate(parts):
+        if len(".".join([*parts, end])) <= room:
+            break
+        if not part.isdigit():
+            parts[place] = part[:1]
+    # The last part is mostly "weight", of every name.
+    over = len(".".join([*parts, end])) - room
+    if over > 0:
+        end = end[: max(1, len(end) - over)]
+    return ".".join([*parts, end])
 
 
 def align(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:

@@ -170,7 +170,10 @@ def _densities(run: Run, rows: Sequence[StreamRow]) -> dict[str, Density]:
 
 def _reasons(rows: Sequence[StreamRow]) -> list[str]:
     numbers = Counter(
-        reason for row in rows if row.status != OK for reason in plain_reasons(row.status or OK)
+        reason
+        for row in rows
+        if row.status and row.status != OK
+        for reason in plain_reasons(row.status)
     )
     return [
         f"{number} of {counted(len(rows), 'stream')}: {reason}."

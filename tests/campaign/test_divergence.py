@@ -72,7 +72,7 @@ def _nodes(truth: Any) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre panels over ln w, cut off where the truth's support ends."""
     top = min(HIGHEST, math.log(truth.support()[1])) if truth.support()[1] < np.inf else HIGHEST
     abscissae, weights = np.polynomial.legendre.leggauss(20)
-    cuts = np.linspace(LOWEST, top, 1500)
+    cuts = np.linspace(LOWEST, top, 400)
     width = np.diff(cuts)[:, None]
     x = (cuts[:-1, None] + width * (abscissae + 1) / 2).ravel()
     return x, (width * weights / 2).ravel()

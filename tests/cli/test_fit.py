@@ -173,14 +173,71 @@ def test_it_runs_as_a_module_without_a_terminal(model: Path) -> None:
     assert subprocess.run(command, capture_output=True).returncode == 2
 
 
-def test_many_weights_are_shortened(jaynes: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Seventy weights of long names."""
     name = "a_very_long_prefix_of_a_name." * 4
-    state = {f"{name}{number}.weight": torch.randn(10, 10) for number in range(70)}
+    state = {f"{name}{number}.weight": torch.randn(10, 10 + number) for number in range(70)}
     save_file(state, tmp_path / "a.safetensors")
-    status, out, _ = jaynes("fit", tmp_path / "a.safetensors")
+    return tmp_path / "a.safetensors"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Take standard output for a terminal of some width."""
+
+    def set_width(width: int) -> None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+
+    return set_width
+
+
+@pytest.mark.parametrize("width", [100, 140])
+def test_many_weights_are_shortened_on_a_terminal(
+    width: int, jaynes: Run, many: Path, terminal: Callable[[int], None]
+) -> None:
+    terminal(width)
+    status, out, _ = jaynes("fit", many)
     assert status == 0
-    assert "… 10 more …" in out
-    assert max(map(len, out.splitlines())) <= 100 or str(tmp_path) in out
+    assert "… 10 more: --all shows them …" in out
+    longest = max(len(line) for line in out.splitlines() if str(many) not in line)
+    assert width - 10 < longest <= width
+    _, out, _ = jaynes("fit", many, "--all")
+    assert "more" not in out
+    assert out.count(".weight") == 70
+
+
+def test_what_is_piped_is_whole(jaynes: Run, many: Path) -> None:
+    _, out, _ = jaynes("fit", many)
+    prefix = "a_very_long_prefix_of_a_name." * 4
+    assert all(f"{prefix}{number}.weight" in out for number in range(70))
+
+
+def test_rows_are_sorted_by_a_column(jaynes: Run, model: Path) -> None:
+    def order(*options: str) -> list[str]:
+        _, out, _ = jaynes("fit", model, *options)
+        return re.findall(r"^net\.(\w+)", out, re.MULTILINE)
+
+    assert order() == ["attn", "conv", "mlp"]
+    assert order("--sort", "n") == ["mlp", "attn", "conv"]
+    assert order("--sort", "gap")[-1] == "mlp"
+    status, _, complaint = jaynes("fit", model, "--sort", "gab")
+    assert status == 2
+    assert "--sort must be a column, got gab; there are gap" in complaint
+
+
+def test_a_transformer_fits_a_terminal_with_no_two_rows_alike(
+    jaynes: Run, tmp_path: Path, terminal: Callable[[int], None]
+) -> None:
+    parts = ("attention.self.query", "attention.self.key", "attention.output.dense", "output.dense")
+    names = [f"bert.encoder.layer.{n}.{part}.weight" for n in range(12) for part in parts]
+    save_file({name: torch.randn(16, 16) for name in names}, tmp_path / "bert.safetensors")
+    terminal(100)
+    _, out, _ = jaynes("fit", tmp_path / "bert.safetensors", "--all")
+    rows = [line.split()[0] for line in out.splitlines() if line.startswith("b.")]
+    assert len(set(rows)) == 48
+    assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 100
 
 
 def test_a_report_shows_all_checkpoints(jaynes: Run, model: Path, tmp_path: Path) -> None:

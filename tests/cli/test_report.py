@@ -72,10 +72,19 @@ def test_wrong_usage(arguments: list[str], sentence: str, jaynes: Jaynes, tmp_pa
 
 def test_nothing_to_report(jaynes: Jaynes, tmp_path: Path) -> None:
     output = tmp_path / "out.html"
-    status, _, complaint = jaynes("report", tmp_path / "nowhere", "--output", output)
+    status, _, complaint = jaynes("report", tmp_path, "--output", output)
     assert status == 1
-    assert "there is no such folder" in complaint
+    assert "it holds no dataset" in complaint
     assert not output.exists()
+
+
+@pytest.mark.parametrize("command", [["report"], ["fit"], ["compare", "."]])
+def test_a_path_that_is_not_there_is_wrong_usage_of_all_commands(
+    command: list[str], jaynes: Jaynes, tmp_path: Path
+) -> None:
+    status, _, complaint = jaynes(*command, tmp_path / "nowhere")
+    assert status == 2
+    assert f"there is no {tmp_path / 'nowhere'}" in complaint
 
 
 @pytest.mark.parametrize("hidden", ["jinja2", "yaml", "PIL.Image"])

@@ -110,6 +110,9 @@ def test_no_such_path(tmp_path: Path) -> None:
 def test_a_directory_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint: no file in it ends in"):
         analyse(tmp_path)
+    below = r"folders below it are not searched: name them, as in .*/\*/checkpoints"
+    with pytest.raises(CheckpointError, match=below):
+        analyse(tmp_path)
 
 
 def test_a_broken_shard_leaves_the_others(state: State, tmp_path: Path) -> None:

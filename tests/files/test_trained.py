@@ -11,7 +11,6 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file, save_model
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor, Record, Records, analyse
 
@@ -20,12 +19,11 @@ Trained = tuple[Any, Any, dict[str, Record]]
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
-@pytest.fixture
-def trained(task: Any, loader: DataLoader[Any], make_trainer: Callable[..., Any]) -> Trained:
+@pytest.fixture(scope="module")
+def trained(train_small: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A network after two epochs, its trainer, and what the monitor recorded of its weights."""
-    monitor = EquilibriumMonitor()
-    trainer = make_trainer(monitor)
-    trainer.fit(task, loader)
+    monitor = EquilibriumMonitor(sinks=[])
+    task, trainer = train_small(tmp_path_factory.mktemp("run"), monitor)
     recorded = {
         row.name: row.replace(run="", step=0, epoch=0) for row in monitor.end.select(kind="weight")
     }

@@ -3,6 +3,7 @@
 import pytest
 
 from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.records.text import shortened_names
 
 
 def rows(number: int, **columns: object) -> Records:
@@ -42,9 +43,14 @@ def test_many_rows_show_the_first_and_the_last() -> None:
 
 def test_reasons_of_missing_figures_stand_below_once() -> None:
     text = repr(rows(4, status="too few occupied bins") + rows(1))
-    assert text.endswith(
-        "4 of 5: too few different values for any fit; leave small layers out (min_size)"
-    )
+    plain = "too few different values for any fit; leave small layers out (min_size)"
+    assert text.endswith(f"4 of 5: {plain}")
+
+
+def test_reasons_are_in_plain_words() -> None:
+    text = repr(rows(1, status="gamma: skewness of ln w outside (-2, 2); paper protocol: odd"))
+    assert "1 of 1: no gamma: ln w is too lopsided for it; go by the other laws" in text
+    assert "1 of 1: paper protocol: odd" in text
 
 
 def test_no_verdict_no_column() -> None:
@@ -61,3 +67,38 @@ def test_html_is_escaped(column: str) -> None:
     text = Records([Record(**{column: "<script>alert(1)</script>"})])._repr_html_()  # type: ignore[arg-type]
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
+
+
+BERT = [
+    f"bert.encoder.layer.{layer}.{part}.weight"
+    for layer in range(12)
+    for part in (
+        "attention.self.query", "attention.self.key", "attention.self.value",
+        "attention.output.dense", "intermediate.dense", "output.dense",
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [16, 22, 30, 45])
+def test_shortened_names_are_all_different(room: int) -> None:
+    short = shortened_names(BERT, room)
+    assert len(set(short)) == len(BERT)
+    assert max(map(len, short)) <= room
+    # What tells layers apart is read off: the number and the last parts.
+    assert all(f".{number // 6}." in name for number, name in enumerate(short))
+
+
+def test_names_that_cannot_be_told_apart_are_numbered() -> None:
+    names = [f"{'a' * 40}{letter}{'b' * 40}" for letter in "xyz"]
+    short = shortened_names(names, 12)
+    assert len(set(short)) == 3
+    assert max(map(len, short)) <= 12
+    assert shortened_names(["short", "names"], 12) == ["short", "names"]
+
+
+def test_a_table_of_a_transformer_has_no_two_rows_alike() -> None:
+    lines = repr(Records([Record(name=name, n=589824, gap=0.163) for name in BERT[:40]])).split(
+        "\n"
+    )
+    assert max(map(len, lines)) <= 100
+    assert len(set(lines)) == 41

@@ -87,7 +87,7 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
 
 
 @pytest.fixture
-def probe(browse: Callable[..., str], unpainted: None, tmp_path: Path) -> Probe:
+def probe(browse: Callable[..., str], tmp_path: Path) -> Probe:
     """What a script finds out on a report, which must leave nothing to complain of."""
 
     def look(runs: list[Run], script: str, *options: str) -> Any:
@@ -249,6 +249,7 @@ def test_several_runs_are_compared_and_each_opens(many: Run, run: Run, probe: Pr
     assert probe([many, run], script) == [2, 3, "2 runs"]
 
 
+@pytest.mark.painted
 def test_it_prints(many: Run, browse: Callable[..., str], tmp_path: Path) -> None:
     path = write_report([many], tmp_path / "report.html")
     browse(path.as_uri(), f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")

@@ -15,6 +15,7 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
 
 
+@pytest.mark.painted
 def test_each_chart_is_drawn_for_light_and_for_dark_paper(run: Run) -> None:
     found = charts(run)
     assert len(found) == 6
@@ -28,7 +29,6 @@ def test_each_chart_is_drawn_for_light_and_for_dark_paper(run: Run) -> None:
         assert dark.max() > 150
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_a_single_look_has_no_course(run: Run) -> None:
     once = charts(Run.measured_once("once", run.end))
     assert [chart.title.split(":")[0] for chart in once] == [

@@ -12,6 +12,7 @@ from jaynes_callbacks.report.page import MOST_RUNS, page
 EVIL = "<script>alert(1)</script>\"'&$x</table>"
 
 
+@pytest.mark.painted
 def test_the_page_says_what_was_found(run: Run) -> None:
     text = page([run])
     assert answer(run) in text
@@ -22,7 +23,6 @@ def test_the_page_says_what_was_found(run: Run) -> None:
     assert text.count("<tr id=") == len(run.end)
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_nothing_is_fetched(run: Run) -> None:
     """Every address is in the page itself, or a namespace."""
     text = page([run])
@@ -33,7 +33,6 @@ def test_nothing_is_fetched(run: Run) -> None:
     assert set(re.findall(r"https?://[^\"' )]+", text)) <= {"http://www.w3.org/2000/svg"}
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_names_are_escaped(snapshots: list[Records]) -> None:
     evil = Records(row.replace(name=EVIL + row.name, run=EVIL) for row in snapshots[0])
     run = Run(
@@ -51,7 +50,6 @@ def test_names_are_escaped(snapshots: list[Records]) -> None:
         assert text.count("<script") == text.count("</script>")
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_of_many_runs_only_the_comparison_is_shown(run: Run) -> None:
     few, many = page([run] * 2), page([run] * (MOST_RUNS + 1))
     assert few.count('class="sortable streams"') == 2
@@ -59,7 +57,6 @@ def test_of_many_runs_only_the_comparison_is_shown(run: Run) -> None:
     assert "Only this comparison" in many
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_a_run_that_goes_on_is_loaded_anew(run: Run) -> None:
     assert 'http-equiv="refresh" content="5"' in page([run], refresh=5)
     assert "refresh" not in page([run]).split("</head>")[0]
@@ -70,12 +67,12 @@ def test_a_report_of_nothing_is_refused() -> None:
         page([])
 
 
-@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("records", [Records(), Records([Record(name="a", status="empty")])])
 def test_a_run_without_figures_has_a_page(records: Records) -> None:
     assert "<h1>bare</h1>" in page([Run.measured_once("bare", records)])
 
 
+@pytest.mark.painted
 def test_two_hundred_layers_and_fifty_epochs_stay_below_5_mb(
     snapshots: list[Records],
     invented: Callable[..., Record],
@@ -92,7 +89,6 @@ def test_two_hundred_layers_and_fifty_epochs_stay_below_5_mb(
     assert path.stat().st_size < 5e6
 
 
-@pytest.mark.usefixtures("unpainted")
 def test_a_report_is_whole_or_not_at_all(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

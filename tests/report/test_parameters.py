@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,34 @@ def test_what_the_command_line_named(tmp_path: Path) -> None:
         "seed": "3",
         "a": "b=c",
     }
+
+
+_LAUGHS = "a0: &a0 [ha]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+_MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    [_LAUGHS, _MERGES, "&a [*a]", "a: &a {b: *a}", "[" * 50_000, "a: b\n" * 100_000],
+    ids=["laughs", "merges", "circle", "circle of keys", "deep", "long"],
+)
+def test_a_small_file_cannot_stand_for_much(text: str, tmp_path: Path) -> None:
+    (tmp_path / "hparams.yaml").write_text(text)
+    assert parameters_of(tmp_path / "jaynes", {}) == {}
+
+
+def test_aliases_are_values(tmp_path: Path) -> None:
+    (tmp_path / "hparams.yaml").write_text("a: &a {lr: 0.1}\nb: *a\nc: {<<: *a, n: 3}\n")
+    found = parameters_of(tmp_path / "jaynes", {})
+    assert found == {"a.lr": 0.1, "b.lr": 0.1, "c.lr": 0.1, "c.n": 3}
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_says_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "hparams.yaml")
+    assert parameters_of(tmp_path / "jaynes", {}) == {}

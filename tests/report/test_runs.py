@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -124,4 +125,15 @@ def test_a_broken_part_is_told(write_run: Callable[..., Path]) -> None:
     dataset = write_run()
     (dataset / "part-000000000010.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ValueError, match="part-000000000010"):
+        read_run(dataset)
+
+
+@pytest.mark.timeout(30)
+def test_pipes_among_the_files_are_told(write_run: Callable[..., Path]) -> None:
+    dataset = write_run()
+    (dataset / "_run.json").unlink(missing_ok=True)
+    os.mkfifo(dataset / "_run.json")
+    assert read_run(dataset).description == {}
+    os.mkfifo(dataset / "part-000000000099.parquet")
+    with pytest.raises(ValueError, match=r"part-000000000099.*no regular file"):
         read_run(dataset)

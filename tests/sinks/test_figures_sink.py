@@ -30,6 +30,8 @@ from jaynes_callbacks.sinks.figures import (
     save,
 )
 
+pytestmark = pytest.mark.painted
+
 NAN = float("nan")
 OF_ALL = (*OF_HISTORY, *OF_MOMENT)
 
