@@ -71,7 +71,7 @@ class HistogramSink:
 
     def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
         """Show the chosen streams of one record, if it is among those that are shown."""
-        if not len(records) or not _has_counts(records):
+        if not len(records) or not _has_histograms(records):
             return
         name = records.schema.instrument
         if name not in self._shown:
@@ -105,8 +105,13 @@ class _Shown:
     step: int = -1
 
 
-def _has_counts(records: Frame[Any]) -> bool:
-    return any(column.type is ColumnType.CODES for column in records.schema.columns)
+def _has_histograms(records: Frame[Any]) -> bool:
+    """Tell whether rows have counts and the moments of ln w that belong to them.
+
+    Cores of weights have none: they are in arbitrary units, and their names are the weights' own.
+    """
+    counted = any(column.type is ColumnType.CODES for column in records.schema.columns)
+    return counted and {"log_mean", "log_std"} <= set(records.schema.by_name)
 
 
 def _is_shown(number: int) -> bool:

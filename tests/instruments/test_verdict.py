@@ -9,11 +9,10 @@ from torch import Tensor
 
 from jaynes_callbacks import analyse
 from jaynes_callbacks.counts.grid import FIRST_NONFINITE
-from jaynes_callbacks.instruments.record import Record, band
+from jaynes_callbacks.instruments.record import Record, band, is_by_scale
 from jaynes_callbacks.instruments.verdict import (
     FEWEST_VALUES,
     in_words,
-    is_by_scale,
     is_cut_off,
     is_on_grid,
     rival_gaps,

@@ -9,6 +9,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jaynes_callbacks.instruments.record import Record, Records
+from jaynes_callbacks.instruments.scale_row import SCHEMA as SCALES
+from jaynes_callbacks.instruments.scale_row import ScaleRow
+from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.histograms import HistogramSink
 
@@ -96,6 +99,16 @@ def test_what_has_no_counts_is_left_out(bare: Record) -> None:
     assert board.experiment.shown == [("ln_magnitude_weight/fc.weight", 3)]
     show(HistogramSink(max_streams=0), [Records([one(3)])], board)
     assert len(board.experiment.shown) == 1
+
+
+def test_cores_of_weights_are_left_out() -> None:
+    """They have counts, but would stand under the names of the weights themselves."""
+    board = Board()
+    frame = Frame.from_rows(
+        SCALES, [ScaleRow(name="fc.weight", n=7, codes=np.array([2032]), counts=np.array([7]))]
+    )
+    show(HistogramSink(), [frame, Records([one(3)])], board)  # type: ignore[list-item]
+    assert board.experiment.shown == [("ln_magnitude_weight/fc.weight", 3)]
 
 
 def test_loggers_without_histograms_are_passed_over(snapshots: list[Records]) -> None:
