@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,14 +22,15 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
-from jaynes_callbacks.sinks.base import RunContext, Sink
-from jaynes_callbacks.sinks.delivery import Delivery
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.description import describe_run
 from jaynes_callbacks.watch.parameters import weight_names
 from jaynes_callbacks.watch.selection import MIN_SIZE, Coverage, Selection, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from jaynes_callbacks.sinks.delivery import Delivery
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
@@ -111,9 +113,6 @@ class Recorder:
         self._failed: set[str] = set()
         self._resumed: dict[str, Mapping[str, Any]] = {}
         self._attached = self._is_begun = False
-        self._delivery = Delivery(
-            _sinks(self.directory), {name: each.schema for name, each in self.instruments.items()}
-        )
         self._id = uuid4().hex
         self._resumed_step: int | None = None
         self._is_open = False
@@ -125,6 +124,16 @@ class Recorder:
         told.append(self._delivery.summary(first))
         told += [f"dataset in {self.directory}"] if self.directory else []
         return f"<Recorder: {'; '.join(told)}>"
+
+    @cached_property
+    def _delivery(self) -> "Delivery":
+        """The history, and the dataset if there is a folder for it."""
+        # Here, not above: whoever only counts needs no pyarrow, nor whoever hands on by himself.
+        from jaynes_callbacks.sinks.dataset import DatasetSink
+        from jaynes_callbacks.sinks.delivery import Delivery
+
+        schemas = {name: each.schema for name, each in self.instruments.items()}
+        return Delivery([] if self.directory is None else [DatasetSink()], schemas)
 
     # Attaching ------------------------------------------------------------------------------
 
@@ -485,15 +494,6 @@ class Recorder:
         resumed, self._resumed = self._resumed, {}
         for name, state in resumed.items():
             self.instruments[name].load_state_dict(state)
-
-
-def _sinks(directory: Path | None) -> list[Sink]:
-    if directory is None:
-        return []
-    # Here, not above: only a dataset needs pandas and pyarrow.
-    from jaynes_callbacks.sinks.dataset import DatasetSink
-
-    return [DatasetSink()]
 
 
 def _frame_of(instrument: Instrument[Any], rows: Iterable[Any]) -> Frame[Any]:
