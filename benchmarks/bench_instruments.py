@@ -1,28 +1,32 @@
 """What each instrument costs: batches of training that one record takes, fits included.
 
-Ten records in an epoch, against the same loop without a monitor (see `turns`); whatever an
-instrument does in forwards and backwards between two records is part of it.  `neurons` listens to
-one batch a record here, as `magnitudes` does.
+A plain loop with a recorder, in which every fifth step is recorded: the forward of that step is
+listened to, gradients are shown, and the record is computed.  Time is that of the processor, on one
+core, so that other programs disturb little.  The watched loop must end with the weights of the
+unwatched one, to the bit.
 
     python benchmarks/bench_instruments.py
 """
 
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
-from turns import STEPS_PER_EPOCH, Pair, cnn, mlp, pair, quiet
+import torch
+from torch import Tensor, nn
+from turns import BATCH, cnn, mlp, quiet
 
-from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks import Recorder
 from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.instruments.gradients import Gradients
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
 from jaynes_callbacks.instruments.saliency import Saliency
 
-RECORDS, PAIRS = 10, 3
-EVERY = STEPS_PER_EPOCH // RECORDS
-INSTRUMENTS: dict[str, Callable[[], Instrument]] = {  # type: ignore[type-arg]
+STEPS, EVERY, ROUNDS = 20, 5, 5
+INSTRUMENTS: dict[str, Callable[[], Instrument[Any]]] = {
     "magnitudes": Magnitudes,
     "gradients": Gradients,
     "neurons": Neurons,
@@ -31,30 +35,61 @@ INSTRUMENTS: dict[str, Callable[[], Instrument]] = {  # type: ignore[type-arg]
 }
 
 
-def _monitor(instrument: Callable[[], Instrument]) -> EquilibriumMonitor:  # type: ignore[type-arg]
-    """Make a monitor that records by one instrument and writes nothing."""
-    return EquilibriumMonitor(
-        instruments=instrument(),
-        every_n_steps=EVERY,
-        every_n_epochs=None,
-        iota_every_n_batches=STEPS_PER_EPOCH,
-        sinks=[],
-    )
+class Loop(NamedTuple):
+    """A finished loop: processor seconds, and the weights it ended with."""
+
+    seconds: float
+    weights: Tensor
 
 
-def _batches(found: Pair) -> float:
-    """Return what one record takes, in batches of the unwatched run."""
-    return (found.ratio - 1) * STEPS_PER_EPOCH / RECORDS
+def loop(build: Callable[[], nn.Module], instrument: Instrument[Any] | None) -> Loop:
+    """Train for some steps, recorded now and then if there is an instrument."""
+    torch.manual_seed(1)
+    model = build()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    images, labels = torch.randn(BATCH, 784), torch.randint(10, (BATCH,))
+    recorder = Recorder(model, instruments=instrument) if instrument is not None else None
+    if recorder is not None:
+        recorder.attach()
+    begin = time.process_time()
+    for step in range(1, STEPS + 1):
+        due = recorder if step % EVERY == 0 else None
+        if due is not None:
+            due.open(one_forward=True)
+        loss = nn.functional.cross_entropy(model(images), labels)
+        if due is not None:
+            due.close()
+        optimizer.zero_grad()
+        loss.backward()
+        if due is not None:
+            due.before_step(parameters)
+        optimizer.step()
+        if due is not None:
+            due.record(step)
+    seconds = time.process_time() - begin
+    if recorder is not None:
+        recorder.detach()
+    return Loop(seconds, torch.cat([each.detach().flatten() for each in parameters]))
+
+
+def cost(build: Callable[[], nn.Module], instrument: Callable[[], Instrument[Any]]) -> float:
+    """Return what one record takes, in batches of training."""
+    watched, alone = loop(build, instrument()), loop(build, None)
+    if not torch.equal(watched.weights, alone.weights):
+        raise AssertionError("the watched loop ended with other weights than the unwatched one")
+    return (watched.seconds / alone.seconds - 1) * EVERY
 
 
 def main() -> None:
     """Print one line per model and instrument."""
     quiet()
-    print(f"batches of training that a record takes; median and range of {PAIRS} pairs")
+    print(f"batches of training that a record takes; median and range of {ROUNDS} rounds")
     for build in (mlp, cnn):
         print(build.__name__)
         for name, instrument in INSTRUMENTS.items():
-            costs = [_batches(pair(build, partial(_monitor, instrument))) for _ in range(PAIRS)]
+            # The first round of all imports and compiles.
+            costs = [cost(build, instrument) for _ in range(ROUNDS + 1)][1:]
             print(
                 f"  {name:28} {statistics.median(costs):5.2f}  "
                 f"({min(costs):.2f} to {max(costs):.2f})",

@@ -21,6 +21,7 @@ from jaynes_callbacks.counts.counting import coprime_stride, count_product_
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.watch.dtensors import owned_values, reason_not_countable_in_parts
 from jaynes_callbacks.watch.gradients import SALIENCY
+from jaynes_callbacks.watch.ledger import NO_ROW
 
 __all__ = ["Saliencies"]
 
@@ -29,21 +30,20 @@ class _Pending:
     """A call that waits for the gradient of its pre-activation.
 
     Attributes:
-        values: those of the pre-activation that are counted; None once they are let go.
-        table: to add to.
-        row: of the call's stream; None until the function has been applied.
-        handle: of the hook.
+        values: those of the pre-activation that are counted.
+        table: to add to; None until the function has been applied.
+        row: of the call's stream.
+        handle: of the hook, which alone keeps this object.
     """
 
     def __init__(self, values: Tensor) -> None:
-        self.values: Tensor | None = values
+        self.values = values
         self.table: Tensor | None = None
-        self.row: int | None = None
+        self.row = NO_ROW
         self.handle: RemovableHandle | None = None
 
     def release(self) -> None:
-        """Let go of the values, and of the hook, which a leaf would keep."""
-        self.values = self.table = None
+        """Take off the hook, and with it let go of the values."""
         if self.handle is not None:
             self.handle.remove()
             self.handle = None
@@ -109,16 +109,16 @@ class Saliencies:
 
     def _count(self, pending: _Pending, gradient: Tensor, limit: int) -> None:
         """Count a call's products; an error costs its stream and spares the backward."""
-        values, table, row = pending.values, pending.table, pending.row
         pending.release()
-        if values is None or table is None or row is None:
+        if pending.table is None:
             return
         try:
             if reason := reason_not_countable_in_parts(gradient):
                 raise TypeError(f"its gradient is {reason}")
-            count_product_(values, _few(owned_values(gradient), limit), table, row)
+            gradients = _few(owned_values(gradient), limit)
+            count_product_(pending.values, gradients, pending.table, pending.row)
         except Exception as error:
-            self._failed(row, error)
+            self._failed(pending.row, error)
 
 
 def _few(values: Tensor, limit: int) -> Tensor:

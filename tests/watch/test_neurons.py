@@ -116,6 +116,18 @@ def test_a_neuron_is_a_channel_or_a_feature(name: str) -> None:
     torch.testing.assert_close(found, expected[0], rtol=0, atol=0)
 
 
+def test_a_part_that_is_called_alone_forgets_earlier_forwards_too() -> None:
+    model = nn.ModuleDict({"conv": nn.Conv1d(3, 5, 2), "act": nn.ReLU()})
+    watch = _watch(model)
+    watch.open()
+    model["conv"](torch.ones(2, 3, 6))
+    watch.close()
+    watch.open()
+    model["act"](torch.ones(2, 4, 6))
+    watch.detach()
+    assert (watch.ledger.counts[0, :, 0] > 0).sum() == 6
+
+
 def test_what_no_layer_tells_of() -> None:
     assert [neuron_dimension(rank, None) for rank in range(6)] == [0, 0, 1, 2, 1, 1]
     assert neuron_dimension(2, Layer(4, 2)) == 1
