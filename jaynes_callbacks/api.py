@@ -23,7 +23,7 @@ from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.judge import judged
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.instruments.scales import with_cores
-from jaynes_callbacks.instruments.tally import tally_of_tensors
+from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins, tally_of_tensors
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.watch.parameters import relative_distance, sample
 from jaynes_callbacks.watch.selection import MIN_SIZE, Selection
@@ -43,12 +43,13 @@ _Tensors = Tensor | Mapping[str, Tensor]
 _Path = str | PathLike[str]
 
 
-def analyse(tensors: _Tensors | _Path) -> Records:
+def analyse(tensors: _Tensors | _Path, *, paper_bins: int = PAPER_BINS) -> Records:
     """Measure how the magnitudes of tensors are distributed.
 
-    A record's `gap_se` is cluster-robust, with the rows (first dimension) as clusters, where a
-    tensor has at least two dimensions and at least ten rows; otherwise its values count as
-    independent.  There is no `verdict`: it compares a start and an end.
+    A record's `gap_se` is cluster-robust, with rows and columns (the first two dimensions) as
+    clusters, where a tensor has at least two dimensions and at least ten rows (rows alone with
+    fewer than ten columns); otherwise its values count as independent.  There is no `verdict`: it
+    compares a start and an end.
 
     Args:
         tensors: one tensor of weights; several by name, such as a model's ``state_dict()``; or the
@@ -58,6 +59,7 @@ def analyse(tensors: _Tensors | _Path) -> Records:
             mapping, such a tensor without magnitudes (an integer or complex one, one on the meta
             device) gets a record whose status says so; a mapping that has tensors of fewer
             dimensions only is measured whole.
+        paper_bins: number of equal bins of the paper's protocol.
 
     Returns:
         One record per tensor, in order.
@@ -65,6 +67,7 @@ def analyse(tensors: _Tensors | _Path) -> Records:
     Raises:
         TypeError: for anything else than tensors or a path, and for a single tensor without
             magnitudes.
+        ValueError: for too few or too many bins.
         FileNotFoundError, CheckpointError: for a path at which there is nothing to measure.
 
     Example:
@@ -75,7 +78,8 @@ def analyse(tensors: _Tensors | _Path) -> Records:
         ('half_normal', 0.2)
     """
     if isinstance(tensors, str | PathLike):
-        return measure_checkpoint(tensors)
+        return measure_checkpoint(tensors, paper_bins=paper_bins)
+    checked_bins(paper_bins)
     named = _by_name(tensors)
     refused = {
         name: reason for name, tensor in named.items() if (reason := reason_not_countable(tensor))
@@ -87,7 +91,8 @@ def analyse(tensors: _Tensors | _Path) -> Records:
             f"{reason}; convert it (a complex tensor by .abs()) and call again"
         )
     named = _weights(named)
-    measured = _measure({name: tensor for name, tensor in named.items() if name not in refused})
+    known = {name: tensor for name, tensor in named.items() if name not in refused}
+    measured = _measure(known, paper_bins)
     return Records(
         measured.get(name) or Record(name=name, shape=tuple(tensor.shape), status=refused[name])
         for name, tensor in named.items()
@@ -102,6 +107,7 @@ def measure_checkpoint(
     min_size: int = MIN_SIZE,
     device: torch.device | str = "cpu",
     max_expanded: int = 256,
+    paper_bins: int = PAPER_BINS,
 ) -> Records:
     """Measure the weights in a checkpoint, as a training run would have recorded them.
 
@@ -116,6 +122,7 @@ def measure_checkpoint(
         device: where values are counted.
         max_expanded: MiB of memory that one tensor may take although the file stores fewer than a
             32nd of its bytes (compressed or repeated values).
+        paper_bins: number of equal bins of the paper's protocol.
 
     Returns:
         One record per weight of two or more dimensions, tied ones once, in the file's order.  Their
@@ -124,14 +131,14 @@ def measure_checkpoint(
     Raises:
         FileNotFoundError: if there is no such path.
         CheckpointError: if it is no checkpoint that can be read, or holds nothing to measure.
-        ValueError: for a pattern that matches nothing.
+        ValueError: for a pattern that matches nothing, or too few or too many bins.
 
     Warns:
         UserWarning: with one sentence for each part that could not be read.
     """
     selection = Selection.of(WEIGHT, include, exclude, min_size)
     checkpoint = open_checkpoint(path, Limits(max_expanded << 20))
-    return _measure_survey(Survey(checkpoint, selection), device).records
+    return _measure_survey(Survey(checkpoint, selection, paper_bins), device).records
 
 
 # Comparing ----------------------------------------------------------------------------------------
@@ -246,8 +253,9 @@ def compare(
     # Open both first, so that a wrong path or pattern is refused before anything is measured.
     survey_before = Survey(_checkpoint(before, "before"), selection)
     survey_after = Survey(_checkpoint(after, "after"), selection)
-    measured_before = _measure_survey(survey_before, device)
-    return compare_measured(measured_before, _measure_survey(survey_after, device))
+    measured_before = _measure_survey(survey_before, device, keep_influences=True)
+    measured_after = _measure_survey(survey_after, device, keep_influences=True)
+    return compare_measured(measured_before, measured_after)
 
 
 def compare_measured(before: Measured, after: Measured) -> Comparison:
@@ -264,12 +272,21 @@ def compare_measured(before: Measured, after: Measured) -> Comparison:
         if record.name in names:
             end = later[names[record.name]]
             moved = _distance(entries_before[record.name], entries_after[end.name])
-            pairs.append(Pair(record, judged(record, end).replace(moved=moved)))
+            error = _change_error(before.survey, record.name, after.survey, end.name)
+            end = end.replace(moved=moved, gap_change_se=error)
+            pairs.append(Pair(record, judged(record, end)))
     return Comparison(
         tuple(pairs),
         tuple(record.name for record in before.records if record.name not in names),
         tuple(name for name in later if name not in names.values()),
     )
+
+
+def _change_error(before: Survey, first: str, after: Survey, last: str) -> float:
+    """Return the standard error of the change between two names' gaps; nan where it is unknown."""
+    start, end = before.influences.get(first), after.influences.get(last)
+    change = end.less(start) if start is not None and end is not None else None
+    return math.nan if change is None else float(change.standard_error)
 
 
 def _distance(before: Entry, after: Entry) -> float:
@@ -322,13 +339,13 @@ def _weights(named: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     }
 
 
-def _measure(named: Mapping[str, Tensor]) -> dict[str, Record]:
+def _measure(named: Mapping[str, Tensor], paper_bins: int) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for flat in (False, True):
         # Only a matrix has rows and columns.
         own = {name: each for name, each in named.items() if (each.dim() < 2) is flat}
         streams = [Stream(WEIGHT, name, tuple(tensor.shape)) for name, tensor in own.items()]
-        tallied = Tallied(streams, tally_of_tensors(list(own.values())))
+        tallied = Tallied(streams, tally_of_tensors(list(own.values()), paper_bins))
         cores = [] if flat else [core_of(tensor) for tensor in own.values()]
         # No verdict: it compares two moments of a training run; here is only one.
         found |= {row.name: row for row in with_cores(tallied, cores)} if own else {}
@@ -342,8 +359,11 @@ def _checkpoint(state: _Tensors | _Path, name: str) -> Checkpoint:
     return Checkpoint(Path(name), tensor_entries(_by_name(state).items(), mapped=False))
 
 
-def _measure_survey(survey: Survey, device: torch.device | str) -> Measured:
-    records = Records(chain.from_iterable(survey.records(device=device)))
+def _measure_survey(
+    survey: Survey, device: torch.device | str, *, keep_influences: bool = False
+) -> Measured:
+    groups = survey.records(device=device, keep_influences=keep_influences)
+    records = Records(chain.from_iterable(groups))
     if not records:
         raise CheckpointError(survey.reason_for_no_records())
     for problem in survey.problems:

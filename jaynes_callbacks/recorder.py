@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,16 +19,18 @@ from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
 from jaynes_callbacks.instruments.packing import pack_frame, unpack_frame
 from jaynes_callbacks.instruments.ranks import RankReduction
 from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
-from jaynes_callbacks.sinks.base import RunContext, Sink
-from jaynes_callbacks.sinks.delivery import Delivery
+from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.description import describe_run
 from jaynes_callbacks.watch.parameters import weight_names
 from jaynes_callbacks.watch.selection import MIN_SIZE, Coverage, Selection, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from jaynes_callbacks.sinks.delivery import Delivery
 
 __all__ = ["IOTA_VALUES_PER_CALL", "MIN_SIZE", "Recorder"]
 
@@ -53,7 +56,9 @@ class Recorder:
         iota_values_per_call: most values counted of one activation call.
         iota_groups: groups of samples for the standard error of an iota's gap: what is counted
             between one `open` and the next goes into the next group, and each group is left out
-            once (jackknife).  32 KiB per stream and group.  0: values count as independent.
+            once (jackknife).  32 KiB per stream and group.  0: values count as independent.  By
+            default eight groups where one sample gives several values of a neuron, else 0.
+        paper_bins: number of equal bins of the paper's protocol for weights.
         dirpath: folder in which the records are written as a dataset, ``dirpath / "jaynes"``, as a
             trainer's run writes them (on rank 0); by default none is.
         run: name of the run in the records; by default the name of that folder.
@@ -84,13 +89,15 @@ class Recorder:
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
-        iota_groups: int = 0,
+        iota_groups: int | None = None,
+        paper_bins: int = PAPER_BINS,
         dirpath: str | Path | None = None,
         run: str = "",
     ) -> None:
         of_magnitudes = {
             "iota_values_per_call": iota_values_per_call,
             "iota_groups": iota_groups,
+            "paper_bins": paper_bins,
         }
         self.model = model
         self.selection = Selection.of(kinds, include, exclude, min_size)
@@ -106,9 +113,6 @@ class Recorder:
         self._failed: set[str] = set()
         self._resumed: dict[str, Mapping[str, Any]] = {}
         self._attached = self._is_begun = False
-        self._delivery = Delivery(
-            _sinks(self.directory), {name: each.schema for name, each in self.instruments.items()}
-        )
         self._id = uuid4().hex
         self._resumed_step: int | None = None
         self._is_open = False
@@ -120,6 +124,16 @@ class Recorder:
         told.append(self._delivery.summary(first))
         told += [f"dataset in {self.directory}"] if self.directory else []
         return f"<Recorder: {'; '.join(told)}>"
+
+    @cached_property
+    def _delivery(self) -> "Delivery":
+        """The history, and the dataset if there is a folder for it."""
+        # Here, not above: whoever only counts needs no pyarrow, nor whoever hands on by himself.
+        from jaynes_callbacks.sinks.dataset import DatasetSink
+        from jaynes_callbacks.sinks.delivery import Delivery
+
+        schemas = {name: each.schema for name, each in self.instruments.items()}
+        return Delivery([] if self.directory is None else [DatasetSink()], schemas)
 
     # Attaching ------------------------------------------------------------------------------
 
@@ -480,15 +494,6 @@ class Recorder:
         resumed, self._resumed = self._resumed, {}
         for name, state in resumed.items():
             self.instruments[name].load_state_dict(state)
-
-
-def _sinks(directory: Path | None) -> list[Sink]:
-    if directory is None:
-        return []
-    # Here, not above: only a dataset needs pandas and pyarrow.
-    from jaynes_callbacks.sinks.dataset import DatasetSink
-
-    return [DatasetSink()]
 
 
 def _frame_of(instrument: Instrument[Any], rows: Iterable[Any]) -> Frame[Any]:

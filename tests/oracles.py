@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from benchmarks.scipy_laws import gengamma_parameters, half_t
 
@@ -25,7 +25,21 @@ class _HalfT(stats.rv_continuous):
         return half_t(x, 1.0, dof)[1]
 
 
+class _HalfGennorm(stats.rv_continuous):
+    """Magnitudes of scipy's generalized normal."""
+
+    def _logpdf(self, x: Array, power: Array) -> Array:
+        return math.log(2) + stats.gennorm.logpdf(x, power)
+
+    def _cdf(self, x: Array, power: Array) -> Array:
+        return special.gammainc(1 / power, x**power)
+
+    def _sf(self, x: Array, power: Array) -> Array:
+        return 2 * stats.gennorm.sf(x, power)
+
+
 _HALF_T = _HalfT(a=0.0, shapes="dof")
+_HALF_GENNORM = _HalfGennorm(a=0.0, shapes="power")
 
 
 def _generalized_gamma(mu: float, sigma: float, q: float) -> Any:
@@ -41,5 +55,6 @@ LAWS: dict[str, Callable[..., Any]] = {
     "half_student_t": lambda scale, dof: _HALF_T(dof, scale=scale),
     "weibull": lambda shape, scale: stats.weibull_min(shape, scale=scale),
     "gamma": lambda shape, scale: stats.gamma(shape, scale=scale),
+    "generalized_normal": lambda scale, power: _HALF_GENNORM(power, scale=scale),
     "generalized_gamma": _generalized_gamma,
 }

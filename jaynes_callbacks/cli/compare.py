@@ -110,5 +110,5 @@ def _measure(survey: "Survey", device: str, threads: int) -> "Measured":
     from jaynes_callbacks.instruments.record import Record, Records
 
     records: list[Record] = []
-    measure_survey(survey, device, threads, records.extend)
+    measure_survey(survey, device, threads, records.extend, keep_influences=True)
     return Measured(survey, Records(records))

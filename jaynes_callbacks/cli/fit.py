@@ -48,6 +48,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_selection(parser)
     add_table(parser)
     add_rows(parser)
+    # The default is `PAPER_BINS`, whose module imports torch: a parser must answer at once.
+    parser.add_argument(
+        "--bins",
+        type=int,
+        metavar="N",
+        help="equal bins of the paper's protocol, from which R² comes (default 100)",
+    )
     parser.add_argument("--report", metavar="FILE", help="show all of it in one HTML file, too")
     parser.set_defaults(run=run)
 
@@ -75,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     complete = all(found)
     with row_writer(options.output, form) as write, one_thread() as threads:
         for path in dict.fromkeys(path for paths in found for path in paths):
-            survey = open_survey(path, selection, limits)
+            survey = open_survey(path, selection, limits, options.bins)
             if survey is None:
                 complete = False
                 continue

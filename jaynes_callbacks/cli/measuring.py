@@ -52,17 +52,27 @@ def list_checkpoints(argument: str, limits: "Limits") -> list[Path]:
         return []
 
 
-def open_survey(path: Path, selection: "Selection", limits: "Limits") -> "Survey | None":
+def open_survey(
+    path: Path, selection: "Selection", limits: "Limits", bins: int | None = None
+) -> "Survey | None":
     """Open a checkpoint; print an error and return None where it cannot be read.
 
+    Args:
+        path: of the checkpoint.
+        selection: of its tensors.
+        limits: of what a file may expand to.
+        bins: number of equal bins of the paper's protocol; None for the usual one.
+
     Raises:
-        UsageError: for a pattern that matches nothing.
+        UsageError: for a pattern that matches nothing, or too few or too many bins.
     """
     from jaynes_callbacks.files import CheckpointError, open_checkpoint
     from jaynes_callbacks.files.survey import Survey
+    from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins
 
     try:
-        return Survey(open_checkpoint(path, limits), selection)
+        paper_bins = checked_bins(PAPER_BINS if bins is None else bins, "--bins")
+        return Survey(open_checkpoint(path, limits), selection, paper_bins)
     except CheckpointError as error:
         print_error(error)
         return None
@@ -71,7 +81,12 @@ def open_survey(path: Path, selection: "Selection", limits: "Limits") -> "Survey
 
 
 def measure_survey(
-    survey: "Survey", device: str, threads: int, on_group: "Callable[[Records], object]"
+    survey: "Survey",
+    device: str,
+    threads: int,
+    on_group: "Callable[[Records], object]",
+    *,
+    keep_influences: bool = False,
 ) -> "Records":
     """Measure a checkpoint under a bar, and print an error for each part that cannot be read.
 
@@ -80,6 +95,7 @@ def measure_survey(
         device: where values are counted.
         threads: number of threads that count.
         on_group: called with each group of records as soon as it is measured.
+        keep_influences: whether the survey keeps what the error of a change needs.
 
     Returns:
         All records, without their counts, so that memory does not grow with the network.
@@ -88,7 +104,9 @@ def measure_survey(
 
     records = Records()
     with _byte_bar(survey.checkpoint.path.name, survey.nbytes) as progress:
-        for group in survey.records(device=device, threads=threads, progress=progress):
+        for group in survey.records(
+            device=device, threads=threads, progress=progress, keep_influences=keep_influences
+        ):
             on_group(group)
             records += group.without_counts()
     if not records:

@@ -11,6 +11,7 @@ from jaynes_callbacks.files.roles import RoleSummary, Spread, role, summarise_ro
 from jaynes_callbacks.instruments.record import (
     Record,
     family_label,
+    paper_remarks,
     paper_text,
     remarks,
     verdict_text,
@@ -109,7 +110,7 @@ def sorted_by(rows: Sequence[Any], column: str | None, record: Any = None) -> li
 def weight_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
-    notes = (layout.cut(printable(line)) for line in remarks(records))
+    notes = (layout.cut(printable(line)) for line in (*paper_remarks(records), *remarks(records)))
     return "\n".join([*_table(_WEIGHT_HEADINGS, rows, (0, 1, 7), layout), *notes])
 
 

@@ -229,11 +229,14 @@ def core_counts(
     )
 
 
-def core_rows(values: Tensor, effects: Effects, stride: int) -> Float32[Tensor, "rows columns"]:
+def core_rows(
+    values: Tensor, effects: Effects, stride: int
+) -> Float32[Tensor, "rows columns *positions"]:
     """Return every `stride`-th row of the core itself."""
     rows = (effects.mean + effects.rows)[::stride]
     by_row, by_column = _factors(values[::stride], rows, effects.columns)
-    return _scaled(values[::stride].flatten(1), by_row, by_column)
+    read = values[::stride]
+    return _scaled(read.flatten(1), by_row, by_column).view(read.shape)
 
 
 def _mean(sums: Tensor, number: Tensor) -> Tensor:

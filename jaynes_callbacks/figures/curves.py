@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
-from jaynes_callbacks.instruments.distribution import counts_of, gaussian_power, paper_bins
+from jaynes_callbacks.instruments.distribution import counts_of, gaussian_power, paper_bins_of
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.statistics import (
     FAMILIES,
@@ -153,7 +153,7 @@ def fitted_parameters(records: Records, family: Family) -> torch.Tensor:
     lacking = np.any([np.ma.getmaskarray(values) for values in columns.values()], axis=0)
     if lacking.any():
         binned = occupied_bins(counts_of(records.take(lacking)))
-        fit = fit_family(family, binned, log_moments(binned))
+        fit = fit_family(family, binned.merged(), log_moments(binned))
         parameters[torch.from_numpy(lacking)] = fit.parameters
     return parameters
 
@@ -201,7 +201,7 @@ def size_weighted(record: Record) -> SizeWeighted | None:
     else:
         x, data = np.exp(histogram.middles) / record.max, histogram.density
     at = _centres(_CURVE_POINTS)
-    amplitude = record.paper_amplitude * paper_bins(record.variable) / record.n
+    amplitude = record.paper_amplitude * paper_bins_of(record) / record.n
     fit = amplitude * _paper_curve(record, at)
     scale = torch.tensor([record.rms / record.max], dtype=torch.float64)
     power = torch.full_like(scale, gaussian_power(record.variable))

@@ -14,7 +14,7 @@ from torch import Tensor
 from jaynes_callbacks.figures.curves import Array
 from jaynes_callbacks.figures.inputs import Rows, as_frame
 from jaynes_callbacks.figures.look import LIGHT, Look, blank, canvas, heading, legend, printable
-from jaynes_callbacks.instruments.distribution import gaussian_power, paper_bins
+from jaynes_callbacks.instruments.distribution import gaussian_power, paper_bins_of
 from jaynes_callbacks.instruments.record import Record
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, in_order, kind_label
 from jaynes_callbacks.statistics import (
@@ -132,7 +132,7 @@ def _gaussian(records: Sequence[Record]) -> tuple[Tensor, Tensor]:
     """Return μ' and σ' of Gaussian values with each layer's max/rms, by the paper's protocol."""
     scale = _column(records, "rms") / _column(records, "max")
     power = torch.tensor([gaussian_power(row.variable) for row in records], dtype=torch.float64)
-    bins = torch.tensor([paper_bins(row.variable) for row in records])
+    bins = torch.tensor([paper_bins_of(row) for row in records])
     mu, sigma = torch.full_like(scale, torch.nan), torch.full_like(scale, torch.nan)
     for number in bins.unique().tolist():
         known = (bins == number) & scale.isfinite() & (scale > 0)

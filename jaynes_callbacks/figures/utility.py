@@ -114,7 +114,8 @@ def _drawn(
 def _utility(record: Record, histogram: LogHistogram) -> Array:
     """Return h of each drawn bin less its mean over the values; nan where a bin is empty."""
     mass = torch.from_numpy(histogram.density * np.diff(histogram.edges) * record.n)[None]
-    edges = torch.from_numpy(histogram.edges)[None]
+    # α and β are of w/max.
+    edges = torch.from_numpy(histogram.edges - np.log(record.max))[None]
     binned = Binned(mass, mass, edges[:, :-1], edges[:, 1:])
     alpha, beta = torch.tensor([[record.alpha], [record.beta]], dtype=torch.float64)
     utility = effective_utility(binned, alpha, beta)

@@ -55,12 +55,13 @@ class SliceCounter:
         self.pool = pool
         self._ahead, self._device, self._progress = ahead, device, progress
 
-    def count(self, tensor: Tensor, *, mapped: bool) -> TensorCounts:
+    def count(self, tensor: Tensor, *, mapped: bool, bins: int = PAPER_BINS) -> TensorCounts:
         """Count the magnitudes of a tensor.
 
         Args:
             tensor: real floating-point values on the CPU.
             mapped: whether they are a view of a file, whose pages may be given back.
+            bins: number of the paper's equal bins.
 
         Returns:
             The counts, on the CPU.
@@ -75,7 +76,7 @@ class SliceCounter:
         share = 1 / passes_over(flat)
         apply = self._over_slices(mapped and is_view and flat.nbytes > RESIDENT, share)
         return TensorCounts(
-            *(each.cpu() for each in count(flat, PAPER_BINS, slice_size=size, apply=apply))
+            *(each.cpu() for each in count(flat, bins, slice_size=size, apply=apply))
         )
 
     def core(self, tensor: Tensor, *, mapped: bool) -> Core:

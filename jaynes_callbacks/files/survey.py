@@ -16,9 +16,9 @@ from jaynes_callbacks.instruments.cores import Core
 from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.scales import with_cores
-from jaynes_callbacks.instruments.tally import Tally
+from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins, tally_of_counts
 from jaynes_callbacks.records.stream import WEIGHT, Stream
-from jaynes_callbacks.statistics import clustered_standard_errors
+from jaynes_callbacks.statistics import Influence, influences, standard_errors_of
 from jaynes_callbacks.watch.selection import Selection, Skipped, shorten
 
 __all__ = ["Survey"]
@@ -48,17 +48,24 @@ class Survey:
         skipped: its other tensors, each with the reason.
         problems: what could not be read: files of the checkpoint and, as `records` finds them,
             tensors.
+        influences: what leaving out rows and columns does to the gap of each tensor measured, by
+            name, for the error of a change; empty unless asked for.
 
     Args:
         checkpoint: the opened checkpoint.
         selection: name patterns and smallest size.
+        paper_bins: number of equal bins of the paper's protocol.
 
     Raises:
-        ValueError: if a pattern to include matches no name.
+        ValueError: if a pattern to include matches no name, or for too few or too many bins.
     """
 
-    def __init__(self, checkpoint: Checkpoint, selection: Selection) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, selection: Selection, paper_bins: int = PAPER_BINS
+    ) -> None:
         self.checkpoint = checkpoint
+        self.influences: dict[str, Influence] = {}
+        self._bins = checked_bins(paper_bins)
         self.problems: list[Problem] = list(checkpoint.problems)
         self.chosen: list[Entry] = []
         self.skipped: list[Skipped] = []
@@ -110,6 +117,7 @@ class Survey:
         device: torch.device | str = "cpu",
         threads: int | None = None,
         progress: Callable[[float], None] | None = None,
+        keep_influences: bool = False,
     ) -> Iterator[Records]:
         """Measure the chosen tensors.
 
@@ -119,6 +127,7 @@ class Survey:
             device: where values are counted.
             threads: number of threads that count; by default as many as torch uses.
             progress: called repeatedly with the number of bytes counted since its last call.
+            keep_influences: whether to keep `influences`, at most 5120 numbers a tensor.
 
         Yields:
             Records in the file's order, in groups, each as soon as it is fitted.  Their `run` is
@@ -133,10 +142,10 @@ class Survey:
                 if entry.mapped:
                     release(tensor)
                 if _is_full(group):
-                    yield self._fit(group, counter)
+                    yield self._fit(group, counter, keep_influences)
                     group = []
             if group:
-                yield self._fit(group, counter)
+                yield self._fit(group, counter, keep_influences)
 
     def _reason_to_skip(self, entry: Entry, selection: Selection) -> str | None:
         if len(entry.shape) < 2:
@@ -179,7 +188,7 @@ class Survey:
     def _counted(self, entry: Entry, tensor: Tensor, counter: SliceCounter) -> _Waiting | None:
         """Count a tensor; None, after a problem is kept, where torch has no way to."""
         try:
-            counted = counter.count(tensor, mapped=entry.mapped)
+            counted = counter.count(tensor, mapped=entry.mapped, bins=self._bins)
             core = counter.core(tensor, mapped=entry.mapped)
             return _Waiting(entry, tensor, counted, core)
         except (TypeError, RuntimeError, MemoryError) as error:
@@ -188,15 +197,18 @@ class Survey:
             self._add_problem(CheckpointError(f"{name} cannot be counted ({said})"))
             return None
 
-    def _fit(self, group: list[_Waiting], counter: SliceCounter) -> Records:
+    def _fit(self, group: list[_Waiting], counter: SliceCounter, keep: bool) -> Records:
         """Fit a group of counted tensors in one batch."""
         counts = torch.stack([each.counted.counts for each in group])
-        tally = Tally(
-            counts,
-            torch.stack([each.counted.maximum for each in group]).to(torch.float64),
-            torch.stack([each.counted.linear for each in group]),
-            _standard_errors(group, counts, counter),
-            torch.ones(len(group), dtype=torch.bool),
+        found = _influences(group, counts, counter)
+        if keep:
+            named = zip(group, found, strict=True)
+            self.influences |= {each.entry.name: it for each, it in named if it is not None}
+        tally = tally_of_counts(counts, self._bins)._replace(
+            maximum=torch.stack([each.counted.maximum for each in group]).to(torch.float64),
+            linear=torch.stack([each.counted.linear for each in group]),
+            errors=standard_errors_of(found, counts.device),
+            exact=torch.ones(len(group), dtype=torch.bool),
         )
         streams = [
             Stream(WEIGHT, each.entry.name, each.entry.shape, each.entry.aliases) for each in group
@@ -208,8 +220,10 @@ class Survey:
         )
 
 
-def _standard_errors(group: list[_Waiting], counts: Tensor, counter: SliceCounter) -> Tensor:
-    """Estimate the standard errors of a group's gaps, several tensors at once."""
+def _influences(
+    group: list[_Waiting], counts: Tensor, counter: SliceCounter
+) -> list[Influence | None]:
+    """Compute what rows and columns do to a group's gaps, several tensors at once."""
     tensors = [each.tensor for each in group]
     mapped = {_storage(each.tensor) for each in group if each.entry.mapped}
 
@@ -217,7 +231,7 @@ def _standard_errors(group: list[_Waiting], counts: Tensor, counter: SliceCounte
         if _storage(part) in mapped:
             release(part)
 
-    return clustered_standard_errors(tensors, counts, counter.pool.map, release_if_mapped)
+    return influences(tensors, counts, counter.pool.map, release_if_mapped)
 
 
 def _storage(tensor: Tensor) -> int:

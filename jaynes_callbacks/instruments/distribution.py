@@ -37,6 +37,7 @@ from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import (
     LOGNORMAL,
     RIVALS,
+    RIVALS_2,
     Binned,
     Fit,
     LogMoments,
@@ -54,6 +55,7 @@ __all__ = [
     "gaussian_power",
     "measure",
     "paper_bins",
+    "paper_bins_of",
     "recompute",
     "summarise",
     "summarise_batch",
@@ -168,17 +170,19 @@ def tallied(moment: Moment) -> Tallied:
 def recompute(records: Iterable[Record]) -> Records:
     """Compute records again from their saved counts.
 
-    What cannot follow from one row's counts (`gap_se` of streams counted in the paper's bins, the
-    core, `moved`, verdicts) is carried over.
+    What cannot follow from one row's counts (`gap_se` of streams counted in the paper's bins,
+    `gap_change_se`, the core, `moved`, verdicts) is carried over.
 
     Args:
-        records: with their counts.
+        records: with their counts; weights in one number of the paper's bins.
     """
     rows = list(records)
     if not rows:
         return Records()
-    tally = tally_of_counts(counts_of(rows))
+    bins = next((paper_bins_of(row) for row in rows if row.variable not in _OF_NEURONS), PAPER_BINS)
+    tally = tally_of_counts(counts_of(rows), bins)
     for index, row in enumerate(rows):
+        tally.change_errors[index] = row.gap_change_se
         if row.variable not in _OF_NEURONS:
             tally.errors[index] = row.gap_se
         if row.paper_counts.size:
@@ -212,7 +216,7 @@ def _at(records: Records, moment: Tallied) -> Records:
 
 def _records(streams: Sequence[Stream], tally: Tally, laws: Laws) -> Records:
     """Measure streams: one row each, of no moment yet."""
-    measured = measure(tally, streams, laws)
+    measured, bins = measure(tally, streams, laws), tally.linear.shape[1]
     figures = host(measured.figures)
     gaps = {name: figures[gap_column(name)] for name in laws.fits}
     totals = torch.stack(statistics.totals(tally.counts)).cpu().numpy().copy()
@@ -223,7 +227,9 @@ def _records(streams: Sequence[Stream], tally: Tally, laws: Laws) -> Records:
         "shape": objects([stream.shape for stream in streams]),
         **dict(zip(("n", "zeros", "nonfinite"), totals, strict=True)),
         **figures,
-        "best_family": objects(best_families(gaps, totals[0])),
+        "best_family": objects(best_families(gaps, totals[0], RIVALS)),
+        "best_family_2": objects(best_families(gaps, totals[0], RIVALS_2)),
+        "paper_bins": np.array([paper_bins(each.variable, bins) for each in streams]),
         "status": objects(reasons(measured.statuses, (PAPER, GAUSSIAN))),
         **sparse(tally.counts),
         "paper_counts": objects(
@@ -249,22 +255,24 @@ def measure(tally: Tally, streams: Sequence[Stream], laws: Laws) -> Measured:
             values they are compared with.
         laws: fitted to the counts.
     """
-    binned, moments, fits = laws
+    occupied, binned, moments, fits = laws
     lognormal = fits[LOGNORMAL.name]
     maximum = _maximum(tally)
     paper = _paper(tally, streams, maximum, moments.rms)
-    chances, chance_statuses = _best_chances(binned, moments)
+    chances, chance_statuses = _best_chances(occupied, binned, moments)
     figures = {
         "max": maximum,
         **_shape(moments),
         # Of bins, and so a little beyond the largest value where all lie in one.
         "rms": torch.minimum(moments.rms, maximum),
         **_of_lognormal(binned, lognormal, tally.errors),
+        "gap_change_se": tally.change_errors,
+        **_of_theory(occupied, lognormal, maximum),
         **{gap_column(name): gap for name, gap in laws.gaps.items()},
         "gap_best_rival": _least([laws.gaps[rival.name] for rival in RIVALS]),
         **{
             f"vuong_z_{rival.name}": statistics.vuong_z(binned, lognormal, fits[rival.name])
-            for rival in RIVALS
+            for rival in RIVALS_2
         },
         **laws.parameters,
         **chances,
@@ -289,9 +297,22 @@ def gaussian_power(variable: str) -> float:
     return 2.0 if variable == "z*y" else 1.0
 
 
-def paper_bins(variable: str) -> int:
-    """Return the number of equal bins in which the paper's protocol counts a variable."""
-    return PAPER_IOTA_BINS if variable in _OF_NEURONS else PAPER_BINS
+def paper_bins(variable: str, of_weights: int = PAPER_BINS) -> int:
+    """Return the number of equal bins in which the paper's protocol counts a variable.
+
+    Args:
+        variable: that is counted.
+        of_weights: number for weights, for which the paper states none.
+    """
+    return PAPER_IOTA_BINS if variable in _OF_NEURONS else of_weights
+
+
+def paper_bins_of(record: Record) -> int:
+    """Return the number of equal bins of a record's protocol.
+
+    Version 0.1 wrote none down, and always counted weights in the same number.
+    """
+    return record.paper_bins or paper_bins(record.variable)
 
 
 def _least(gaps: Sequence[Tensor]) -> Tensor:
@@ -311,12 +332,28 @@ def _shape(moments: LogMoments) -> dict[str, Tensor]:
 
 
 def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tensor]:
+    """Measure how far the values are from the fitted lognormal.
+
+    Args:
+        binned: the bins, merged where values are few.
+        fit: of the lognormal to them.
+        clustered: standard errors of the gap that take dependence into account; nan for none.
+    """
     independent = statistics.gap_standard_error(binned, fit)
-    mu, sigma = fit.parameters.unbind(-1)
-    theory = statistics.equilibrium(binned, mu, sigma)
     return {
         "gap_se": torch.where(clustered.isnan(), independent, clustered),
         **statistics.distances(binned, fit)._asdict(),
+    }
+
+
+def _of_theory(
+    occupied: Binned, fit: Fit, maximum: Float64[Tensor, " streams"]
+) -> dict[str, Tensor]:
+    """Compute the theory's quantities of w/max, the paper's unit, in which layers compare."""
+    unit = maximum.log()
+    mu, sigma = fit.parameters.unbind(-1)
+    theory = statistics.equilibrium(occupied.shifted(-unit), mu - unit, sigma)
+    return {
         "alpha": theory.alpha,
         "beta": theory.beta,
         "utility_std": theory.utility_std,
@@ -326,14 +363,19 @@ def _of_lognormal(binned: Binned, fit: Fit, clustered: Tensor) -> dict[str, Tens
 
 
 def _best_chances(
-    binned: Binned, moments: LogMoments
+    occupied: Binned, binned: Binned, moments: LogMoments
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Fit the lognormal where sizes count, and where the smallest values may be noise.
+
+    Args:
+        occupied: the grid's occupied bins, which are tilted: a merged bin has no one size.
+        binned: the same, merged where values are few, which are censored.
+        moments: of the occupied bins.
 
     Returns:
         Figures, and the statuses of the two fits.
     """
-    tilted, censored = binned.tilted(), binned.censored()
+    tilted, censored = occupied.tilted(), binned.censored()
     tilted_moments = statistics.log_moments(tilted)
     tilted_fit = statistics.fit_family(LOGNORMAL, tilted, tilted_moments)
     # The open bin has no middle: the fit starts from the uncensored moments.
@@ -363,14 +405,15 @@ def _paper(
     rms: Float64[Tensor, " streams"],
 ) -> PaperFit:
     """Apply the paper's protocol to the streams' own bins, or else to bins made from the counts."""
+    of_weights = tally.linear.shape[1]
     number = torch.tensor(
-        [paper_bins(stream.variable) for stream in streams], device=maximum.device
+        [paper_bins(stream.variable, of_weights) for stream in streams], device=maximum.device
     )
     power = maximum.new_tensor([gaussian_power(stream.variable) for stream in streams])
     own = tally.exact.nonzero().squeeze(-1)
     fits = [statistics.paper_protocol(tally.linear[own], maximum[own], rms[own])]
     order = [own]
-    for bins in (PAPER_BINS, PAPER_IOTA_BINS):
+    for bins in dict.fromkeys((of_weights, PAPER_IOTA_BINS)):
         rows = (~tally.exact & (number == bins)).nonzero().squeeze(-1)
         if len(rows):
             counts = statistics.linear_from_counts(tally.counts[rows], maximum[rows], bins)

@@ -85,6 +85,8 @@ class Gradients(FittingInstrument[GradientRecord, Batch]):
         keys=SCHEMA.keys,
         aggregate=medians,
         remarks=SCHEMA.remarks,
+        version=SCHEMA.version,
+        upgrade=SCHEMA.upgrade,
     )
     quantities: ClassVar = {**QUANTITIES, "squares": Quantity((2,))}
 

@@ -20,8 +20,9 @@ from jaynes_callbacks.statistics import (
     FAMILIES,
     FAMILY_BY_NAME,
     LOGNORMAL,
-    RIVALS,
+    RIVALS_2,
     Binned,
+    Family,
     Fit,
     LogMoments,
     Status,
@@ -61,6 +62,7 @@ def rival_keys() -> dict[str, Key]:
 
 
 class _Fitted(NamedTuple):
+    occupied: Binned
     binned: Binned
     moments: LogMoments
     fits: Mapping[str, Fit]
@@ -70,7 +72,8 @@ class Laws(_Fitted):
     """Every family fitted to some streams.
 
     Attributes:
-        binned: the occupied bins.
+        occupied: the grid's occupied bins, from which magnitudes follow.
+        binned: the same, merged where values are few: laws are fitted and compared on these.
         moments: of w and ln w.
         fits: by the family's name.
     """
@@ -94,6 +97,7 @@ class Laws(_Fitted):
     def take(self, rows: slice) -> "Laws":
         """Return the laws of some of the streams."""
         return Laws(
+            Binned(*(each[rows] for each in self.occupied)),
             Binned(*(each[rows] for each in self.binned)),
             LogMoments(*(each[rows] for each in self.moments)),
             {
@@ -114,9 +118,9 @@ def fit_laws(counts: Int64[Tensor, "streams 4096"]) -> Laws:
     On the CPU torch works with one thread meanwhile, and families are fitted side by side.
     """
     with one_thread() as threads:
-        binned = statistics.occupied_bins(counts)
-        moments = statistics.log_moments(binned)
-        return Laws(binned, moments, statistics.fit_families(binned, moments, threads))
+        occupied = statistics.occupied_bins(counts)
+        moments, binned = statistics.log_moments(occupied), occupied.merged()
+        return Laws(occupied, binned, moments, statistics.fit_families(binned, moments, threads))
 
 
 def host(figures: Mapping[str, Float64[Tensor, " streams"]]) -> dict[str, Array]:
@@ -152,8 +156,10 @@ def gap_column(family: str) -> str:
     return "gap" if family == LOGNORMAL.name else f"gap_{family}"
 
 
-def best_families(gaps: Mapping[str, Array], n: Array) -> list[str]:
-    """Return the family that Schwarz's criterion prefers, per value and up to a constant.
+def best_families(
+    gaps: Mapping[str, Array], n: Array, rivals: Sequence[Family] = RIVALS_2
+) -> list[str]:
+    """Return which of lognormal and rivals Schwarz's criterion prefers, per value.
 
     A special case beats its generalisation.  The bias correction of the gap has taken p/(2n) back
     already (G. Schwarz, Ann. Statist. 6 (1978) 461).  Nothing where the lognormal itself has no
@@ -162,8 +168,9 @@ def best_families(gaps: Mapping[str, Array], n: Array) -> list[str]:
     Args:
         gaps: of each stream, by family.
         n: number of values of each stream.
+        rivals: that are compared; those of version 1 of the verdict, or of version 2.
     """
-    compared = (LOGNORMAL, *RIVALS)
+    compared = (LOGNORMAL, *rivals)
     table = np.stack([gaps[family.name] for family in compared])
     number = np.array([[len(family.parameters)] for family in compared])
     with np.errstate(divide="ignore", invalid="ignore"):

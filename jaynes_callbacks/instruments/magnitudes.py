@@ -12,12 +12,20 @@ import torch
 from torch import nn
 
 from jaynes_callbacks.instruments.base import FittingInstrument, Moment, State
+from jaynes_callbacks.instruments.change import GapChanges
 from jaynes_callbacks.instruments.distribution import Batch, summarise_batch, tallied
 from jaynes_callbacks.instruments.judge import Judge
 from jaynes_callbacks.instruments.laws import Laws
 from jaynes_callbacks.instruments.ranks import is_alone
 from jaynes_callbacks.instruments.record import SCHEMA, Record
-from jaynes_callbacks.instruments.tally import QUANTITIES, counts_state, weights_state
+from jaynes_callbacks.instruments.tally import (
+    PAPER_BINS,
+    QUANTITIES,
+    checked_bins,
+    counts_state,
+    quantities,
+    weights_state,
+)
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
 from jaynes_callbacks.schedule import Cadence
@@ -26,10 +34,12 @@ from jaynes_callbacks.watch.ledger import pack_counts, restore_counts
 from jaynes_callbacks.watch.selection import Coverage, Selection
 from jaynes_callbacks.watch.weights import WeightWatch
 
-__all__ = ["IOTA_VALUES_PER_CALL", "Magnitudes"]
+__all__ = ["IOTA_GROUPS", "IOTA_VALUES_PER_CALL", "Magnitudes"]
 
 #: Most values counted of one activation call.
 IOTA_VALUES_PER_CALL = 1 << 18
+#: Groups of samples where values of one sample depend on each other.
+IOTA_GROUPS = 8
 
 
 class Magnitudes(FittingInstrument[Record, Batch]):
@@ -39,7 +49,10 @@ class Magnitudes(FittingInstrument[Record, Batch]):
         iota_values_per_call: most values counted of one activation call.
         iota_groups: groups of samples for the standard error of an iota's gap: what is counted
             between one `open` and the next goes into the next group, and each group is left out
-            once (jackknife).  32 KiB per stream and group.  0: values count as independent.
+            once (jackknife).  32 KiB per stream and group.  0: values count as independent.  None:
+            eight groups for streams of which one sample gives several values of a neuron
+            (convolutions, sequences), 0 for all others.
+        paper_bins: number of equal bins of the paper's protocol for weights.
         cadence: when to record; None for whenever the recorder does.
 
     Raises:
@@ -54,19 +67,25 @@ class Magnitudes(FittingInstrument[Record, Batch]):
         self,
         *,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
-        iota_groups: int = 0,
+        iota_groups: int | None = None,
+        paper_bins: int = PAPER_BINS,
         cadence: Cadence | None = None,
     ) -> None:
         if not isinstance(iota_values_per_call, int) or iota_values_per_call < 1:
             raise ValueError(
                 f"iota_values_per_call must be a positive integer, got {iota_values_per_call!r}"
             )
-        if not isinstance(iota_groups, int) or iota_groups < 0 or iota_groups == 1:
+        if iota_groups is not None and (
+            not isinstance(iota_groups, int) or iota_groups < 0 or iota_groups == 1
+        ):
             raise ValueError(
                 f"iota_groups must be 0 or an integer from 2 on, got {iota_groups!r}; 8 is usual"
             )
         super().__init__(cadence)
-        self._limit, self._groups = iota_values_per_call, max(1, iota_groups)
+        self._limit, self._groups = iota_values_per_call, iota_groups
+        self._bins = checked_bins(paper_bins)
+        self.quantities = quantities(self._bins)  # type: ignore[misc]
+        self._changes = GapChanges()
         self._listened = self._collected = False
         self._recent: dict[tuple[str, str], list[float]] = {}
 
@@ -80,7 +99,10 @@ class Magnitudes(FittingInstrument[Record, Batch]):
         """
         super().attach(model, selection)
         self.kinds = selection.kinds
-        self._activations = ActivationWatch(model, selection.admits, self._limit, self._groups)
+        groups = IOTA_GROUPS if self._groups is None else max(1, self._groups)
+        self._activations = ActivationWatch(
+            model, selection.admits, self._limit, groups, deals_all=self._groups is not None
+        )
         self._ledger = self._activations.ledger
         self._weights = WeightWatch(model, selection)
         if WEIGHT in self.kinds:
@@ -134,6 +156,7 @@ class Magnitudes(FittingInstrument[Record, Batch]):
         """
         if WEIGHT in self.kinds:
             self._weights.begin()
+            self._changes.begin()
             self._untouched = self._of_weights()
 
     def collect_once(self) -> State:
@@ -166,18 +189,21 @@ class Magnitudes(FittingInstrument[Record, Batch]):
             if weights is None and WEIGHT in self.kinds:
                 weights = self._of_weights()
             counted = self._ledger.take()
-        activations = counts_state(counted.streams, counted.counts)
+        activations = counts_state(counted.streams, counted.counts, counted.groups, self._bins)
         return activations if weights is None else weights.joined(activations)
 
     def _of_weights(self) -> State:
         with self._activations.paused():
-            return weights_state(self._weights.read(), _device(self.model))
+            return weights_state(
+                self._weights.read(), _device(self.model), self._changes, self._bins
+            )
 
     # Resuming -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return samples of the first weights, and what was counted since the last record."""
+        """Return what is kept of the first weights, and what was counted since the last record."""
         return {
+            "changes": self._changes.state_dict(),
             "first": {name: values.cpu() for name, values in self._weights.first.items()},
             "counted": pack_counts(self._ledger) if self._listened else None,
             "group": self._ledger.group,
@@ -187,8 +213,9 @@ class Magnitudes(FittingInstrument[Record, Batch]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         self._weights.resume(state["first"])
-        # Version 0.1 had none.
+        # Version 0.1 kept neither.
         self._recent = {(kind, name): gaps for kind, name, gaps in state.get("recent", ())}
+        self._changes.load_state_dict(state.get("changes", {}))
         # A checkpoint holds what the first rank had counted: several ranks begin to count anew.
         if state.get("counted") is not None and is_alone():
             self._listened = True

@@ -14,27 +14,34 @@ __all__ = ["pack_frame", "unpack_frame"]
 
 Packed = Mapping[str, Any]
 
+_SCHEMA_VERSION = "schema version"
+
 
 def pack_frame(frame: Frame[Any]) -> dict[str, Any]:
-    """Return a frame's columns by name: numbers as tensors, texts and shapes as lists."""
-    return {name: _packed(values) for name, values in frame.columns.items()}
+    """Return a frame's columns by name: numbers as tensors, texts and shapes as lists.
+
+    The schema's version stands beside them, under a name that no column has.
+    """
+    columns = {name: _packed(values) for name, values in frame.columns.items()}
+    return {**columns, _SCHEMA_VERSION: frame.schema.version}
 
 
 def unpack_frame(packed: "Packed | Sequence[Packed]", schema: Schema[R]) -> Frame[R]:
     """Return the frame that was packed.
 
-    Columns that a newer version knows take their defaults, those that it knows no more are dropped.
+    Columns that a newer version knows take their defaults, those that it knows no more are dropped;
+    units of an older version become today's.
 
     Args:
         packed: by `pack_frame`; or, from a checkpoint of version 0.1, one mapping of fields a row.
         schema: of the frame.
     """
     if not isinstance(packed, Mapping):
-        return Frame.from_rows(schema, [_row(each, schema) for each in packed])
+        frame = Frame.from_rows(schema, [_row(each, schema) for each in packed])
+        return Frame(schema, schema.upgrade(frame.columns, 1))
     known = schema.with_names(packed).by_name
-    return Frame(
-        schema, {name: _unpacked(values) for name, values in packed.items() if name in known}
-    )
+    columns = {name: _unpacked(values) for name, values in packed.items() if name in known}
+    return Frame(schema, schema.upgrade(columns, packed.get(_SCHEMA_VERSION, 1)))
 
 
 def _row(fields: Packed, schema: Schema[R]) -> R:

@@ -8,16 +8,19 @@ documentation follow from the field.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from jaynes_callbacks.instruments.laws import OK, family_label, rival_keys
 from jaynes_callbacks.instruments.scale_row import SCHEMA as SCALE_SCHEMA
 from jaynes_callbacks.instruments.scale_row import ScaleRow
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import (
+    Array,
     ColumnType,
     Integers,
     Key,
@@ -32,6 +35,7 @@ from jaynes_callbacks.records.stream import WEIGHT
 from jaynes_callbacks.records.text import count_text, number_text
 from jaynes_callbacks.statistics import (
     FAMILIES,
+    FAMILY_BY_NAME,
     FEWEST_WEIGHTS,
     GENERALIZED_GAMMA,
     Status,
@@ -49,6 +53,8 @@ __all__ = [
     "band",
     "family_label",
     "is_by_scale",
+    "law_text",
+    "paper_remarks",
     "paper_text",
     "plain_reasons",
     "remarks",
@@ -130,6 +136,29 @@ def verdict_text(record: "Record") -> str:
     return record.verdict + " by scale" * is_by_scale(record)
 
 
+def law_text(record: "Record", name: str) -> str:
+    """Return a family's name with the parameter of its shape, as the record has it.
+
+    >>> law_text(Record(fits={"half_student_t_dof": 7.04}), "half_student_t")
+    'Student t, ν 7.0'
+    """
+    family = FAMILY_BY_NAME.get(name)
+    if family is None:
+        return name
+    flat = record.to_dict(counts=False)
+    pairs = zip(family.parameters, family.columns, strict=True)
+    shapes = [
+        f"{parameter.symbol} {number_text(flat.get(column, math.nan), 1)}"
+        for parameter, column in pairs
+        if parameter.symbol
+    ]
+    return ", ".join([family.label, *shapes])
+
+
+def _law_text(record: "Record") -> str:
+    return family_label(record.best_family_2)
+
+
 @dataclass(frozen=True, eq=False)
 class Record(Row):
     """Figures of one stream at one step; nan where `status` says why.
@@ -166,8 +195,15 @@ class Record(Row):
         tag="gap_{kind}_best_rival",
         shown=False,
     )
-    gap_se: float = column("nats", "standard error of gap; weights: their rows are clusters")
-    gap_change_se: float = column("nats", "standard error of the gap's change since the start")
+    gap_se: float = column(
+        "nats",
+        "standard error of gap; clusters: rows and columns of weights, groups of samples of iota",
+        label="± se",
+        digits=4,
+    )
+    gap_change_se: float = column(
+        "nats", "standard error of gap less the first record's; nan at the first and for iota"
+    )
     gap_tilted: float = column("nats", "gap of the size-weighted law; few large values decide it")
     gap_censored: float = column("nats", "gap with the lowest 5 % as one open bin")
     q: float = column(
@@ -184,8 +220,15 @@ class Record(Row):
         "lognormal or the rival that Schwarz's criterion prefers",
         "",
         label="best family",
-        shown=True,
         text=_family_text,
+    )
+    best_family_2: str = column(
+        "",
+        "the same with the generalized normal among the rivals, as in version 2 of the verdict",
+        "",
+        label="best law",
+        shown=True,
+        text=_law_text,
     )
     vuong_z: dict[str, float] = group("vuong_z_", "1", "lognormal against {}, Vuong's z")
     fits: dict[str, float] = group("fit_", "", "{}")
@@ -193,11 +236,11 @@ class Record(Row):
     ks: float = column("1", "Kolmogorov-Smirnov distance on the bin edges")
     w1: float = column("σ", "Wasserstein-1 distance in ln w over σ")
     n_star: float = column("values", "sample size at which a KS test rejects half the time")
-    alpha: float = column("1", "α (iota: η), Eq. 13 (24)")
+    alpha: float = column("1, of w/max", "α (iota: η), Eq. 13 (24), of w/max as in the paper")
     beta: float = column("1", "β (iota: ζ), Eq. 13 (24)")
     utility_std: float = column("nats", "spread of the effective utility over bins")
-    potential: float = column("nats", "φ, Eqs 8-11, 25")
-    entropy: float = column("nats", "φ_s, the entropy part of φ")
+    potential: float = column("nats, of w/max", "φ, Eqs 8-11, 25, of w/max as in the paper")
+    entropy: float = column("nats, of w/max", "φ_s, the entropy part of φ, likewise")
     paper_r2: float = column("1", "R² by the paper's protocol", label="R² (Gauss)", text=paper_text)
     paper_mu: float = column("ln(w/max)", "μ' by the paper's protocol")
     paper_sigma: float = column("1", "σ' by the paper's protocol")
@@ -205,6 +248,7 @@ class Record(Row):
     paper_r2_gaussian: float = column(
         "1", "mean R² of as many Gaussian weights (z*y: pre-activations, squared) at this max/rms"
     )
+    paper_bins: int = column("bins", "equal bins of the paper's protocol; 0: not recorded", 0)
     core_gap: float = same_column(ScaleRow, "core_gap", curve=False)
     core_gap_gaussian: float = same_column(ScaleRow, "core_gap_gaussian")
     core_gap_se: float = same_column(ScaleRow, "core_gap_se")
@@ -282,15 +326,32 @@ def _plain_reason(text: str) -> str:
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """Return what a star means, and each reason of missing figures once with its number of rows."""
+    """Return each reason of missing figures once, with its number of rows."""
     numbers = Counter(
         reason
         for record in records
         if record.status != OK
         for reason in plain_reasons(record.status)
     )
-    reasons = [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
-    return [LEFT_OUT, *reasons] if any(map(is_left_out, records)) else reasons
+    return [f"{number} of {len(records)}: {reason}" for reason, number in numbers.items()]
+
+
+def paper_remarks(records: Sequence[Record]) -> list[str]:
+    """Return what belongs below a table with R²: of how many bins it is, and what a star means."""
+    stars = [LEFT_OUT] if any(map(is_left_out, records)) else []
+    return [*_bins_remark(records), *stars]
+
+
+def _bins_remark(records: Sequence[Record]) -> list[str]:
+    """Say of how many equal bins R² is; nothing where no row has one, or none says of how many."""
+    kinds: dict[int, list[str]] = {}
+    for record in records:
+        if record.paper_bins and math.isfinite(record.paper_r2):
+            of_bins = kinds.setdefault(record.paper_bins, [])
+            if record.kind not in of_bins:
+                of_bins.append(record.kind)
+    bins = [f"{number:,} equal bins ({', '.join(found)})" for number, found in kinds.items()]
+    return [f"R²: of {' and '.join(bins)} on [0, max]."] if bins else []
 
 
 def aggregates(records: Frame[Any]) -> dict[str, float]:
@@ -332,6 +393,26 @@ def _parameter_keys() -> dict[str, Key]:
     }
 
 
+def _upgraded(columns: Mapping[str, Array], version: int) -> Mapping[str, Array]:
+    """Return the columns of an older table in today's units.
+
+    Version 1 had α, φ and φ_s in the unit of w itself.  With L = ln max, at w/max they are α − 2βL,
+    φ − (α + 1)L + βL² and φ_s − L: exact identities, since σ and β do not depend on the unit.
+    """
+    needed = ("max", "alpha", "beta", "potential", "entropy")
+    if version >= 2 or any(name not in columns for name in needed):
+        return columns
+    maximum, alpha, beta, potential, entropy = (columns[name] for name in needed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = np.log(maximum)
+        return {
+            **columns,
+            "alpha": alpha - 2 * beta * unit,
+            "potential": potential - (alpha + 1) * unit + beta * unit**2,
+            "entropy": entropy - unit,
+        }
+
+
 _KEYS = {
     "rival_gaps": rival_keys(),
     "vuong_z": rival_keys(),
@@ -346,10 +427,12 @@ SCHEMA: Schema[Record] = Schema(
     main=True,
     first_curve="gap",
     required=frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"}),
-    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family", "verdict"),
+    ahead=("kind", "name", "step", "n", "gap", "core_gap", "best_family_2", "verdict"),
     keys=_KEYS,
     aggregate=aggregates,
     remarks=remarks,
+    version=2,
+    upgrade=_upgraded,
 )
 
 

@@ -183,7 +183,7 @@ class Saliency(FittingInstrument[Record, Batch]):
         else:
             with self._activations.paused():
                 taken = self._activations.ledger.take()
-            activations = counts_state(taken.streams, taken.counts)
+            activations = counts_state(taken.streams, taken.counts, taken.groups)
         if failure is not None:
             raise failure
         return weights.joined(activations)

@@ -10,15 +10,23 @@ from torch import Tensor
 from jaynes_callbacks.counts.counting import count, count_
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.instruments.base import Quantity, Slot, State
+from jaynes_callbacks.instruments.change import GapChanges
 from jaynes_callbacks.records.stream import Stream
-from jaynes_callbacks.statistics import clustered_standard_errors, jackknife_standard_error
+from jaynes_callbacks.statistics import (
+    Influence,
+    influences,
+    jackknife_standard_error,
+    standard_errors_of,
+)
 from jaynes_callbacks.watch.weights import WeightValue
 
 __all__ = [
     "PAPER_BINS",
     "QUANTITIES",
     "Tally",
+    "checked_bins",
     "counts_state",
+    "quantities",
     "tally_of_counts",
     "tally_of_groups",
     "tally_of_state",
@@ -28,6 +36,7 @@ __all__ = [
 
 #: Equal bins of the paper's protocol for weights; the paper does not state its own.
 PAPER_BINS = 100
+_MOST_BINS = 10_000
 
 #: What is collected of distributions: counts that add over ranks, and what only a rank that has all
 #: values can tell of them.
@@ -36,6 +45,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "maximum": Quantity(reduction=None),
     "linear": Quantity((PAPER_BINS,), torch.int64, None),
     "errors": Quantity(reduction=None),
+    "change_errors": Quantity(reduction=None),
     "exact": Quantity(dtype=torch.bool, reduction=None),
     "moved": Quantity(reduction=None),
 }
@@ -49,6 +59,7 @@ class Tally(NamedTuple):
         maximum: largest finite magnitude of streams that are `exact`.
         linear: the paper's own equal bins on [0, maximum] of streams that are `exact`.
         errors: cluster-robust standard error of the lognormal's gap, nan where there is none.
+        change_errors: the same of the gap's change since the stream's first record.
         exact: whether the values themselves were seen; of activations, and of weights that are
             spread over ranks, only the counts are known.
     """
@@ -57,6 +68,7 @@ class Tally(NamedTuple):
     maximum: Float64[Tensor, " streams"]
     linear: Int64[Tensor, "streams bins"]
     errors: Float64[Tensor, " streams"]
+    change_errors: Float64[Tensor, " streams"]
     exact: Bool[Tensor, " streams"]
 
     def joined(self, other: "Tally") -> "Tally":
@@ -66,63 +78,115 @@ class Tally(NamedTuple):
         return Tally(*(torch.cat([ours.to(device), theirs.to(device)]) for ours, theirs in pairs))
 
 
-def tally_of_tensors(tensors: Sequence[Tensor]) -> Tally:
+def tally_of_tensors(tensors: Sequence[Tensor], bins: int = PAPER_BINS) -> Tally:
     """Count every tensor as it is now, on the first one's device.
 
     Args:
-        tensors: real floating-point tensors; the rows of each are clusters.  Each is taken from
-            the sequence once, since a sequence may compute it on access, and kept until the end.
+        tensors: real floating-point tensors; the rows and columns of each are clusters.  Each is
+            taken from the sequence once, since a sequence may compute it on access, and kept until
+            the end.
+        bins: number of the paper's equal bins.
     """
+    return _with_influences(tensors, bins)[0]
+
+
+def _with_influences(tensors: Sequence[Tensor], bins: int) -> tuple[Tally, list[Influence | None]]:
+    """Count every tensor, and return what its rows and columns do to its gap beside the tally."""
     taken = list(tensors)
     device = taken[0].device if taken else torch.device("cpu")
-    tally = tally_of_counts(torch.zeros(len(taken), CODES, dtype=torch.int64, device=device))
+    tally = tally_of_counts(torch.zeros(len(taken), CODES, dtype=torch.int64, device=device), bins)
     for row, tensor in enumerate(taken):
-        tally.counts[row], tally.maximum[row], tally.linear[row] = count(tensor, PAPER_BINS)
-    errors = clustered_standard_errors(taken, tally.counts)
-    return tally._replace(errors=errors, exact=torch.ones_like(tally.exact))
+        tally.counts[row], tally.maximum[row], tally.linear[row] = count(tensor, bins)
+    found = influences(taken, tally.counts)
+    tally.errors.copy_(standard_errors_of(found, device))
+    return tally._replace(exact=torch.ones_like(tally.exact)), found
 
 
-def tally_of_counts(counts: Int64[Tensor, "streams 4096"]) -> Tally:
-    """Make a tally of streams of which nothing but the counts is known."""
+def tally_of_counts(counts: Int64[Tensor, "streams 4096"], bins: int = PAPER_BINS) -> Tally:
+    """Make a tally of streams of which nothing but the counts is known.
+
+    Args:
+        counts: on the universal grid.
+        bins: number of the paper's equal bins for weights.
+    """
     unknown = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=counts.device)
-    linear = counts.new_zeros(len(counts), PAPER_BINS)
+    linear = counts.new_zeros(len(counts), bins)
     seen = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
-    return Tally(counts, unknown, linear, unknown.clone(), seen)
+    return Tally(counts, unknown, linear, unknown.clone(), unknown.clone(), seen)
 
 
-def tally_of_groups(groups: Int64[Tensor, "streams groups 4096"]) -> Tally:
+def tally_of_groups(groups: Int64[Tensor, "streams groups 4096"], bins: int = PAPER_BINS) -> Tally:
     """Make a tally of streams counted in groups of samples, whose spread gives the gap's error."""
+    tally = tally_of_counts(groups.sum(1), bins)
     if groups.shape[1] < 2:
-        return tally_of_counts(groups.sum(1))
-    errors = jackknife_standard_error(groups.transpose(0, 1))
-    return tally_of_counts(groups.sum(1))._replace(errors=errors)
+        return tally
+    return tally._replace(errors=jackknife_standard_error(groups.transpose(0, 1)))
 
 
 # States -------------------------------------------------------------------------------------
 
 
-def weights_state(weights: Sequence[WeightValue], device: torch.device) -> State:
+def checked_bins(bins: int, name: str = "paper_bins") -> int:
+    """Return the number of the paper's equal bins, if there can be so many.
+
+    Raises:
+        ValueError: if it is no integer from 4 to 10,000; a curve of three parameters needs four.
+    """
+    if not isinstance(bins, int) or not 4 <= bins <= _MOST_BINS:
+        raise ValueError(f"{name} must be an integer from 4 to {_MOST_BINS:,}, got {bins!r}")
+    return bins
+
+
+def quantities(bins: int = PAPER_BINS) -> Mapping[str, Quantity]:
+    """Return `QUANTITIES` for another number of the paper's equal bins."""
+    return {**QUANTITIES, "linear": Quantity((bins,), torch.int64, None)}
+
+
+def weights_state(
+    weights: Sequence[WeightValue],
+    device: torch.device,
+    changes: GapChanges | None = None,
+    bins: int = PAPER_BINS,
+) -> State:
     """Count weights: of those that this rank has whole everything, of the others their share.
 
     Args:
         weights: as they are now.
         device: where the state is kept.
+        changes: what is known of the first records; None where records are not compared.
+        bins: number of the paper's equal bins.
     """
     whole = [weight for weight in weights if not weight.sharded]
     parts = [weight for weight in weights if weight.sharded]
-    states = [
-        _state(whole, tally_of_tensors([weight.values for weight in whole]), device),
-        _state(
-            parts, tally_of_counts(_counts([weight.values for weight in parts], device)), device
-        ),
-    ]
-    return states[0].joined(states[1])
+    tally, found = _with_influences([weight.values for weight in whole], bins)
+    if changes is not None:
+        streams = [weight.stream for weight in whole]
+        errors = changes.errors(streams, found, tally.errors.device)
+        tally = tally._replace(change_errors=errors)
+    counts = _counts([weight.values for weight in parts], device)
+    shares = _state(parts, tally_of_counts(counts, bins), device)
+    return _state(whole, tally, device).joined(shares)
 
 
-def counts_state(streams: Sequence[Stream], groups: Int64[Tensor, "streams groups 4096"]) -> State:
-    """Return the state of streams of which only counts are known, in groups of samples."""
-    slots = [Slot(stream, group) for stream in streams for group in range(groups.shape[1])]
-    tally = tally_of_counts(groups.flatten(0, 1))
+def counts_state(
+    streams: Sequence[Stream],
+    grouped: Int64[Tensor, "streams groups 4096"],
+    numbers: Sequence[int],
+    bins: int = PAPER_BINS,
+) -> State:
+    """Return the state of streams of which only counts are known, in groups of samples.
+
+    Args:
+        streams: that were counted.
+        grouped: their counts by groups of samples.
+        numbers: of each stream's groups, which stand first.
+        bins: number of the paper's equal bins of the weights that this state is joined with.
+    """
+    places = [(row, group) for row, number in enumerate(numbers) for group in range(number)]
+    slots = [Slot(streams[row], group) for row, group in places]
+    tally = tally_of_counts(
+        grouped.flatten(0, 1)[[row * grouped.shape[1] + group for row, group in places]], bins
+    )
     tensors = {**tally._asdict(), "moved": torch.full_like(tally.errors, torch.nan)}
     return State(slots, tensors, [True] * len(slots))
 
@@ -142,7 +206,7 @@ def tally_of_state(state: State) -> tuple[list[Stream], Tally, list[float]]:
     grouped = [stream for stream in seen if len(rows[stream]) > 1]
     if grouped:
         counts = torch.stack([state["counts"][rows[stream]] for stream in grouped])
-        tally = tally.joined(tally_of_groups(counts))
+        tally = tally.joined(tally_of_groups(counts, tally.linear.shape[1]))
     streams = [stream for stream in seen if len(rows[stream]) == 1] + grouped
     moved = state["moved"].tolist()
     return streams, tally, [moved[rows[stream][0]] for stream in streams]

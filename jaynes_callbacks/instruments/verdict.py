@@ -32,7 +32,7 @@ import numpy as np
 from jaynes_callbacks.counts.grid import FIRST_POSITIVE
 from jaynes_callbacks.counts.two_way import Layout
 from jaynes_callbacks.instruments.laws import family_label
-from jaynes_callbacks.instruments.record import NEAR, Record, verdict_text
+from jaynes_callbacks.instruments.record import NEAR, Record, law_text, verdict_text
 from jaynes_callbacks.instruments.scale_row import share_text
 from jaynes_callbacks.records.text import number_text
 from jaynes_callbacks.statistics import LOGNORMAL, RIVALS, RIVALS_2, Family
@@ -167,10 +167,12 @@ def in_words(record: Record) -> str:
 
 def _approached(record: Record) -> list[str]:
     """Name the law that a stream approaches, where it is not the lognormal."""
-    if record.verdict != "approaching" or record.best_family in ("", LOGNORMAL.name):
+    # Version 0.1 compared fewer laws.
+    law = record.best_family_2 or record.best_family
+    if record.verdict != "approaching" or law in ("", LOGNORMAL.name):
         return []
-    gap = record.rival_gaps.get(record.best_family, math.nan)
-    return [f"nearest law {family_label(record.best_family)} ({number_text(gap, 3)})"]
+    gap = record.rival_gaps.get(law, math.nan)
+    return [f"nearest law {law_text(record, law)} ({number_text(gap, 3)})"]
 
 
 def _core(record: Record) -> list[str]:

@@ -9,7 +9,7 @@ column of a group null means that the row has no such entry, nan that it is unde
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import make_dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ __all__ = [
 #: Key of the run's id in the metadata of a file's schema.
 RUN_ID = b"jaynes_callbacks.run_id"
 _VERSION, _INSTRUMENT = b"jaynes_callbacks.version", b"jaynes_callbacks.instrument"
+#: Version of what the columns mean (`Schema.version`); files of version 0.1 have none: 1.
+_SCHEMA_VERSION = b"jaynes_callbacks.schema_version"
 
 _ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
     ColumnType.INTEGER: pa.int64(),
@@ -138,7 +140,11 @@ def arrow_table(frame: Frame[Any], run_id: str = "") -> pa.Table:
 
 
 def _arrow_schema(schema: Schema[Any], columns: Iterable[Column], run_id: str) -> pa.Schema:
-    metadata = {_VERSION: __version__.encode(), RUN_ID: run_id.encode()}
+    metadata = {
+        _VERSION: __version__.encode(),
+        RUN_ID: run_id.encode(),
+        _SCHEMA_VERSION: str(schema.version).encode(),
+    }
     if not schema.main:
         about = {"instrument": schema.instrument, "title": schema.title}
         metadata[_INSTRUMENT] = json.dumps(about).encode()
@@ -219,13 +225,32 @@ def read_frames(
     tables = [_read_table(path, schema, counts=counts, steps=steps) for path in paths]
     if schema is None:
         schema = _schema_of(_united(tables, paths), paths[0])
-    table = pa.concat_tables(tables, promote_options="default")
+    frames = [
+        _frame_of(pa.concat_tables(list(alike), promote_options="default"), schema, version)
+        for version, alike in groupby(tables, _schema_version)
+    ]
+    return frames[0] if len(frames) == 1 else Frame.concatenated(frames)
+
+
+def _frame_of(table: pa.Table, schema: Schema[Any], version: int) -> Frame[Any]:
+    """Return a table's columns in today's units.
+
+    Args:
+        table: of one or several files.
+        schema: of the frame.
+        version: of the schema under which the files were written.
+    """
     schema = schema.with_names(table.column_names)
     columns = {
         name: _from_arrow(schema.by_name[name], table.column(name), default=name in schema.plain)
         for name in table.column_names
     }
-    return Frame(schema, columns)
+    return Frame(schema, schema.upgrade(columns, version))
+
+
+def _schema_version(table: pa.Table) -> int:
+    text = (table.schema.metadata or {}).get(_SCHEMA_VERSION, b"1")
+    return int(text) if text.isdigit() else 1
 
 
 def read_run_id(path: Path) -> str | None:

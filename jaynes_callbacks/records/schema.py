@@ -311,6 +311,10 @@ def _no_remarks(rows: Sequence[Any]) -> list[str]:
     return []
 
 
+def _as_it_is(columns: Mapping[str, Array], version: int) -> Mapping[str, Array]:
+    return columns
+
+
 @dataclass(frozen=True)
 class Schema(Generic[R]):
     """The columns of a table, and what is shown of it as a whole.
@@ -329,6 +333,8 @@ class Schema(Generic[R]):
         keys: for each group the keys of its columns, with their labels.
         aggregate: the few numbers of a frame that early stopping and sweeps want, by tag.
         remarks: lines below a table for people.
+        version: of what the columns mean, written into files; raised where a unit changes.
+        upgrade: gives columns of an older version, by name, today's meaning.
 
     Raises:
         TypeError: for a field of the row that is no column, or of a type that no column has.
@@ -345,6 +351,10 @@ class Schema(Generic[R]):
     keys: Mapping[str, Mapping[str, Key]] = field(default_factory=dict)
     aggregate: Callable[["Frame[R]"], dict[str, float]] = field(default=medians, compare=False)
     remarks: Callable[[Sequence[R]], list[str]] = field(default=_no_remarks, compare=False)
+    version: int = 1
+    upgrade: Callable[[Mapping[str, Array], int], Mapping[str, Array]] = field(
+        default=_as_it_is, compare=False
+    )
 
     def __post_init__(self) -> None:
         # A wrong declaration raises where it is made.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaynes_callbacks.instruments import DEFAULT, made
 from jaynes_callbacks.instruments.base import Instrument
+from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE, Recorder
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
@@ -155,7 +156,8 @@ class MonitorHooks:
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
-        iota_groups: int = 0,
+        iota_groups: int | None = None,
+        paper_bins: int = PAPER_BINS,
         iota_from: IotaFrom = "train",
         dirpath: str | Path | None = None,
         sinks: Sequence[Sink] = (),
@@ -165,6 +167,7 @@ class MonitorHooks:
         of_magnitudes = {
             "iota_values_per_call": iota_values_per_call,
             "iota_groups": iota_groups,
+            "paper_bins": paper_bins,
         }
         self._instruments = made(instruments, {"magnitudes": of_magnitudes})
         self._options: dict[str, Any] = {

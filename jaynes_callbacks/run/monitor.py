@@ -6,6 +6,7 @@ from typing import Any
 
 from jaynes_callbacks.instruments import DEFAULT
 from jaynes_callbacks.instruments.base import Instrument
+from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
 from jaynes_callbacks.run.lightning import MonitorHooks
@@ -59,9 +60,11 @@ class Monitor(MonitorHooks):
         iota_every_n_batches: activations are counted in every n-th batch of an epoch, and where a
             record is due by step.
         iota_values_per_call: most values counted of one activation call, at a constant stride.
-        iota_groups: groups of batches, such as 8, for the standard error (jackknife) of an iota's
-            gap; 32 KiB per stream and group.  0: its values count as independent, which makes the
-            error a lower bound.
+        iota_groups: groups of batches for the standard error (jackknife) of an iota's gap; 32 KiB
+            per stream and group.  0: its values count as independent, which makes the error a lower
+            bound.  By default eight groups where one sample gives several values of a neuron
+            (convolutions, sequences), else 0.
+        paper_bins: number of equal bins of the paper's protocol for weights.
         iota_from: whether ``train`` or ``validation`` forwards are counted.
         figures_every_n_epochs: draw figures at every n-th record by epoch; None for at the end.
         dirpath: where to write; by default the first logger's directory.
@@ -84,7 +87,8 @@ class Monitor(MonitorHooks):
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
-        iota_groups: int = 0,
+        iota_groups: int | None = None,
+        paper_bins: int = PAPER_BINS,
         iota_from: IotaFrom = "train",
         figures_every_n_epochs: int | None = None,
         dirpath: str | Path | None = None,
@@ -101,6 +105,7 @@ class Monitor(MonitorHooks):
             iota_every_n_batches=iota_every_n_batches,
             iota_values_per_call=iota_values_per_call,
             iota_groups=iota_groups,
+            paper_bins=paper_bins,
             iota_from=iota_from,
             dirpath=dirpath,
             sinks=default_sinks(figures_every_n_epochs) if sinks is None else sinks,
@@ -108,13 +113,16 @@ class Monitor(MonitorHooks):
         self._key: dict[str, Any] = {
             **self._options,
             "iota_values_per_call": iota_values_per_call,
-            "iota_groups": iota_groups,
+            # None was 0 in version 0.1, whose checkpoints are resumed.
+            "iota_groups": iota_groups or 0,
             "every_n_epochs": every_n_epochs,
             "every_n_steps": every_n_steps,
             "iota_every_n_batches": iota_every_n_batches,
             "iota_from": iota_from,
             "dirpath": dirpath,
         }
+        if paper_bins != PAPER_BINS:
+            self._key["paper_bins"] = paper_bins
         # With magnitudes alone the key is that of version 0.1, whose checkpoints are resumed.
         if (names := [each.name for each in self._instruments]) != ["magnitudes"]:
             self._key["instruments"] = names

@@ -14,6 +14,7 @@ Pure functions in float64 on the counts' device.  They know neither models nor p
 `fit`              grouped maximum likelihood of every family
 `status`           how a fit ended
 `goodness`         the gap and other distances to a fit, Vuong's z
+`influence`        the influence of rows, columns and single values on the gap
 `neurons`          variance of ln y within and between neurons
 `dependence`       standard errors of the gap where values depend on each other
 `landmarks`        skewness and kurtosis of ln w of known laws
@@ -30,6 +31,7 @@ from jaynes_callbacks.statistics.curve import paper_curve
 from jaynes_callbacks.statistics.dependence import (
     clustered_standard_errors,
     jackknife_standard_error,
+    standard_errors_of,
 )
 from jaynes_callbacks.statistics.equilibrium import (
     Equilibrium,
@@ -58,6 +60,7 @@ from jaynes_callbacks.statistics.goodness import (
     gap_standard_error,
     vuong_z,
 )
+from jaynes_callbacks.statistics.influence import Influence, influences
 from jaynes_callbacks.statistics.landmarks import (
     LogShape,
     generalized_gamma_shape,
@@ -88,6 +91,7 @@ __all__ = [
     "Equilibrium",
     "Family",
     "Fit",
+    "Influence",
     "LogMoments",
     "LogShape",
     "PaperFit",
@@ -107,6 +111,7 @@ __all__ = [
     "gaussian_masses",
     "generalized_gamma_shape",
     "half_student_t_shape",
+    "influences",
     "jackknife_standard_error",
     "landmarks",
     "linear_from_counts",
@@ -115,6 +120,7 @@ __all__ = [
     "occupied_bins",
     "paper_curve",
     "paper_protocol",
+    "standard_errors_of",
     "totals",
     "vuong_z",
 ]

@@ -7,16 +7,20 @@ occupied bins, and each bin keeps its own two edges.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.statistics.paper import FEWEST_WEIGHTS
 
 __all__ = ["OPEN", "Binned", "occupied_bins"]
 
 #: ln of a magnitude below every other: the lower edge of a bin that is open to zero.
 OPEN = -1e4
+#: Fewest counts of a bin of few values.
+_FEWEST_COUNTS = 5
 
 
 class Binned(NamedTuple):
@@ -55,6 +59,14 @@ class Binned(NamedTuple):
         return self.occupied.sum(-1)
 
     @property
+    def of_few_values(self) -> Bool[Tensor, " streams"]:
+        """Mask of the streams whose bins `merged` joins: fewer values than the paper's layers have.
+
+        There the bias of the gap, about 65/n where it is greatest, exceeds 0.002 nats.
+        """
+        return self.total < FEWEST_WEIGHTS
+
+    @property
     def middle(self) -> Float64[Tensor, "streams bins"]:
         """Middles of the bins in ln w."""
         return (self.lower + self.upper) / 2
@@ -64,6 +76,11 @@ class Binned(NamedTuple):
         used = self.occupied[rows].any(0).nonzero()
         most = int(used[-1]) + 1 if len(used) else 1
         return Binned(*(part[rows, :most] for part in self))
+
+    def shifted(self, distance: Float64[Tensor, " streams"]) -> "Binned":
+        """Return the bins of other units: ln w grows by so much."""
+        by = distance[:, None]
+        return self._replace(lower=self.lower + by, upper=self.upper + by)
 
     def tilted(self, power: float = 1.0) -> "Binned":
         """Return the size-weighted law: each weight times w**power at the bin's middle in ln w.
@@ -90,6 +107,43 @@ class Binned(NamedTuple):
             self.upper,
         )
 
+    def merged(self, streams: Bool[Tensor, " streams"] | None = None) -> "Binned":
+        """Join neighbouring bins of some streams until each holds at least five values.
+
+        The bias of the gap is (m − 1 − p)/2n only where every bin may expect some values; a fit to
+        many bins of one value, with empty ones between them, has a greater one.  Bins are joined
+        from the smallest magnitudes upwards, the empty ones between them included; what is left at
+        the top joins the last.  The outermost edges stay where the values end, for that they end
+        there tells a uniform law from others: with open ends its gap would fall from 0.42 to 0.32.
+
+        Args:
+            streams: whose bins are joined; by default those `of_few_values`.  All other streams
+                keep their bins.
+        """
+        rows = (self.of_few_values if streams is None else streams).nonzero().squeeze(-1)
+        if not len(rows):
+            return self
+        chosen = Binned(*(part[rows] for part in self))
+        group = _groups(chosen.weights)
+        weights, variances = (
+            torch.zeros_like(part).scatter_add_(1, group, part)
+            for part in (chosen.weights, chosen.variances)
+        )
+        ends = torch.full_like(chosen.upper, -torch.inf).scatter_reduce_(
+            1, group, chosen.upper.where(chosen.occupied, -torch.inf), "amax"
+        )
+        # Each begins where the one before it ends.
+        begins = torch.cat([chosen.lower[:, :1], ends[:, :-1]], 1)
+        used = weights > 0
+        # Padding has the edges of the middle bin, where densities are finite.
+        middle = used.sum(-1, keepdim=True) // 2
+        edges = (part.where(used, part.gather(1, middle)) for part in (begins, ends))
+        merged = Binned(weights, variances, *edges)
+        whole = Binned(*(part.clone() for part in self))
+        for part, new in zip(whole, merged, strict=True):
+            part[rows] = new
+        return whole
+
     def _mean_log(self) -> Float64[Tensor, " streams"]:
         return (self.share * self.middle).sum(-1)
 
@@ -112,6 +166,21 @@ def occupied_bins(counts: Int64[Tensor, "streams 4096"]) -> Binned:
     weights[row, position] = positive[row, column].to(torch.float64)
     edges = log_edges(counts.device)
     return Binned(weights, weights, edges[code], edges[code + 1])
+
+
+def _groups(weights: Float64[Tensor, "streams bins"]) -> Int64[Tensor, "streams bins"]:
+    """Number the groups of neighbouring bins that hold at least five values, stream by stream."""
+    counts = weights.cpu().numpy()
+    group = np.zeros(counts.shape, dtype=np.int64)
+    number, held = (np.zeros(len(counts), dtype=kind) for kind in (np.int64, np.float64))
+    for column, here in enumerate(counts.T):
+        group[:, column] = number
+        held += here
+        full = held >= _FEWEST_COUNTS
+        number += full
+        held[full] = 0
+    last = np.maximum(number - 1, 0)[:, None]
+    return torch.from_numpy(np.minimum(group, last)).to(weights.device)
 
 
 def _padding_codes(

@@ -19,10 +19,10 @@ from torch import Tensor
 from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.counts.two_way import Effects, Layout, core_rows
 from jaynes_callbacks.statistics.binned import occupied_bins
-from jaynes_callbacks.statistics.dependence import clustered_standard_errors, row_stride
 from jaynes_callbacks.statistics.families import LOGNORMAL
 from jaynes_callbacks.statistics.fit import fit_family
 from jaynes_callbacks.statistics.goodness import gap
+from jaynes_callbacks.statistics.influence import influences, row_stride
 from jaynes_callbacks.statistics.moments import log_moments
 
 __all__ = [
@@ -123,9 +123,9 @@ def cumulant_factor(layout: Layout, order: int) -> float:
 def core_standard_error(
     values: Tensor, effects: Effects, counts: Int64[Tensor, " 4096"]
 ) -> Float64[Tensor, ""]:
-    """Estimate the standard error of the gap of a core; its rows are clusters.
+    """Estimate the standard error of the gap of a core; its rows and columns are clusters.
 
-    Of a large weight every k-th row is read, as by `clustered_standard_errors`.
+    Of a large weight every k-th row is read, as by `influences`.
 
     Args:
         values: real floating-point tensor ``[rows, columns, …]``.
@@ -134,10 +134,11 @@ def core_standard_error(
     """
     stride = row_stride(values)
     read = core_rows(values, effects, stride)
-    (error,) = clustered_standard_errors([read], counts[None])
-    # The error of the rows read, as that of all.
-    scaled: Tensor = error * (len(read) / len(values)) ** 0.5
-    return scaled
+    (influence,) = influences([read], counts[None])
+    if influence is None:
+        return torch.full((), torch.nan, dtype=torch.float64, device=counts.device)
+    share = influence.rows_read * len(read) / len(values)
+    return influence._replace(rows_read=share).standard_error
 
 
 def gaussian_core_gaps(layouts: Sequence[Layout]) -> list[float]:

@@ -188,6 +188,8 @@ class ActivationWatch:
         limit: most values counted of one call, picked at a constant stride.
         groups: of samples, among which the counts are dealt.
         reading: what is taken of each call; by default its counts.
+        deals_all: whether the counts of all streams are dealt, or only of those of which one sample
+            gives several values of a neuron.
 
     Attributes:
         ledger: the counts so far.
@@ -200,12 +202,15 @@ class ActivationWatch:
         limit: int,
         groups: int = 1,
         reading: Reading | None = None,
+        *,
+        deals_all: bool = True,
     ) -> None:
         self.model = model
         self._reading: Reading = Counts() if reading is None else reading
         self.ledger = Ledger(
             admits,
             groups,
+            deals_all=deals_all,
             kind=self._reading.kind,
             shape=self._reading.shape,
             dtype=self._reading.dtype,
@@ -344,8 +349,10 @@ class ActivationWatch:
         compiling = torch.compiler.is_compiling()
         # A compiled model's shapes may be symbols: to read them would tie the graph to them.
         shape = () if compiling else tuple(output.shape[1:])
+        # Samples, neurons, and places in a map or a sequence.
+        repeats = output.dim() > 2
         try:
-            row: int = _row(self, site, name, call, shape, compiling)
+            row: int = _row(self, site, name, call, shape, repeats, compiling)
             if row == NO_ROW:
                 return
             self._reading.add_(kept, output, self.ledger.table, row, self._limit)
@@ -402,6 +409,7 @@ def _row(
     function: str,
     call: int,
     shape: tuple[int, ...],
+    repeats: bool,
     compiling: bool,
 ) -> int:
     """Return the row of the `call`-th call of a site in this forward, or `NO_ROW`."""
@@ -415,7 +423,7 @@ def _row(
         if compiling and not watch._reading.compiled:
             ledger.skip(stream, _UNREADABLE)
             return NO_ROW
-        row = ledger.row(stream, shape, watch._reading.variable(function))
+        row = ledger.row(stream, shape, watch._reading.variable(function), repeats=repeats)
         if row < len(ledger.table):
             return row
         if compiling:

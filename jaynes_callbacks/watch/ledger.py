@@ -26,10 +26,17 @@ NO_ROW = -1
 
 
 class Counted(NamedTuple):
-    """Some streams and the counts of each, in one or more groups of samples."""
+    """Some streams and the counts of each, in one or more groups of samples.
+
+    Attributes:
+        streams: that were counted.
+        counts: by groups of samples.
+        groups: number of each stream's groups, which stand first.
+    """
 
     streams: tuple[Stream, ...]
     counts: Shaped[Tensor, "streams groups *row"]
+    groups: tuple[int, ...]
 
 
 class Ledger:
@@ -40,8 +47,10 @@ class Ledger:
 
     Args:
         admits: which names get a row.
-        groups: of samples, among which the counts are dealt (`next_group`).  With more than one
-            there are as many tables again.
+        groups: of samples, among which the counts are dealt (`next_group`): 32 KiB more per group
+            and stream that is dealt.
+        deals_all: whether the counts of every stream are dealt, or only those of streams of which
+            one sample gives several values of a neuron, so that values depend on each other.
         kind: of the streams.
         shape: of a row; by default that of counts on the universal grid.
         dtype: of the table, which is on the CPU if the model's device has no such dtype.
@@ -56,6 +65,7 @@ class Ledger:
         admits: Callable[[str], bool],
         groups: int = 1,
         *,
+        deals_all: bool = True,
         kind: str = IOTA,
         shape: tuple[int, ...] = (CODES,),
         dtype: torch.dtype = torch.int64,
@@ -67,7 +77,10 @@ class Ledger:
         self._given: list[Stream] = []
         self._table = torch.zeros(0, *shape, dtype=dtype)
         self.group = 0
-        self._dealt = torch.zeros(0, groups if groups > 1 else 0, *shape, dtype=dtype)
+        self._groups, self._deals_all = groups, deals_all
+        #: Place in `_dealt` of each row whose counts are dealt.
+        self._places: dict[int, int] = {}
+        self._dealt = torch.zeros(0, groups, *shape, dtype=dtype)
 
     @property
     def table(self) -> Shaped[Tensor, "rows *row"]:
@@ -93,29 +106,47 @@ class Ledger:
     def grouped(self) -> Shaped[Tensor, "streams groups *row"]:
         """The same by groups of samples."""
         rows = [self._rows[stream.name] for stream in self.streams]
-        groups = max(1, self._dealt.shape[1])
+        groups = self._groups if self._places else 1
         counts = self.table.new_zeros(len(rows), groups, *self.table.shape[1:])
+        dealt = [(place, row) for place, row in enumerate(rows) if row in self._places]
+        if dealt:
+            here = [place for place, _ in dealt]
+            counts[here] = self._dealt[[self._places[row] for _, row in dealt]]
         # While a graph is made the table is not enlarged: later rows hold nothing yet.
-        reserved = [place for place, row in enumerate(rows) if row < len(self.table)]
-        rows = [rows[place] for place in reserved]
-        if self._dealt.shape[1]:
-            counts[reserved] = self._dealt[rows]
-        counts[reserved, self.group] += self.table[rows]
+        reserved = [(place, row) for place, row in enumerate(rows) if row < len(self.table)]
+        for group, chosen in (
+            (self.group, [pair for pair in reserved if pair[1] in self._places]),
+            (0, [pair for pair in reserved if pair[1] not in self._places]),
+        ):
+            if chosen:
+                here, held = (list(each) for each in zip(*chosen, strict=True))
+                counts[here, group] += self.table[held]
         return counts
 
     def next_group(self) -> None:
         """Count what comes into the next group of samples, after the last into the first."""
-        if groups := self._dealt.shape[1]:
-            self._dealt[:, self.group] += self.table
-            with torch.inference_mode(False):
-                self._table.zero_()
-            self.group = (self.group + 1) % groups
+        if not self._places:
+            return
+        rows = [row for row in self._places if row < len(self.table)]
+        with torch.inference_mode(False):
+            self._dealt[[self._places[row] for row in rows], self.group] += self.table[rows]
+            self._table[rows] = 0
+        self.group = (self.group + 1) % self._groups
 
-    def row(self, name: str, shape: tuple[int, ...], variable: str) -> int:
-        """Return the row of a stream, given at its first appearance; `NO_ROW` for none."""
+    def row(
+        self, name: str, shape: tuple[int, ...], variable: str, *, repeats: bool = False
+    ) -> int:
+        """Return the row of a stream, given at its first appearance; `NO_ROW` for none.
+
+        Args:
+            name: of the stream.
+            shape: of one sample.
+            variable: that is counted.
+            repeats: whether one sample gives several values of a neuron.
+        """
         if name not in self._rows:
             if self._admits(name):
-                self._add(Stream(self._kind, name, shape, (), variable))
+                self._add(Stream(self._kind, name, shape, (), variable), repeats)
             else:
                 self.skip(name, "excluded by pattern")
         return self._rows[name]
@@ -124,6 +155,10 @@ class Ledger:
         """Return the stream that has a row; None if it has lost it."""
         stream = self._given[row]
         return stream if self._rows[stream.name] == row else None
+
+    def is_dealt(self, stream: Stream) -> bool:
+        """Tell whether a stream's counts are dealt among groups of samples."""
+        return self._rows[stream.name] in self._places
 
     def skip(self, name: str, reason: str) -> None:
         """Give a stream no row, or take its row and counts from it; the first reason stands."""
@@ -141,13 +176,14 @@ class Ledger:
         with torch.inference_mode(False):
             table = self._table.new_zeros(rows, *self._table.shape[1:], device=device)
             table[: len(self._table)] = self._table
-            dealt = self._dealt.new_zeros(rows, *self._dealt.shape[1:], device=device)
-            dealt[: len(self._dealt)] = self._dealt
+            dealt = self._dealt.to(device)
         self._table, self._dealt = table, dealt
 
     def take(self) -> Counted:
         """Return what this rank has counted since the last time; counting begins anew."""
-        taken = Counted(tuple(self.streams), self.grouped)
+        streams = self.streams
+        groups = tuple(self._groups if self.is_dealt(stream) else 1 for stream in streams)
+        taken = Counted(tuple(streams), self.grouped, groups)
         with torch.inference_mode(False):
             self._table.zero_()
             self._dealt.zero_()
@@ -163,12 +199,18 @@ class Ledger:
                 had more groups than there are here, they wrap around.
             counts: at these places.
         """
-        own = (self._dealt if self._dealt.shape[1] else self.table)[row].view(-1)
+        dealt = row in self._places
+        own = (self._dealt[self._places[row]] if dealt else self.table[row]).view(-1)
         own.index_add_(0, places.to(own.device) % own.numel(), counts.to(own.device))
 
-    def _add(self, stream: Stream) -> None:
-        self._rows[stream.name] = len(self._given)
+    def _add(self, stream: Stream, repeats: bool) -> None:
+        row = self._rows[stream.name] = len(self._given)
         self._given.append(stream)
+        if self._groups > 1 and (self._deals_all or repeats):
+            self._places[row] = len(self._dealt)
+            with torch.inference_mode(False):
+                empty = self._dealt.new_zeros(1, *self._dealt.shape[1:])
+                self._dealt = torch.cat([self._dealt, empty])
 
 
 def pack_counts(ledger: Ledger) -> list[dict[str, Any]]:
@@ -183,6 +225,7 @@ def pack_counts(ledger: Ledger) -> list[dict[str, Any]]:
             "name": stream.name,
             "shape": stream.shape,
             "variable": stream.variable,
+            "repeats": ledger.is_dealt(stream),
             "places": (places := row.flatten().nonzero().squeeze(-1)),
             "counts": row.flatten()[places],
         }
@@ -200,7 +243,9 @@ def restore_counts(ledger: Ledger, packed: list[dict[str, Any]], group: int) -> 
     """
     ledger.reserve(ledger.rows + len(packed), ledger.table.device)
     for entry in packed:
-        row = ledger.row(entry["name"], tuple(entry["shape"]), entry["variable"])
+        # Version 0.1 did not say so, and dealt all or none.
+        repeats = entry.get("repeats", False)
+        row = ledger.row(entry["name"], tuple(entry["shape"]), entry["variable"], repeats=repeats)
         if row != NO_ROW:
             ledger.resume(row, entry["places"], entry["counts"])
     ledger.group = group % ledger.grouped.shape[1]

@@ -57,12 +57,10 @@ def test_damage_is_told(seeds: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_campaign(name: str, seeds: dict[str, Path], tmp_path: Path) -> None:
     faults: list[str] = []
-    for first in range(0, CASES, 250):
+    for first in range(0, CASES, 500):
         folder = tmp_path / str(first)
-        places = [
-            damaged_copy(seeds[name], number, folder)
-            for number in range(first, min(first + 250, CASES))
-        ]
-        faults += filter(None, map(_faults, measured(places)))
+        numbers = range(first, min(first + 500, CASES))
+        places = [damaged_copy(seeds[name], number, folder) for number in numbers]
+        faults += filter(None, map(_faults, measured(places, fits=False)))
         shutil.rmtree(folder)
     assert "\n".join(faults) == ""

@@ -1,7 +1,7 @@
 """Measure many files in one process, each under a limit of time, and say what each cost.
 
-``python -m tests.files.watched SECONDS`` reads paths from standard input, a line each, and prints a
-line of JSON for each.  A file that takes longer than the seconds ends the process.
+``python -m tests.files.watched SECONDS [--no-fits]`` reads paths from standard input, a line each,
+and prints a line of JSON for each.  A file that takes longer than the seconds ends the process.
 """
 
 import faulthandler
@@ -39,16 +39,18 @@ class Cost:
     kibibytes: int
 
 
-def measured(paths: Sequence[Path], seconds: int = 60) -> list[Cost]:
+def measured(paths: Sequence[Path], seconds: int = 60, *, fits: bool = True) -> list[Cost]:
     """Measure files in processes of their own, a new one after each that does not end.
 
-    A file that does not end has infinite seconds.
+    A file that does not end has infinite seconds.  Without fits, which take nearly all the time,
+    files are opened, loaded and counted.
     """
+    options = [] if fits else ["--no-fits"]
     found: list[Cost] = []
     while len(found) < len(paths):
         left = "".join(f"{path}\n" for path in paths[len(found) :])
         done = subprocess.run(
-            [sys.executable, "-m", "tests.files.watched", str(seconds)],
+            [sys.executable, "-m", "tests.files.watched", str(seconds), *options],
             input=left, capture_output=True, text=True, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         found += [Cost(**json.loads(line)) for line in done.stdout.splitlines()]
@@ -62,6 +64,15 @@ def _memory(field: str) -> int:
     found = re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1])
+
+
+def _leave_fits_out() -> None:
+    from jaynes_callbacks import Record, Records
+    from jaynes_callbacks.files.survey import Survey
+
+    Survey._fit = lambda self, group, counter: Records(  # type: ignore[method-assign]
+        Record(name=each.entry.name) for each in group
+    )
 
 
 def _costs(paths: Iterator[str], seconds: int) -> Iterator[Cost]:
@@ -100,6 +111,8 @@ def _costs(paths: Iterator[str], seconds: int) -> Iterator[Cost]:
 
 
 if __name__ == "__main__":
+    if "--no-fits" in sys.argv:
+        _leave_fits_out()
     for cost in _costs((line.rstrip("\n") for line in sys.stdin), int(sys.argv[1])):
         sys.stdout.write(f"{json.dumps(vars(cost))}\n")
         sys.stdout.flush()

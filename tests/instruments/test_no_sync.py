@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jaynes_callbacks import Recorder
 from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.instruments.tally import tally_of_tensors
-from jaynes_callbacks.statistics import dependence
+from jaynes_callbacks.statistics import influence
 
 _WAITING = {
     torch.ops.aten._local_scalar_dense.default,
@@ -54,7 +54,7 @@ def test_waiting_is_seen(wait: Any) -> None:
 def test_collecting_waits_for_nothing(
     name: str, streams: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dependence, "_occupied_columns", _all_columns)
+    monkeypatch.setattr(influence, "_occupied_columns", _all_columns)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 32), nn.ReLU())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -83,5 +83,5 @@ def test_collecting_waits_for_nothing(
 def test_what_is_asked_of_no_device_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = [torch.randn(40, 30, generator=torch.Generator().manual_seed(1))]
     here = tally_of_tensors(tensors).errors
-    monkeypatch.setattr(dependence, "_occupied_columns", _all_columns)
+    monkeypatch.setattr(influence, "_occupied_columns", _all_columns)
     torch.testing.assert_close(tally_of_tensors(tensors).errors, here, rtol=1e-12, atol=0)

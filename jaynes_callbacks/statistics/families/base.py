@@ -36,6 +36,7 @@ class Parameter(NamedTuple):
         high: upper bound of the coordinate.
         column: name of the column that keeps the estimate, where it is not the default
             ``fit_<family>_<parameter>``.
+        symbol: of a parameter that decides the law's shape, as people write it; else empty.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Parameter(NamedTuple):
     low: float = -torch.inf
     high: float = torch.inf
     column: str | None = None
+    symbol: str = ""
 
     def coordinate(self, natural: Float64[Tensor, " rows"]) -> Float64[Tensor, " rows"]:
         """Return the coordinate of a value of the parameter."""

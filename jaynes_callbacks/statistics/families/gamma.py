@@ -19,7 +19,7 @@ class Gamma(SmoothFamily):
     color = "#7f6fc9"
     dashes = (0, (1, 1))
     parameters = (
-        Parameter("shape", "1", "gamma's shape k"),
+        Parameter("shape", "1", "gamma's shape k", symbol="k"),
         Parameter("scale", "w", "gamma's scale θ"),
     )
 

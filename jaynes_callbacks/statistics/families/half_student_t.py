@@ -30,7 +30,13 @@ class HalfStudentT(SmoothFamily):
     parameters = (
         Parameter("scale", "w", "Student t's scale s"),
         Parameter(
-            "dof", "1", "Student t's degrees of freedom ν", "reciprocal", _LIGHTEST, _HEAVIEST
+            "dof",
+            "1",
+            "Student t's degrees of freedom ν",
+            "reciprocal",
+            _LIGHTEST,
+            _HEAVIEST,
+            symbol="ν",
         ),
     )
     rough_start = True

@@ -22,7 +22,7 @@ class Lognormal(SmoothFamily):
     dashes = "-"
     parameters = (
         Parameter("mu", "ln w", "lognormal's μ", "linear", column="mu"),
-        Parameter("sigma", "ln w", "lognormal's σ", column="sigma"),
+        Parameter("sigma", "ln w", "lognormal's σ", column="sigma", symbol="σ"),
     )
     contains_lognormal = True
 

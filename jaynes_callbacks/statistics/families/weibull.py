@@ -24,7 +24,7 @@ class Weibull(SmoothFamily):
     color = "#8a8f2a"
     dashes = (0, (3, 1, 1, 1))
     parameters = (
-        Parameter("shape", "1", "Weibull's shape c"),
+        Parameter("shape", "1", "Weibull's shape c", symbol="c"),
         Parameter("scale", "w", "Weibull's scale λ"),
     )
 
