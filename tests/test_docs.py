@@ -75,14 +75,13 @@ def test_a_rescaled_network_prints_what_the_page_says(capsys: pytest.CaptureFixt
     (block,) = blocks("docs/symmetry.md")
     exec(compile(block, "docs/symmetry.md", "exec"), {"__name__": "symmetry"})
     found = capsys.readouterr().out
-    shown = re.findall(
-        r"^```\n(.*?)^```", (HOME / "docs/symmetry.md").read_text(), re.DOTALL | re.M
-    )
+    page = (HOME / "docs/symmetry.md").read_text()
+    (shown,) = re.findall(r"^It prints.*?^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     number = r"\d[\d.]*(?:e[+-]\d+)?"
-    assert re.sub(number, "#", found) == re.sub(number, "#", shown[0])
-    ours, theirs = ([float(each) for each in re.findall(number, text)] for text in (found, *shown))
-    # The last digits of a product of matrices, and of a figure between two, are the machine's.
-    assert ours == pytest.approx(theirs, rel=1e-9, abs=1.001e-3)
+    assert re.sub(number, "#", found) == re.sub(number, "#", shown)
+    ours, theirs = ([float(each) for each in re.findall(number, text)] for text in (found, shown))
+    # The last digit shown may be another machine's.
+    assert ours == pytest.approx(theirs, rel=0.04, abs=2e-3)
 
 
 def test_the_loggers_get_what_they_can_show(
