@@ -2,7 +2,7 @@
 
 Trains small networks on handwritten digits with the monitor in a plain Lightning Trainer.  Then
 takes screenshots of their TensorBoard and of their report with chromium, and draws every figure of
-one run.
+one run.  Last it draws one untrained network whose neurons are rescaled.
 
     python docs/pictures.py        # a few minutes; needs the extra 'experiments' and chromium
 """
@@ -18,16 +18,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from jaynes_callbacks import EquilibriumMonitor, figures
+from experiments.init import he_scaled, normal
+from experiments.models import MLP
+from experiments.rescaling import rescale_
+from jaynes_callbacks import EquilibriumMonitor, Recorder, figures
+from jaynes_callbacks.counts.grid import log_edges
+from jaynes_callbacks.instruments.record import NEAR
 from jaynes_callbacks.records.parts import read_parts
 from jaynes_callbacks.report import read_run, write_report
 from jaynes_callbacks.sinks.dataset import instrument_folders
@@ -36,6 +46,8 @@ IMAGES = Path(__file__).parent / "images"
 TABS = ("scalars", "custom_scalars", "images", "histograms", "hparams")
 RATES, DECAYS, EPOCHS = (1e-3, 3e-3), (0.0, 0.1), 30
 WIDTH = 1000
+SCALES = (0.0, 0.5, 1.0, 1.5)
+INNER = "hidden2.weight"
 
 
 class Digits(L.LightningModule):
@@ -152,10 +164,55 @@ def draw(dataset: Path) -> None:
         keep(Image.fromarray(figures.rendered(figure)), IMAGES / f"{name}.png")
 
 
+def rescaled() -> Figure:
+    """Draw one layer and its core, and the gap of both, as neurons are multiplied by e^N(0, s²)."""
+    records = [_rescaled(scale) for scale in SCALES]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    raw, core, gaps = figure.subplots(1, 3)
+    colors = colormaps["viridis_r"](np.linspace(0.1, 1.0, len(SCALES)))
+    for scale, own, color in zip(SCALES, records, colors, strict=True):
+        _density(raw, own["magnitudes"], f"s = {scale:g}", color)
+        # The cores are the same: each narrower than the one before, so that all can be seen.
+        _density(core, own["scales"], f"s = {scale:g}", color, 7 - 4 * scale)
+    raw.set(title="ln|w|, less its mean", xlabel="ln|w|", ylabel="density", xlim=(-8, 6))
+    core.set(title="without scales of rows and columns", xlabel="ln|w|", xlim=(-8, 6))
+    raw.legend(fontsize="small")
+    for name, label in (("gap", "gap"), ("core_gap", "core gap")):
+        gaps.semilogy(SCALES, [own["magnitudes"][name][0] for own in records], "o-", label=label)
+    gaps.axhline(NEAR, color="k", linestyle="--", linewidth=1, label="limit of the verdict")
+    gaps.set(title="distance to the lognormal", xlabel="s", ylabel="nats")
+    gaps.legend(fontsize="small")
+    return figure
+
+
+def _rescaled(scale: float) -> dict[str, Any]:
+    torch.manual_seed(1)
+    network = MLP((1, 28, 28), 10, width=512, depth=3)
+    he_scaled(network, law=normal)
+    rescale_(network, scale, seed=1)
+    with Recorder(
+        network, instruments=("magnitudes", "scales"), kinds="weight", include=INNER
+    ) as recorder:
+        return recorder.record()
+
+
+def _density(axes: Axes, frame: Any, label: str, color: Any, width: float = 1.5) -> None:
+    row, edges = frame[0], log_edges().numpy()
+    # Four bins together: for a picture they are fine enough.
+    counts = np.zeros(len(edges) - 1)
+    positive = row.codes > 0
+    counts[row.codes[positive]] = row.counts[positive]
+    edges, counts = edges[16::4], counts[16:].reshape(-1, 4).sum(1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    mean = (counts * middle).sum() / row.n
+    axes.plot(middle - mean, counts / row.n / np.diff(edges), color=color, lw=width, label=label)
+
+
 def main() -> None:
     """Train, draw, take screenshots."""
     warnings.filterwarnings("ignore", module="lightning")
     IMAGES.mkdir(exist_ok=True)
+    keep(Image.fromarray(figures.rendered(rescaled())), IMAGES / "rescaled_network.png")
     with tempfile.TemporaryDirectory() as folder:
         dataset = train(Path(folder) / "runs")
         draw(dataset)

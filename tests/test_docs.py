@@ -71,6 +71,19 @@ def test_the_figures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert drawn == {"gap_map.png", "density.png", "gradients.png"}
 
 
+def test_a_rescaled_network_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks("docs/symmetry.md")
+    exec(compile(block, "docs/symmetry.md", "exec"), {"__name__": "symmetry"})
+    found = capsys.readouterr().out
+    page = (HOME / "docs/symmetry.md").read_text()
+    (shown,) = re.findall(r"^It prints.*?^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    number = r"\d[\d.]*(?:e[+-]\d+)?"
+    assert re.sub(number, "#", found) == re.sub(number, "#", shown)
+    ours, theirs = ([float(each) for each in re.findall(number, text)] for text in (found, shown))
+    # The last digit shown may be another machine's.
+    assert ours == pytest.approx(theirs, rel=0.04, abs=2e-3)
+
+
 def test_the_loggers_get_what_they_can_show(
     task: Any, loader: DataLoader[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
