@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import jaynes_callbacks
+from jaynes_callbacks import EquilibriumMonitor
+from jaynes_callbacks.figures import log_density
 from jaynes_callbacks.run.monitor import default_sinks
 
 Loader = DataLoader[Any]
@@ -135,3 +137,20 @@ def test_a_monitor_can_be_copied_and_pickled(
     again = duplicate(monitor)
     assert again.history.equals(monitor.history)
     assert again.state_key == monitor.state_key
+
+
+def test_records_are_the_history_with_the_counts_of_start_and_end(
+    task: Any, loader: Any, make_trainer: Any
+) -> None:
+    monitor = EquilibriumMonitor(sinks=[])
+    assert len(monitor.records) == 0
+    make_trainer(monitor).fit(task, loader)
+    assert monitor.records.to_pandas().equals(monitor.history)
+    of_weight = monitor.records.select(name="first.weight")
+    assert of_weight["step"].tolist() == [0, 6, 12]
+    assert [len(row.counts) > 0 for row in of_weight] == [True, False, True]
+    assert log_density(of_weight).axes[0].get_title("left").endswith("nats, undetermined")
+    copied = copy.deepcopy(monitor).records
+    assert copied.to_pandas().equals(monitor.history)
+    with pytest.raises(KeyError, match="no instrument 'gradients'"):
+        monitor.records_of("gradients")
