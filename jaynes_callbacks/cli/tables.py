@@ -1,5 +1,6 @@
 """Print what `jaynes fit` and `jaynes compare` found as plain text, at most 100 columns wide."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ _NONE = "–"
 _UNFITTED = "no fit"
 
 _WEIGHT_HEADINGS = (
-    "weight", "role", "n", "gap", "± se", "best family", "q", "R² (Gauss)", "μ'", "σ'",
+    "weight", "role", "n", "gap ± se", "best family", "q", "R² (Gauss)", "μ'", "σ'",
 )  # fmt: skip
 _SUMMARY_HEADINGS = ("role", "layers", "R²", "μ'", "σ'", "R² Gauss", "gap", "best families")
 _SUMMARY_NOTES = (
@@ -47,7 +48,7 @@ def weight_table(records: Sequence[Record]) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
     notes = [shortened(line, WIDTH) for line in remarks(records)]
-    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 5)), *notes])
+    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, left=(0, 1, 4)), *notes])
 
 
 def summary_table(records: Sequence[Record]) -> str:
@@ -94,14 +95,25 @@ def _weight_cells(record: Record) -> tuple[str, ...]:
         record.name,
         role(record.name, record.shape),
         count_text(record.n),
-        number_text(record.gap, 3),
-        number_text(record.gap_se, 3),
+        _gap_text(record),
         family_label(record.best_family),
         tilt_text(record.q),
         paper_text(record),
         number_text(record.paper_mu, 2),
         number_text(record.paper_sigma, 2),
     )
+
+
+def _gap_text(record: Record) -> str:
+    """Write the gap and its standard error.
+
+    >>> _gap_text(Record(gap=0.163, gap_se=0.0036)), _gap_text(Record())
+    ('0.163±.004', '–')
+    """
+    gap = number_text(record.gap, 3)
+    if not math.isfinite(record.gap_se):
+        return gap
+    return f"{gap}±{number_text(record.gap_se, 3).removeprefix('0')}"
 
 
 def _summary_cells(summary: RoleSummary) -> tuple[str, ...]:

@@ -214,7 +214,6 @@ class Record(Row):
         "the same with the generalized normal among the rivals, as in version 2 of the verdict",
         "",
         label="best law",
-        shown=True,
         text=_law_text,
     )
     vuong_z: dict[str, float] = group("vuong_z_", "1", "lognormal against {}, Vuong's z")
@@ -338,7 +337,9 @@ SCHEMA: Schema[Record] = Schema(
     main=True,
     first_curve="gap",
     required=frozenset({"run", "step", "epoch", "kind", "name", "n", "gap", "codes", "counts"}),
-    ahead=("kind", "name", "step", "n", "gap", "best_family", "q", "paper_r2", "verdict"),
+    ahead=(
+        "kind", "name", "step", "n", "gap", "gap_se", "best_family", "q", "paper_r2", "verdict",
+    ),  # fmt: skip
     keys=_KEYS,
     aggregate=aggregates,
     remarks=remarks,
