@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.cli import main
+from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.instruments.distribution import recompute
 from jaynes_callbacks.sinks.dataset import DatasetSink, read_description, read_records
+from jaynes_callbacks.statistics import Equilibrium, equilibrium, occupied_bins
 
 DATA = Path(__file__).parent / "data" / "version_0_1"
 STEPS = [0, 4, 6, 8, 12, 16, 18, 20, 24]
@@ -80,6 +83,18 @@ def as_stored() -> pd.DataFrame:
     return pd.read_parquet(DATA / "jaynes")
 
 
+def at_maximum(stored: pd.DataFrame) -> Equilibrium:
+    """The theory's quantities of w/max from the stored counts; version 0.1 had them of w."""
+    counts = torch.zeros(len(stored), CODES, dtype=torch.int64)
+    for row, (codes, numbers) in enumerate(zip(stored["codes"], stored["counts"], strict=True)):
+        counts[row, torch.from_numpy(codes.astype(np.int64))] = torch.from_numpy(numbers.copy())
+    mu, sigma, unit = (
+        torch.tensor(each.to_numpy(float))
+        for each in (stored["mu"], stored["sigma"], np.log(stored["max"]))
+    )
+    return equilibrium(occupied_bins(counts).shifted(-unit), mu - unit, sigma)
+
+
 def test_the_dataset_is_read(dataset: Path, as_stored: pd.DataFrame) -> None:
     records = read_records(dataset)
     assert len(records) == len(as_stored) == 45
@@ -88,6 +103,9 @@ def test_the_dataset_is_read(dataset: Path, as_stored: pd.DataFrame) -> None:
         ours = records[str(name)]
         if name in ("shape", "codes", "counts", "paper_counts"):
             assert [list(each) for each in ours] == [each.tolist() for each in stored]
+        elif name in ("alpha", "potential", "entropy"):
+            expected = getattr(at_maximum(as_stored), str(name)).numpy()
+            np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
         elif ours.dtype == np.float64:
             np.testing.assert_array_equal(np.ma.filled(ours, np.nan), stored.astype(float))
         else:
@@ -127,16 +145,27 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     )
     trainer.fit(Net(), Batches(step), ckpt_path=DATA / f"step-{step}.ckpt", weights_only=False)
     assert monitor.directory == dataset.parent
-    for history in (monitor.history, pd.read_parquet(dataset)):
+    # What came before the checkpoint is as it was, but for units; later rows follow today's rules.
+    read = read_records(DATA / "jaynes")
+    before = as_stored["step"] <= step
+    expected = read.to_pandas().where(before, recompute(read).to_pandas())
+    files = read_records(dataset).to_pandas()
+    for history in (monitor.history, files):
         for name in ("run", "step", "epoch", "kind", "name", "variable", "n", "zeros", "verdict"):
             assert history[name].tolist() == as_stored[name].tolist(), name
         # A column that no row has is in the files and not in data frames.
         for name in as_stored.dropna(axis="columns", how="all").select_dtypes("float"):
-            # The standard error has come from moments since, no longer from the fitted law.
-            closeness = 1e-4 if name == "gap_se" else 1e-6
+            # Columns are clusters since: an error no longer follows from a row's counts alone.
+            known = before if name == "gap_se" else slice(None)
             np.testing.assert_allclose(
-                history[name], as_stored[name], rtol=closeness, atol=1e-9, err_msg=name
+                history[name][known],
+                expected[name][known].astype(float),
+                rtol=1e-6,
+                atol=1e-9,
+                err_msg=name,
             )
+        assert np.isfinite(history["gap_se"]).all()
+        assert np.isnan(history["gap_change_se"]).all(), "version 0.1 kept nothing of its start"
     for name in ("codes", "counts", "paper_counts"):
         found = pd.read_parquet(dataset)[name]
         assert [each.tolist() for each in found] == [each.tolist() for each in as_stored[name]]

@@ -47,7 +47,7 @@ _NONE = "–"
 _UNFITTED = "no fit"
 
 _WEIGHT_HEADINGS = (
-    "weight", "role", "n", "gap", "±", "core (Gauss)", "scales", "best family", "R² (Gauss)"
+    "weight", "role", "n", "gap ± se", "core (Gauss)", "scales", "best family", "R² (Gauss)"
 )  # fmt: skip
 _SUMMARY_HEADINGS = ("role", "layers", "R²", "μ'", "σ'", "R² Gauss", "gap", "best families")
 _SUMMARY_NOTES = (
@@ -111,7 +111,7 @@ def weight_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
     rows = [_weight_cells(record) for record in records]
     notes = (layout.cut(printable(line)) for line in (*paper_remarks(records), *remarks(records)))
-    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, (0, 1, 7), layout), *notes])
+    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, (0, 1, 6), layout), *notes])
 
 
 def summary_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
@@ -174,13 +174,24 @@ def _weight_cells(record: Record) -> tuple[str, ...]:
         record.name,
         role(record.name, record.shape),
         count_text(record.n),
-        number_text(record.gap, 3),
-        number_text(record.gap_se, 3),
+        _gap_text(record),
         core_text(record),
         share_text(record),
         family_label(record.best_family),
         paper_text(record),
     )
+
+
+def _gap_text(record: Record) -> str:
+    """Write the gap and its standard error.
+
+    >>> _gap_text(Record(gap=0.163, gap_se=0.0036)), _gap_text(Record())
+    ('0.163±.004', '–')
+    """
+    gap = number_text(record.gap, 3)
+    if not math.isfinite(record.gap_se):
+        return gap
+    return f"{gap}±{number_text(record.gap_se, 3).removeprefix('0')}"
 
 
 def _summary_cells(summary: RoleSummary) -> tuple[str, ...]:

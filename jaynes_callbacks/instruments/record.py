@@ -227,7 +227,6 @@ class Record(Row):
         "the same with the generalized normal among the rivals, as in version 2 of the verdict",
         "",
         label="best law",
-        shown=True,
         text=_law_text,
     )
     vuong_z: dict[str, float] = group("vuong_z_", "1", "lognormal against {}, Vuong's z")

@@ -29,12 +29,23 @@ def test_tables(jaynes: Run, model: Path) -> None:
     status, out, err = jaynes("fit", model)
     assert (status, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 100
-    assert re.search(r"net.mlp.up_proj.weight +mlp +50k +0\.00\d +lognormal", out)
-    assert re.search(r"net.attn.q_proj.weight +attention +40k +0\.1\d\d +half-normal", out)
+    assert re.search(r"net.mlp.up_proj.weight +mlp +50k +0\.00\d±\.00\d +lognormal", out)
+    assert re.search(r"net.attn.q_proj.weight +attention +40k +0\.1\d\d±\.00\d +half-normal", out)
     assert re.search(r"net.conv.weight +convolution +4.61k .*\*", out)
     assert re.search(r"^convolution +0/1 +–", out, re.MULTILINE)
     assert re.search(r"^total +2/3 +\.9\d±\.\d\d .*, ", out, re.MULTILINE)
+    assert "R²: of 100 equal bins (weight) on [0, max]." in out
     assert "not 1: fewer than 2 dimensions (net.conv.bias)" in out
+
+
+def test_the_paper_s_number_of_bins(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    status, out, _ = jaynes("fit", model, "--bins", 50, "--output", tmp_path / "rows.parquet")
+    assert status == 0
+    assert "R²: of 50 equal bins (weight) on [0, max]." in out
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert rows.paper_bins.tolist() == [len(each) for each in rows.paper_counts] == [50, 50, 50]
+    status, _, err = jaynes("fit", model, "--bins", 3)
+    assert (status, err) == (2, "jaynes: --bins must be an integer from 4 to 10,000, got 3\n")
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])

@@ -14,7 +14,7 @@ def rows(number: int, **columns: object) -> Records:
 
 def test_a_table_has_a_row_for_each_record() -> None:
     lines = repr(rows(3, gap=0.1634, verdict="approaching")).split("\n")
-    assert lines[0].split() == "kind name step n gap core (Gauss) best family verdict".split()
+    assert lines[0].split() == "kind name step n gap core (Gauss) best law verdict".split()
     assert [line.split()[1] for line in lines[1:]] == [f"layer{i}.weight" for i in range(3)]
     assert all("0.163" in line and line.endswith("approaching") for line in lines[1:])
 

@@ -155,9 +155,10 @@ def test_more_call_sites_than_rows_are_said_and_spared() -> None:
 
 def test_taking_keeps_the_streams() -> None:
     watch = _watched(Reusing(), torch.randn(5, 8))
-    streams, counts = watch.ledger.take()
+    streams, counts, groups = watch.ledger.take()
     assert [stream.name for stream in streams] == ["act", "act#1", "relu", "relu#1"]
     assert counts.sum((1, 2)).tolist() == [40] * 4
+    assert groups == (1, 1, 1, 1)
     assert watch.ledger.counts.sum() == 0
     assert len(watch.ledger.streams) == 4
 
