@@ -225,7 +225,7 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 processes.preload()
 
 #: A collective that another rank never enters is an error after so long, and a test after twice it.
-_PATIENCE = timedelta(seconds=60)
+_PATIENCE = timedelta(seconds=120)
 
 Ranks = Callable[..., list[Any]]
 

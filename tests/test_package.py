@@ -27,8 +27,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         jaynes_callbacks.EquilibriumMonitro  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    ("statement", "absent"),
+#: What is imported, one after the other in one process, and what may not be loaded after each.
+LIGHT: list[list[tuple[str, str]]] = [
     [
         # torchmetrics loads matplotlib by itself where it is installed, so it is absent only here.
         ("import jaynes_callbacks", "torch lightning matplotlib pandas pyarrow wandb hydra scipy"),
@@ -37,19 +37,25 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             "lightning pytorch_lightning pyarrow wandb hydra",
         ),
         ("from jaynes_callbacks import EquilibriumMonitor", "pytorch_lightning wandb"),
+    ],
+    [
         (
             "from jaynes_callbacks.pytorch_lightning import EquilibriumMonitor",
             "lightning.pytorch wandb",
-        ),
+        )
     ],
-)
-def test_imports_are_light(statement: str, absent: str) -> None:
-    check = (
-        f"import sys\n{statement}\n"
+]
+
+
+@pytest.mark.parametrize("statements", LIGHT, ids=["lightning", "pytorch_lightning"])
+def test_imports_are_light(statements: list[tuple[str, str]]) -> None:
+    check = "import sys\n" + "".join(
+        f"{statement}\n"
         f"loaded = [name for name in {absent.split()!r} if name in sys.modules]\n"
-        "assert not loaded, loaded\n"
+        f"assert not loaded, ({statement!r}, loaded)\n"
         "torch = sys.modules.get('torch')\n"
-        "assert torch is None or not torch.cuda.is_initialized()"
+        "assert torch is None or not torch.cuda.is_initialized()\n"
+        for statement, absent in statements
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

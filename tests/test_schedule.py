@@ -161,7 +161,7 @@ def test_the_state_key_is_the_same_in_every_process() -> None:
     with contextlib.redirect_stdout(here):
         exec(PROGRAM, {"__name__": "__main__"})
     keys = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=240
     ).stdout
     assert here.getvalue() == keys
     assert len(set(keys.splitlines())) == 4

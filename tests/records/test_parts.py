@@ -177,8 +177,9 @@ def test_an_unreadable_part_does_not_keep_a_run_from_going_on(tmp_path: Path) ->
 def test_a_killed_run_loses_no_record_that_was_written(tmp_path: Path) -> None:
     folder, chance = tmp_path / "parts", random.Random(3)
     folder.mkdir()
-    first, lengths, amid = 0, [], 0
-    for _ in range(20):
+    first, lengths, amid = 0, [0], 0
+    # Twenty times, and then until all that can happen has happened: when depends on the machine.
+    while len(lengths) <= 20 or max(lengths) <= 8 or not amid:
         with writing(folder, first) as run:
             time.sleep(chance.uniform(0.0, 0.1))
             run.kill()
@@ -192,8 +193,7 @@ def test_a_killed_run_loses_no_record_that_was_written(tmp_path: Path) -> None:
             amid += 1
         # As a run does that is resumed from a checkpoint somewhat before its end.
         first = max(0, found[-1] - chance.randrange(12))
-    assert max(lengths) > 8, "no run lived long enough for its records to share parts"
-    assert amid, "no kill came amid writing"
+    # Some run lived long enough for its records to share parts, and some kill came amid writing.
 
 
 def test_a_folder_can_be_read_while_it_is_written(tmp_path: Path) -> None:
@@ -201,10 +201,8 @@ def test_a_folder_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     folder.mkdir()
     found: list[list[int]] = []
     with writing(folder, 0, repeat=True):
-        end = time.monotonic() + 2.0
-        while time.monotonic() < end:
+        while len(found) < 100 or len(found[-1]) <= len(found[0]):
             found += [steps_of(folder), read_parts(folder, DEMO)["step"][::3].tolist()]
     for before, after in pairwise(found):
         assert after == list(range(len(after)))
         assert len(after) >= len(before)
-    assert len(found[-1]) > len(found[0])

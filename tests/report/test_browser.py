@@ -73,7 +73,7 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
 
     def run(address: str, *options: str) -> str:
         done = subprocess.run(
-            [*command, *options, address], capture_output=True, text=True, timeout=120, check=True
+            [*command, *options, address], capture_output=True, text=True, timeout=240, check=True
         )
         assert "CONSOLE" not in done.stderr, done.stderr
         return done.stdout

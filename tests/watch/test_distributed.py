@@ -171,7 +171,8 @@ def test_an_exception_on_one_rank_ends_the_run(ranks: Ranks, tmp_path: Path) -> 
     began = time.monotonic()
     with pytest.raises(ProcessRaisedException, match="broken on rank 1"):
         ranks(_ddp, tmp_path, 2, {"breaking": True})
-    assert time.monotonic() - began < 45
+    # Sooner than rank 1 would give up waiting for a collective that rank 0 never enters.
+    assert time.monotonic() - began < 100
     # The launcher kills rank 0, perhaps while it computes the second record.
     assert dataset(tmp_path).step.unique().tolist() in ([0], [0, 1])
 
@@ -189,7 +190,7 @@ def _launched(launch: list[str], path: Path, *options: str) -> int:
     command = [sys.executable, *launch, training.__file__, str(path), *options]
     # Lightning starts the script anew: as that of the rank that it is.
     environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
-    return subprocess.run(command, timeout=120, capture_output=True, env=environment).returncode
+    return subprocess.run(command, timeout=240, capture_output=True, env=environment).returncode
 
 
 @pytest.mark.parametrize("launch", [TORCHRUN, pytest.param([], marks=pytest.mark.slow)])
