@@ -13,9 +13,8 @@ from jaynes_callbacks.records.schema import ColumnType
 COLUMNS = (
     "run step epoch kind name variable shape n zeros nonfinite max rms log_mean log_std "
     "log_std_tilted log_skew log_kurtosis mu sigma gap gap_best_rival gap_se gap_change_se "
-    "gap_tilted gap_censored q gap_uniform gap_exponential best_family best_family_2 vuong_z_uniform tv "
-    "ks w1 "
-    "n_star alpha beta utility_std potential entropy paper_r2 paper_mu paper_sigma paper_amplitude "
+    "gap_tilted gap_censored q gap_uniform gap_exponential best_family best_family_2 "
+    "vuong_z_uniform tv ks w1 n_star alpha beta utility_std potential entropy paper_r2 paper_mu paper_sigma paper_amplitude "
     "paper_r2_gaussian paper_bins core_gap core_gap_gaussian core_gap_se core_gap_uniform "
     "core_gap_exponential core_best_family core_log_skew core_log_kurtosis scale_share sd_rows "
     "sd_columns sd_rest moved gap_closed start_step verdict verdict_2 status codes counts "
