@@ -116,9 +116,9 @@ def add_log_powers_(
     Example:
         >>> import torch
         >>> table = torch.zeros(1, 2, POWERS, dtype=torch.float64)
-        >>> add_log_powers_(torch.tensor([[1.0, 0.0], [1.0, -torch.e]]), None, table, 0)
-        >>> table[0, :, :3].tolist()
-        [[2.0, 2.0, 0.0], [2.0, 1.0, 1.0]]
+        >>> add_log_powers_(torch.tensor([[1.0, 0.0], [1.0, -8.0]]), None, table, 0)
+        >>> table[0, :, :2].tolist()  # values seen, n
+        [[2.0, 2.0], [2.0, 1.0]]
     """
     _add_log_powers_op(y.detach(), None if z is None else z.detach(), table, row, dim, limit)
 
