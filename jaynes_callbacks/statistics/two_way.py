@@ -137,8 +137,11 @@ def core_standard_error(
     (influence,) = influences([read], counts[None])
     if influence is None:
         return torch.full((), torch.nan, dtype=torch.float64, device=counts.device)
-    share = influence.rows_read * len(read) / len(values)
-    return influence._replace(rows_read=share).standard_error
+    # The counts are those of all rows, of which `influences` has seen this share.
+    share = len(read) / len(values)
+    return influence._replace(
+        rows_read=influence.rows_read * share, squares=influence.squares / share
+    ).standard_error
 
 
 def gaussian_core_gaps(layouts: Sequence[Layout]) -> list[float]:

@@ -79,7 +79,9 @@ def _check_rescaled(seed: int) -> None:
         assert record.verdict == "not emerging"
         assert in_words(record).startswith("not emerging: 0 % of the spread of ln|w|")
     for record in found[1.5]:
-        assert record.verdict == record.verdict_2 == "emerged"
+        assert record.verdict == "emerged"
+        # Version 2 has a rival more, which may be nearer.
+        assert record.verdict_2 in ("emerged", "approaching")
         assert in_words(record).startswith("emerged by scale: ")
         assert "the core is Gaussian" in in_words(record)
     inner_ones = found[1.0][1:]
@@ -358,7 +360,8 @@ def test_alone_it_needs_no_magnitudes_and_lends_nothing() -> None:
     alone = _frames(_normal(40, 50), names=["scales"])
     assert list(alone) == ["scales"]
     both = _frames(_normal(40, 50))
-    assert alone["scales"]["core_gap"].tolist() == both["scales"]["core_gap"].tolist()
+    expected = both["scales"]["core_gap"].tolist()
+    assert alone["scales"]["core_gap"].tolist() == pytest.approx(expected, abs=1e-12)
     (without,) = _frames(_normal(40, 50), names=["magnitudes"])["magnitudes"]
     assert math.isnan(without.core_gap)
 

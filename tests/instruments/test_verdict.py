@@ -292,11 +292,12 @@ SAID = "78 % of the spread of ln|w| is rows and columns; the core is"
                 "verdict": "approaching",
                 "best_family": "half_student_t",
                 "rival_gaps": {"half_student_t": 0.001},
+                "fits": {"half_student_t_dof": 5.2},
                 "gap_closed": 0.5,
                 "scale_share": 0.1,
                 "core_gap": math.nan,
             },
-            "approaching: nearest law Student t (0.001); 50 % of the gap closed",
+            "approaching: nearest law Student t, ν 5.2 (0.001); 50 % of the gap closed",
         ),
         (
             {"verdict": "not emerging", "gap_closed": 0.5, "core_gap": math.nan},
