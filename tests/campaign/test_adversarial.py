@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE
 from jaynes_callbacks.instruments.distribution import Tallied, summarise
-from jaynes_callbacks.instruments.record import Record
+from jaynes_callbacks.instruments.record import SCHEMA, Record
+from jaynes_callbacks.instruments.scale_row import LENT
 from jaynes_callbacks.instruments.tally import Tally, tally_of_counts
 from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import (
@@ -102,8 +103,19 @@ _EXPLAINED_BY = {
 }
 
 
+_UNKNOWN = {
+    "moved",
+    "gap_change_se",
+    "gap_closed",
+    *(name for field in LENT for name in SCHEMA.columns_of(field)),
+}
+
+
 def _unexplained(record: Record) -> list[str]:
-    """Columns without a number and without a reason; `moved` cannot be known here."""
+    """Columns without a number and without a reason.
+
+    What compares with a first record, and what `scales` lends, cannot be known here.
+    """
     reasons = [] if record.status == "ok" else record.status.split("; ")
     explained = {reason.partition(":")[0] for reason in reasons if ": " in reason}
     if any(": " not in reason for reason in reasons):
@@ -111,7 +123,7 @@ def _unexplained(record: Record) -> list[str]:
     return [
         name
         for name, value in record.to_dict(counts=False).items()
-        if name != "moved"
+        if name not in _UNKNOWN
         and isinstance(value, float)
         and not math.isfinite(value)
         and _EXPLAINED_BY.get(name, name.removeprefix("gap_").removeprefix("vuong_z_"))
