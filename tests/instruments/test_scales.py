@@ -69,9 +69,11 @@ def _rescaled(scale: float, seed: int, hidden: Sequence[str] = ("1", "2", "3")) 
 def _check_rescaled(seed: int) -> None:
     found = {scale: _rescaled(scale, seed) for scale in RAW}
     for scale, (first, inner) in RAW.items():
-        assert found[scale]["gap"].tolist() == pytest.approx(
-            [first, inner, inner], abs=0.002 + 0.06 * first
-        )
+        # Of 512 factors the spread is known to 3 %, and with it how much of the gap is left.
+        gaps = found[scale]["gap"].tolist()
+        assert gaps == [
+            pytest.approx(each, abs=0.003 + 0.1 * each) for each in (first, inner, inner)
+        ]
         # Not a value but a few leave their bin by rounding.
         np.testing.assert_allclose(found[scale]["core_gap"], found[0.0]["core_gap"], atol=1e-6)
     np.testing.assert_allclose(found[0.0]["core_gap"], 0.161, atol=0.004)
