@@ -262,16 +262,17 @@ def _columns(counted: _Counted, laws: Laws) -> dict[str, Array]:
     gaps = host(laws.gaps)
     own = reasons({name: fit.status for name, fit in laws.fits.items()})
     reliability = counted.components["reliability"].tolist()
+    zeros = statistics.totals(state["counts"]).zeros.cpu().numpy().copy()
     return {
         "shape": objects([stream.shape for stream in streams]),
         "n": counted.n,
-        "zeros": statistics.totals(state["counts"]).zeros.cpu().numpy().copy(),
+        "zeros": zeros,
         "core_gap": gaps[LOGNORMAL.name],
         **{f"core_gap_{name}": each for name, each in gaps.items() if name != LOGNORMAL.name},
         "core_gap_se": state["error"].cpu().numpy().copy(),
         "core_best_family": objects(best_families(gaps, counted.n)),
         **{f"core_{name}": each for name, each in host(laws.parameters).items()},
-        **_shape(streams, laws),
+        **_shape(streams, laws, counted.n / np.maximum(counted.n + zeros, 1)),
         **counted.components,
         "status": objects(
             [_status(*about) for about in zip(streams, own, reliability, strict=True)]
@@ -280,18 +281,27 @@ def _columns(counted: _Counted, laws: Laws) -> dict[str, Array]:
     }
 
 
-def _shape(streams: Sequence[Stream], laws: Laws) -> dict[str, Array]:
-    """Return moments without the bias of centring, and the gap of Gaussian weights."""
+def _shape(streams: Sequence[Stream], laws: Laws, present: Array) -> dict[str, Array]:
+    """Return moments without the bias of centring, and the gap of Gaussian weights.
+
+    Args:
+        streams: of the rows.
+        laws: fitted to them.
+        present: share of the values of each row that are not zero.
+    """
     is_core = np.array([stream.kind == WEIGHT for stream in streams], dtype=bool)
     layouts = [Layout.of(stream.shape) for stream in streams if stream.kind == WEIGHT]
+    shares = present[is_core].tolist()
+    pairs = list(zip(layouts, shares, strict=True))
     moments = {"core_log_skew": laws.moments.skew, "core_log_kurtosis": laws.moments.kurtosis}
     columns = host(moments)
     second, third, fourth = (
-        np.array([cumulant_factor(layout, order) for layout in layouts]) for order in (2, 3, 4)
+        np.array([cumulant_factor(layout, order, share) for layout, share in pairs])
+        for order in (2, 3, 4)
     )
     columns["core_log_skew"][is_core] *= second**1.5 / third
     columns["core_log_kurtosis"][is_core] *= second**2 / fourth
-    gaussian = np.array(gaussian_core_gaps(layouts))
+    gaussian = np.array(gaussian_core_gaps(layouts, shares))
     return {**columns, "core_gap_gaussian": _placed(gaussian, is_core)}
 
 

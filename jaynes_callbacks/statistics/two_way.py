@@ -109,15 +109,20 @@ def variance_components(n: Array, variance: Array, rows: Spread, columns: Spread
     return Components(between_rows, between_columns, rest)
 
 
-def cumulant_factor(layout: Layout, order: int) -> float:
+def cumulant_factor(layout: Layout, order: int, present: float = 1.0) -> float:
     """Return the factor by which taking off effects multiplies a cumulant of ln|w|.
+
+    Args:
+        layout: of the weight.
+        order: of the cumulant.
+        present: share of the values that are not zero; which of them are is taken to be chance.
 
     >>> cumulant_factor(Layout(4, 5, 1), 2), (1 - 1 / 4) * (1 - 1 / 5)
     (1.0, 0.6000000000000001)
     >>> round(cumulant_factor(Layout(20, 16, 1), 2), 10), round((1 - 1 / 20) * (1 - 1 / 16), 10)
     (0.890625, 0.890625)
     """
-    return sum(number * weight**order for number, weight in _weights(layout))
+    return sum(number * weight**order for number, weight in _weights(layout, present))
 
 
 def core_standard_error(
@@ -144,47 +149,61 @@ def core_standard_error(
     ).standard_error
 
 
-def gaussian_core_gaps(layouts: Sequence[Layout]) -> list[float]:
+def gaussian_core_gaps(
+    layouts: Sequence[Layout], present: Sequence[float] | None = None
+) -> list[float]:
     """Return the core gap of Gaussian weights of given shapes, in nats: what to compare one with.
 
     It is 0.1630 where rows and columns are long, and less where their scales are the means of few
     values: a mean takes part of the law with it.
 
+    Args:
+        layouts: of the weights.
+        present: share of each one's values that are not zero, of which two digits count; by default
+            all of them.
+
     >>> [round(gap, 3) for gap in gaussian_core_gaps([Layout(10**5, n, 1) for n in (16, 64, 576)])]
     [0.124, 0.152, 0.162]
     """
-    missing = [layout for layout in dict.fromkeys(layouts) if layout not in _GAUSSIAN_GAPS]
+    shares = [1.0] * len(layouts) if present is None else present
+    wanted = [
+        (layout, max(0.01, round(share, 2))) for layout, share in zip(layouts, shares, strict=True)
+    ]
+    missing = [each for each in dict.fromkeys(wanted) if each not in _GAUSSIAN_GAPS]
     if missing:
-        counts = torch.stack([torch.from_numpy(_gaussian_counts(each)) for each in missing])
+        counts = torch.stack([torch.from_numpy(_gaussian_counts(*each)) for each in missing])
         binned = occupied_bins(counts)
         found = gap(binned, fit_family(LOGNORMAL, binned, log_moments(binned)))
         _GAUSSIAN_GAPS.update(zip(missing, found.tolist(), strict=True))
-    return [_GAUSSIAN_GAPS[layout] for layout in layouts]
+    return [_GAUSSIAN_GAPS[each] for each in wanted]
 
 
 #: Gaps that are known; a network has few shapes.
-_GAUSSIAN_GAPS: dict[Layout, float] = {}
+_GAUSSIAN_GAPS: dict[tuple[Layout, float], float] = {}
 
 
-def _weights(layout: Layout) -> list[tuple[int, float]]:
+def _weights(layout: Layout, present: float) -> list[tuple[float, float]]:
     """Return how many values of ln|w| enter a residual, and with what weight.
 
     The value itself; those of the same row and column; of the same row; of the same column; others.
     """
     rows, columns, positions = layout
-    by_row = 1 / (columns * positions) if layout.centres_rows else 0.0
-    by_column = 1 / (rows * positions) if layout.centres_columns else 0.0
-    mean = 1 / (rows * columns * positions) if by_row and by_column else 0.0
-    return [
-        (1, 1 - by_row - by_column + mean),
+    by_row = 1 / (columns * positions * present) if layout.centres_rows else 0.0
+    by_column = 1 / (rows * positions * present) if layout.centres_columns else 0.0
+    mean = 1 / (rows * columns * positions * present) if by_row and by_column else 0.0
+    others = [
         (positions - 1, mean - by_row - by_column),
         ((columns - 1) * positions, mean - by_row),
         ((rows - 1) * positions, mean - by_column),
         ((rows - 1) * (columns - 1) * positions, mean),
     ]
+    return [
+        (1, 1 - by_row - by_column + mean),
+        *((number * present, weight) for number, weight in others),
+    ]
 
 
-def _gaussian_counts(layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _gaussian_counts(layout: Layout, present: float) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return what the residuals of Gaussian weights would count as, of 2**48 values.
 
     The distribution function follows from the characteristic function φ(t)
@@ -194,7 +213,7 @@ def _gaussian_counts(layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
     codes, frequency, cosine, sine = _inversion()
     log_phi = sum(
         number * _log_characteristic(weight * frequency)
-        for number, weight in _weights(layout)
+        for number, weight in _weights(layout, present)
         if number and weight
     )
     phi = np.exp(log_phi) / frequency
