@@ -212,6 +212,7 @@ def compare(
     exclude: Sequence[str] | str = (),
     min_size: int = MIN_SIZE,
     device: torch.device | str = "cpu",
+    max_expanded: int = 256,
 ) -> Comparison:
     """Compare two states of one network, and judge each weight by the rule of a training run.
 
@@ -226,6 +227,7 @@ def compare(
         exclude: glob patterns; a tensor must match none.
         min_size: tensors with fewer elements are left out.
         device: where values are counted.
+        max_expanded: as for `measure_checkpoint`.
 
     Returns:
         The records of each weight, and the names that only one state has.  The records' `run` is
@@ -251,8 +253,9 @@ def compare(
     """
     selection = Selection.of(WEIGHT, include, exclude, min_size)
     # Open both first, so that a wrong path or pattern is refused before anything is measured.
-    survey_before = Survey(_checkpoint(before, "before"), selection)
-    survey_after = Survey(_checkpoint(after, "after"), selection)
+    limits = Limits(max_expanded << 20)
+    survey_before = Survey(_checkpoint(before, "before", limits), selection)
+    survey_after = Survey(_checkpoint(after, "after", limits), selection)
     measured_before = _measure_survey(survey_before, device, keep_influences=True)
     measured_after = _measure_survey(survey_after, device, keep_influences=True)
     return compare_measured(measured_before, measured_after)
@@ -352,10 +355,10 @@ def _measure(named: Mapping[str, Tensor], paper_bins: int) -> dict[str, Record]:
     return found
 
 
-def _checkpoint(state: _Tensors | _Path, name: str) -> Checkpoint:
+def _checkpoint(state: _Tensors | _Path, name: str, limits: Limits) -> Checkpoint:
     """Open a path, or make a checkpoint of tensors in memory under the given name."""
     if isinstance(state, str | PathLike):
-        return open_checkpoint(state)
+        return open_checkpoint(state, limits)
     return Checkpoint(Path(name), tensor_entries(_by_name(state).items(), mapped=False))
 
 

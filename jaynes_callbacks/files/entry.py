@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.counts.counting import reason_not_countable
+from jaynes_callbacks.records.printable import printable
 
 __all__ = ["Checkpoint", "CheckpointError", "Entry", "Problem", "one_sentence", "tensor_entries"]
 
 
 class CheckpointError(Exception):
-    """A file cannot be read as a checkpoint; one sentence says which, why and what to do."""
+    """A file cannot be read as a checkpoint; one sentence says which, why and what to do.
+
+    Args:
+        sentence: in which names from the file may be anything; control characters become escapes.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 @contextmanager

@@ -96,7 +96,9 @@ def test_any_encoding_of_the_terminal(encoding: str, model: Path) -> None:
 def test_a_full_disk_is_a_failure(options: list[str], model: Path) -> None:
     command = [sys.executable, "-m", "jaynes_callbacks", "fit", str(model), *options]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        # Buffered, as it is for users, so that only the end finds the disk full.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
     assert done.returncode == 1
     assert done.stderr == (
         "jaynes: the output cannot be read or written (No space left on device)\n"

@@ -18,7 +18,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
-from jaynes_callbacks import analyse, measure_checkpoint
+from jaynes_callbacks import analyse, compare, measure_checkpoint
 from jaynes_callbacks.files import CheckpointError, Limits, open_checkpoint
 from jaynes_callbacks.records.regular import read_text, require_regular
 from tests.files.watched import Cost, measured
@@ -223,6 +223,8 @@ def test_the_bound_can_be_raised(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"--max-expanded 5 .*max_expanded=5"):
         measure_checkpoint(tmp_path / "a.pt", max_expanded=1)
     assert measure_checkpoint(tmp_path / "a.pt", max_expanded=5)[0].n == 1_200_000
+    (pair,) = compare(tmp_path / "a.pt", tmp_path / "a.pt", max_expanded=5).pairs
+    assert pair.after.moved == 0
     (entry,) = open_checkpoint(tmp_path / "a.pt", Limits(1 << 20)).entries
     with pytest.raises(CheckpointError):
         entry.load()

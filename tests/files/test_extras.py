@@ -62,6 +62,33 @@ class TestOnnx:
         assert_same(analyse(tmp_path / "a.onnx"), _records({**weights, "brain": brain}))
         assert open_checkpoint(tmp_path / "a.onnx").entries[0].mapped is external
 
+    def test_weights_in_branches_and_constants(
+        self, weights: dict[str, Tensor], tmp_path: Path, assert_same: AssertSame
+    ) -> None:
+        helper, numpy_helper = self.onnx.helper, self.onnx.numpy_helper
+        single, half, double = (numpy_helper.from_array(t.numpy(), n) for n, t in weights.items())
+        loop = helper.make_graph([], "body", [], [], initializer=[half])
+        node = helper.make_node("Loop", [], ["looped"], body=loop)
+        inner = helper.make_graph([node], "then", [], [], initializer=[single])
+        constant = helper.make_node("Constant", [], ["double"], value=double)
+        other = helper.make_graph([constant], "else", [], [])
+        branch = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=other)
+        self.onnx.save_model(
+            helper.make_model(helper.make_graph([branch], "g", [], [])), tmp_path / "a.onnx"
+        )
+        assert_same(analyse(tmp_path / "a.onnx"), _records(weights))
+
+    @pytest.mark.parametrize("dims", [(-64, -96), (1 << 40, 1 << 20), (64, 95)])
+    def test_a_shape_that_does_not_fit_is_told(
+        self, dims: tuple[int, int], weights: dict[str, Tensor], tmp_path: Path
+    ) -> None:
+        self._model(weights, tmp_path / "a.onnx", external=False)
+        model = self.onnx.load(tmp_path / "a.onnx")
+        model.graph.initializer[0].dims[:] = dims
+        self.onnx.save_model(model, tmp_path / "a.onnx")
+        with pytest.warns(UserWarning, match=r"tensor single cannot be read \(its shape"):
+            assert {row.name for row in analyse(tmp_path / "a.onnx")} == {"half", "double", "brain"}
+
     def test_refusals(self, weights: dict[str, Tensor], tmp_path: Path) -> None:
         self._model(weights, tmp_path / "a.onnx", external=True)
         (tmp_path / "weights.data").unlink()

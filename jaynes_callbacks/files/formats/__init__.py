@@ -17,8 +17,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from jaynes_callbacks._extras import MissingExtraError, require_extra
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, one_sentence
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem, one_sentence
 from jaynes_callbacks.files.limits import Limits
+from jaynes_callbacks.records.printable import printable
 
 __all__ = [
     "DISTRIBUTED_INDEX",
@@ -63,7 +64,8 @@ class Format(NamedTuple):
         with one_sentence(str(path)):
             checkpoint = reader(path, limits)
         entries = tuple(_guarded(path, entry, limits) for entry in checkpoint.entries)
-        return replace(checkpoint, entries=entries)
+        problems = tuple(Problem(at, printable(reason)) for at, reason in checkpoint.problems)
+        return replace(checkpoint, entries=entries, problems=problems)
 
     def load_reader(self) -> Reader:
         """Import the reader.

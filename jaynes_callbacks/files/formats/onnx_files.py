@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx.external_data_helper import uses_external_data
 from torch import Tensor
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
@@ -65,7 +65,7 @@ def open_onnx(path: Path, limits: Limits) -> Checkpoint:
 
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield every dense tensor of a model with its name, a node's output if it is a constant."""
-    yield from ((each.name, each) for each in model.graph.initializer)
+    yield from ((_text(each.name), each) for each in model.graph.initializer)
     groups = [model.graph.node, *(function.node for function in model.functions)]
     while groups:
         for node in groups.pop(0):
@@ -73,12 +73,17 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
                 inner = [*attribute.graphs]
                 inner += [attribute.g] if attribute.HasField("g") else []
                 for graph in inner:
-                    yield from ((each.name, each) for each in graph.initializer)
+                    yield from ((_text(each.name), each) for each in graph.initializer)
                     groups.append(graph.node)
                 constants = [*attribute.tensors]
                 constants += [attribute.t] if attribute.HasField("t") else []
-                name = next(iter(node.output), node.name) or node.op_type
+                name = _text(next(iter(node.output), node.name) or node.op_type)
                 yield from ((name, each) for each in constants)
+
+
+def _text(value: Any) -> str:
+    """Return a text of a model: one that is no UTF-8 is read as bytes."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _entry(path: Path, name: str, tensor: Any) -> Entry:
@@ -127,12 +132,14 @@ def _from_memory(tensor: Any, dtype: torch.dtype) -> Tensor:
 
 
 def _mapped(path: Path, tensor: Any, dtype: torch.dtype) -> Tensor:
-    place = ExternalDataInfo(tensor)
-    if PurePath(place.location).is_absolute() or ".." in PurePath(place.location).parts:
-        raise CheckpointError(f"{path} names {place.location!r}, which is not beside it")
-    file, shape = path.parent / place.location, tuple(tensor.dims)
+    place = {_text(each.key): _text(each.value) for each in tensor.external_data}
+    location = PurePath(place.get("location", ""))
+    if location.is_absolute() or ".." in location.parts or not location.parts:
+        raise CheckpointError(f"{path} names {str(location)!r}, which is not beside it")
+    file, shape = path.parent / location, tuple(tensor.dims)
     try:
-        content = map_file(file, place.offset or 0, prod(shape) * dtype.itemsize)
+        start = int(place.get("offset", "0"))
+        content = map_file(file, start, prod(shape) * dtype.itemsize)
     except (OSError, EOFError, ValueError) as error:
         raise CheckpointError(
             f"{file}, which holds weights of {path.name}, cannot be read ({error}); copy it again"
