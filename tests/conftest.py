@@ -16,16 +16,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import hypothesis
 import jaxtyping
 import lightning as L
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests import processes, typechecker
+from tests import blank, processes, typechecker
 
 # Before the first import of the package: every annotation of these can be checked from here on.
 # Not of what torch.compile traces: the sources and the counting.
@@ -203,11 +201,6 @@ def bare() -> Record:
 # Figures ----------------------------------------------------------------------------------
 
 
-def _blank(figure: Figure) -> "np.ndarray[Any, Any]":
-    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
-    return np.full((height, width, 3), 255, np.uint8)
-
-
 @pytest.fixture(autouse=True)
 def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the figures of runs and of reports blank, unless a test is marked as `painted`.
@@ -215,8 +208,7 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     They are made, saved and shown all the same; layout and painting take 0.3 s each.
     """
     if not request.node.get_closest_marker("painted"):
-        for module in ("sinks.figures", "report.charts"):
-            monkeypatch.setattr(f"jaynes_callbacks.{module}.rendered", _blank)
+        blank.leave_figures_blank(monkeypatch)
 
 
 # Several processes as ranks of one run ----------------------------------------------------

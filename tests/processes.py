@@ -17,6 +17,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 __all__ = ["PRELOADED", "Running", "in_a_process", "preload", "python", "running"]
 
 #: What the process that others are forked from imports.  It calls nothing: it has one thread.
@@ -83,15 +85,20 @@ def in_a_process(
     *arguments: object,
     cwd: Path | str = ".",
     env: Mapping[str, str] | None = None,
+    painted: bool = True,
 ) -> Iterator[Running]:
-    """Call a function of a module in a process, which is killed if it outlives the context."""
+    """Call a function of a module in a process, which is killed if it outlives the context.
+
+    Unless `painted`, the figures of its runs are left blank.
+    """
     with TemporaryDirectory() as folder:
         said = Path(folder, "output"), Path(folder, "complaints")
         for file in said:
             file.touch()
         environment = dict(os.environ if env is None else env)
         process = multiprocessing.get_context("forkserver").Process(
-            target=_begin, args=(function, arguments, Path(cwd).resolve(), environment, said)
+            target=_begin,
+            args=(function, arguments, Path(cwd).resolve(), environment, said, painted),
         )
         process.start()
         try:
@@ -102,20 +109,25 @@ def in_a_process(
 
 
 def running(
-    *arguments: object, cwd: Path | str = ".", env: Mapping[str, str] | None = None
+    *arguments: object,
+    cwd: Path | str = ".",
+    env: Mapping[str, str] | None = None,
+    painted: bool = True,
 ) -> contextlib.AbstractContextManager[Running]:
     """Start ``python``, whose arguments are ``-m`` and a module, ``-c`` and code, or a file."""
-    return in_a_process(_python, [str(argument) for argument in arguments], cwd=cwd, env=env)
+    words = [str(argument) for argument in arguments]
+    return in_a_process(_python, words, cwd=cwd, env=env, painted=painted)
 
 
 def python(
     *arguments: object,
     cwd: Path | str = ".",
     env: Mapping[str, str] | None = None,
+    painted: bool = True,
     timeout: float = 240,
 ) -> Finished:
     """Run ``python`` to its end, and return its exit status and what it said; see `running`."""
-    with running(*arguments, cwd=cwd, env=env) as process:
+    with running(*arguments, cwd=cwd, env=env, painted=painted) as process:
         return process.wait(timeout)
 
 
@@ -125,6 +137,7 @@ def _begin(
     cwd: Path,
     environment: Mapping[str, str],
     said: Sequence[Path],
+    painted: bool,
 ) -> None:
     import torch
 
@@ -136,6 +149,10 @@ def _begin(
         os.dup2(opened, descriptor)
         os.close(opened)
     torch.set_num_threads(1)
+    if not painted:
+        from tests.blank import leave_figures_blank
+
+        leave_figures_blank(pytest.MonkeyPatch())
     function(*arguments)
 
 

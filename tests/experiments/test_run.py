@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from experiments.errors import ConfigError
 from experiments.result import FILE, Result, versions
 from experiments.run import run
+from tests.blank import leave_figures_blank
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = ["trainer=cpu", "model.net.width=32", "trainer.max_epochs=2", "name=small"]
@@ -55,7 +56,9 @@ def small_run(directory: Path, *overrides: str) -> Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return small_run(tmp_path_factory.mktemp("run"), "logger=many")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_figures_blank(patch)
+        return small_run(tmp_path_factory.mktemp("run"), "logger=many")
 
 
 def test_the_dataset_holds_every_stream_at_every_epoch(outcome: Outcome) -> None:

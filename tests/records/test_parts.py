@@ -201,7 +201,7 @@ def test_a_folder_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     folder.mkdir()
     found: list[list[int]] = []
     with writing(folder, 0, repeat=True):
-        while len(found) < 100 or len(found[-1]) <= len(found[0]):
+        while len(found) < 20 or len(found[-1]) <= len(found[0]):
             found += [steps_of(folder), read_parts(folder, DEMO)["step"][::3].tolist()]
     for before, after in pairwise(found):
         assert after == list(range(len(after)))
