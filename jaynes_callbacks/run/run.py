@@ -356,10 +356,11 @@ class WatchedRun:
 
     def _name(self, before: Mapping[str, Any] | None) -> str:
         """Return the run's name, which no other run has, and which a resumed run keeps."""
-        if before and before.get("name"):
-            return str(before["name"])
         if self.directory is None:
             return ""
+        if before is not None:
+            # Checkpoints of version 0.1 hold no name: it was that of the folder.
+            return str(before.get("name") or self.directory.name)
         return f"{telling_path(self.directory.absolute())}-{self._id[:_ID]}"
 
     def _say_end(self) -> None:
