@@ -12,10 +12,11 @@ from jaynes_callbacks.records.schema import ColumnType
 #: one is added here where it stands in the record.
 COLUMNS = (
     "run step epoch kind name variable shape n zeros nonfinite max rms log_mean log_std "
-    "log_std_tilted log_skew log_kurtosis mu sigma gap gap_best_rival gap_se gap_change_se gap_tilted "
-    "gap_censored q gap_uniform gap_exponential best_family best_family_2 vuong_z_uniform tv ks w1 n_star alpha "
-    "beta utility_std potential entropy paper_r2 paper_mu paper_sigma paper_amplitude "
-    "paper_r2_gaussian paper_bins moved verdict status codes counts paper_counts "
+    "log_std_tilted log_skew log_kurtosis mu sigma gap gap_best_rival gap_se gap_change_se "
+    "gap_tilted gap_censored q gap_uniform gap_exponential best_family best_family_2 "
+    "vuong_z_uniform tv ks w1 n_star alpha beta utility_std potential entropy paper_r2 paper_mu "
+    "paper_sigma paper_amplitude paper_r2_gaussian paper_bins moved verdict status codes counts "
+    "paper_counts "
 ).split()
 
 
