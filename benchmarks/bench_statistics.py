@@ -68,6 +68,7 @@ SCIPY: dict[str, Law] = {
     "half_student_t": half_t,
     "weibull": lambda w, shape, scale: of_scipy(stats.weibull_min, w, shape, scale=scale),
     "gamma": lambda w, shape, scale: of_scipy(stats.gamma, w, shape, scale=scale),
+    "generalized_normal": lambda w, scale, power: of_gengamma(w, 1 / power, power, scale),
     "generalized_gamma": lambda w, mu, sigma, q: of_gengamma(w, *gengamma_parameters(mu, sigma, q)),
 }
 

@@ -55,7 +55,6 @@ class Influence(NamedTuple):
         values: effect of single values, about 4096 evenly spread ones of the rows that were read.
         squares: sum of squares of the effects of all single values of these rows.
         rows_read: share of the rows that were read.
-        values_each: number of values for which each of `values` stands.
     """
 
     rows: Float64[Tensor, " rows"]
@@ -63,18 +62,20 @@ class Influence(NamedTuple):
     values: Float64[Tensor, " values"]
     squares: Float64[Tensor, ""]
     rows_read: float
-    values_each: float
 
     def less(self, start: "Influence") -> "Influence | None":
         """Return the effects on the gap's change since `start`; None for another shape.
 
-        The sum of squares is known of a gap; of a change it is estimated from the single values.
+        The sum of squares of a change is estimated as the ends' own sums times the share that is
+        left of them among `values`: a few values of the far tail have much of it.
         """
         pairs = list(zip(self[:3], start[:3], strict=True))
         if any(ours.shape != theirs.shape for ours, theirs in pairs):
             return None
         rows, columns, values = (ours - theirs.to(ours.device) for ours, theirs in pairs)
-        squares = self.values_each * (values**2).sum()
+        ends = self.values.square().sum() + start.values.to(values.device).square().sum()
+        left = values.square().sum() / ends.clamp(min=torch.finfo(torch.float64).tiny)
+        squares = left * (self.squares + start.squares.to(values.device))
         return self._replace(rows=rows, columns=columns, values=values, squares=squares)
 
     @property
@@ -167,7 +168,6 @@ def _influence(
         pad(shape.single, (0, 1))[chosen] / rows_read,
         shape.squares / rows_read,
         rows_read,
-        rows.numel() / len(chosen),
     )
 
 

@@ -79,7 +79,7 @@ def false_falls(name: str, shape: tuple[int, int], draws: int, kept: float) -> f
         name: of the scales.
         shape: of a layer.
         draws: number of layers.
-        kept: correlation of a weight's end with its start, in units of its scales.
+        kept: correlation of a weight's end with its start, but for the scales.
     """
     source = torch.Generator().manual_seed(12)
     of_rows, of_columns = SCALES[name]

@@ -61,7 +61,7 @@ def test_activations_have_names_of_their_own(snapshots: list[Records]) -> None:
 def test_gaussian_references_have_as_many_bins_as_the_stream() -> None:
     """The same half-normal values, counted as a weight's and as a neuron's."""
     (record,) = analyse(torch.randn(300, 400, generator=GENERATOR))
-    neuron = record.replace(variable="y", name="neuron")
+    neuron = record.replace(variable="y", name="neuron", paper_bins=1000)
     both, weight, iota = (
         drawn(rows, 1)["gaussian"] for rows in ([record, neuron], [record], [neuron])
     )

@@ -210,7 +210,7 @@ def histogram_of(record: Record) -> LogHistogram:
 
 def binned_of(records: list[Record]) -> tuple[Binned, LogMoments]:
     binned = occupied_bins(counts_of(records))
-    return binned, log_moments(binned)
+    return binned.merged(), log_moments(binned)
 
 
 def codes_of(histogram: LogHistogram) -> tuple[int, int]:

@@ -25,10 +25,11 @@ def test_a_lognormal_is_flat() -> None:
 
 
 def test_gaussian_weights_gain_by_moving() -> None:
-    """h = α ln w − β ln² w − ln f(w), and −ln f(w) = w²/2 and a constant (Eq. 7)."""
+    """h = α ln w − β ln² w − ln f(w), and −ln f(w) = w²/2 and a constant (Eq. 7), w/max in u."""
     (record,) = analyse(torch.randn(1000, 500, generator=GENERATOR))
     x, utility = utility_of(record)
-    expected = record.alpha * x - record.beta * x**2 + np.exp(2 * x) / 2
+    x, w = x - np.log(record.max), np.exp(x)
+    expected = record.alpha * x - record.beta * x**2 + w**2 / 2
     np.testing.assert_allclose(utility - utility.mean(), expected - expected.mean(), atol=0.06)
     assert np.ptp(utility) > 0.8
 

@@ -217,6 +217,20 @@ def test_an_output_s_coefficients_are_those_of_its_own_fit(generator: torch.Gene
     assert own_eta == pytest.approx(2 * eta + 1, rel=1e-3)
 
 
+def test_the_unit_shifts_the_potential_and_nothing_that_is_compared(binned: Binned) -> None:
+    """Of w/max: α' = α − 2βL, φ' = φ − (α + 1)L + βL², φ_s' = φ_s − L with L = ln max."""
+    mu, sigma = fit_of(binned).parameters.T
+    own, unit = equilibrium(binned, mu, sigma), column(0.3, -1.2, 2.0)
+    of_maximum = equilibrium(binned.shifted(-unit), mu - unit, sigma)
+    expected = own._asdict() | {
+        "alpha": own.alpha - 2 * own.beta * unit,
+        "potential": own.potential - (own.alpha + 1) * unit + own.beta * unit**2,
+        "entropy": own.entropy - unit,
+    }
+    for name in ("alpha", "beta", "utility_std", "potential", "entropy"):
+        torch.testing.assert_close(getattr(of_maximum, name), expected[name])
+
+
 def test_without_a_fit_there_is_no_figure() -> None:
     binned = occupied_bins(counts_of(torch.zeros(5)))
     theory = equilibrium(binned, *fit_of(binned).parameters.T)

@@ -99,3 +99,44 @@ def test_a_resumed_record_goes_on_in_its_group(groups: int) -> None:
     assert record.n + record.zeros == 12 * 50 * 40
     if groups == GROUPS:
         assert record.gap_se == by_hand(parts)
+
+
+class Mixed(nn.Module):
+    """One activation of a map, one of features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.features = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.features(self.map(x).flatten(1))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_groups_are_the_default_where_a_sample_repeats_a_neuron(compiled: bool) -> None:
+    recorder = Recorder(Mixed(), kinds="iota")
+    model = torch.compile(recorder.model, backend="aot_eager") if compiled else recorder.model
+    recorder.attach()
+    parts = [part.view(50, 10, 4) for part in batches(8, seed=5)]
+    for part in parts:
+        recorder.open()
+        model(part)
+        recorder.close()
+    (moment,) = recorder.count().values()
+    numbers = {stream.name: 0 for stream in moment.state.streams}
+    for slot in moment.state.slots:
+        numbers[slot.stream.name] += 1
+    assert numbers == {"map": 8, "features": 1}
+    whole = [
+        row.counts.sum() for row in recorder.summarise([{"magnitudes": moment}])[0]["magnitudes"]
+    ]
+    assert whole == [8 * 50 * 40] * 2
+
+
+def test_without_repeated_neurons_no_group_takes_memory() -> None:
+    recorder = Recorder(nn.Sequential(nn.Linear(4, 5), nn.ReLU()), kinds="iota")
+    recorder.attach()
+    listen(recorder, [torch.randn(6, 4)] * 2)
+    ledger = recorder.instruments["magnitudes"]._ledger  # type: ignore[attr-defined]
+    assert ledger._dealt.numel() == 0
+    assert ledger.grouped.shape == (1, 1, CODES)
