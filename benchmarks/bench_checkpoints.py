@@ -94,14 +94,34 @@ def make(path: str, gigabytes: str, name: str) -> None:
     save_file(state, path)
 
 
-def child(path: str, mode: str) -> None:
+def scales() -> None:
+    """Counting the core of one weight, against counting the weight itself."""
+    import torch
+
+    from jaynes_callbacks.counts.counting import count
+    from jaynes_callbacks.counts.two_way import two_way
+
+    torch.set_num_threads(1)
+    weights = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    # Gaussian values may be zero in float32, which would mean two passes more.
+    weights[weights == 0] = 1
+    count(weights), two_way(weights)
+    ratios = [
+        seconds(lambda: two_way(weights)) / seconds(lambda: count(weights)) for _ in range(15)
+    ]
+    print(f"core of a layer of {SIDE}×{SIDE}; times the counting pass: {spread(ratios)}")
+    assert two_way(weights)[0].sum() == SIDE * SIDE
+    assert statistics.median(ratios) < 3, "the core costs more than three counting passes"
+
+
+def child(path: str, mode: str, with_scales: str = "yes") -> None:
     """Measure one file in this process; print what it took."""
     import_time = seconds(lambda: __import__("jaynes_callbacks.api"))
     from jaynes_callbacks import measure_checkpoint
 
     use(mode)
     start, busy = time.perf_counter(), time.process_time()
-    records = measure_checkpoint(path)
+    records = measure_checkpoint(path, scales=with_scales == "yes")
     took, busy = time.perf_counter() - start, time.process_time() - busy
     answer = [[row.name, row.n + row.zeros, row.counts.tolist()] for row in records]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -118,9 +138,9 @@ def in_process(part: str, *arguments: object) -> None:
     subprocess.run(command, check=True)
 
 
-def in_child(path: Path, mode: str) -> dict[str, Any]:
+def in_child(path: Path, mode: str, with_scales: str = "yes") -> dict[str, Any]:
     """Run `child` and give what it printed, with the seconds of the whole process."""
-    command = [sys.executable, __file__, "--part", "child", str(path), mode]
+    command = [sys.executable, __file__, "--part", "child", str(path), mode, with_scales]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {**json.loads(done.stdout), "process": time.perf_counter() - start}
@@ -156,6 +176,12 @@ def whole_file(path: Path, repeats: int) -> float:
         )
         peak = max(one["peak"] for one in found) / MIB
         print(f"         peak memory {peak:.0f} MiB (asked for: below {LIMIT:.0f})")
+    pairs = [(in_child(path, "numba"), in_child(path, "numba", "no")) for _ in range(repeats)]
+    ratios = [one["took"] / other["took"] for one, other in pairs]
+    peak = max(one["peak"] for one, _ in pairs) / MIB
+    print(f"  with scales, times without: {spread(ratios)}; peak memory {peak:.0f} MiB")
+    assert statistics.median(ratios) < 2.5, "scales cost more than 2.5 times the time without"
+    assert peak < 500, "scales take more than 500 MiB"
     assert answers[0] == answers[1], "the paths differ"
     assert all(n == SIDE * SIDE for _, n, _ in answers[0]), "values were lost"
     return medians["numba"]
@@ -191,10 +217,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.part:
         part, *arguments = options.part
-        {"counting": counting, "make": make, "child": child}[part](*arguments)
+        {"counting": counting, "scales": scales, "make": make, "child": child}[part](*arguments)
         return
     # In a process of its own: a child's peak begins with its parent's, so this one stays small.
     in_process("counting", options.repeats)
+    in_process("scales")
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         path = Path(directory) / "model.safetensors"
         in_process("make", path, options.gigabytes, options.dtype)

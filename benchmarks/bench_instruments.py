@@ -19,15 +19,18 @@ from torch import Tensor, nn
 from turns import BATCH, cnn, mlp, quiet
 
 from jaynes_callbacks import Recorder
-from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.instruments.gradients import Gradients
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
 from jaynes_callbacks.instruments.saliency import Saliency
+from jaynes_callbacks.instruments.scales import Scales
 
 STEPS, EVERY, ROUNDS = 20, 5, 5
-INSTRUMENTS: dict[str, Callable[[], Instrument[Any]]] = {
+#: Most that a record with scales may take, of one without.
+SCALES_LIMIT = 1.3
+INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "magnitudes": Magnitudes,
+    "magnitudes and scales": lambda: [Magnitudes(), Scales()],
     "gradients": Gradients,
     "neurons": Neurons,
     "saliency": Saliency,
@@ -42,7 +45,7 @@ class Loop(NamedTuple):
     weights: Tensor
 
 
-def loop(build: Callable[[], nn.Module], instrument: Instrument[Any] | None) -> Loop:
+def loop(build: Callable[[], nn.Module], instrument: Any) -> Loop:
     """Train for some steps, recorded now and then if there is an instrument."""
     torch.manual_seed(1)
     model = build()
@@ -73,7 +76,7 @@ def loop(build: Callable[[], nn.Module], instrument: Instrument[Any] | None) -> 
     return Loop(seconds, torch.cat([each.detach().flatten() for each in parameters]))
 
 
-def cost(build: Callable[[], nn.Module], instrument: Callable[[], Instrument[Any]]) -> float:
+def cost(build: Callable[[], nn.Module], instrument: Callable[[], Any]) -> float:
     """Return what one record takes, in batches of training."""
     watched, alone = loop(build, instrument()), loop(build, None)
     if not torch.equal(watched.weights, alone.weights):
@@ -87,6 +90,12 @@ def main() -> None:
     print(f"batches of training that a record takes; median and range of {ROUNDS} rounds")
     for build in (mlp, cnn):
         print(build.__name__)
+        ratios = [
+            cost(build, INSTRUMENTS["magnitudes and scales"]) / cost(build, Magnitudes)
+            for _ in range(ROUNDS + 1)
+        ][1:]
+        print(f"  a record with scales, times without: {statistics.median(ratios):.2f}")
+        assert statistics.median(ratios) < SCALES_LIMIT, "scales cost more than 0.3 of a record"
         for name, instrument in INSTRUMENTS.items():
             # The first round of all imports and compiles.
             costs = [cost(build, instrument) for _ in range(ROUNDS + 1)][1:]

@@ -108,6 +108,7 @@ def measure_checkpoint(
     device: torch.device | str = "cpu",
     max_expanded: int = 256,
     paper_bins: int = PAPER_BINS,
+    scales: bool = True,
 ) -> Records:
     """Measure the weights in a checkpoint, as a training run would have recorded them.
 
@@ -123,6 +124,7 @@ def measure_checkpoint(
         max_expanded: MiB of memory that one tensor may take although the file stores fewer than a
             32nd of its bytes (compressed or repeated values).
         paper_bins: number of equal bins of the paper's protocol.
+        scales: whether to measure the core of each weight, without the scales of rows and columns.
 
     Returns:
         One record per weight of two or more dimensions, tied ones once, in the file's order.  Their
@@ -138,7 +140,8 @@ def measure_checkpoint(
     """
     selection = Selection.of(WEIGHT, include, exclude, min_size)
     checkpoint = open_checkpoint(path, Limits(max_expanded << 20))
-    return _measure_survey(Survey(checkpoint, selection, paper_bins), device).records
+    survey = Survey(checkpoint, selection, paper_bins, scales=scales)
+    return _measure_survey(survey, device).records
 
 
 # Comparing ----------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class _Waiting(NamedTuple):
     entry: Entry
     tensor: Tensor
     counted: TensorCounts
-    core: Core
+    core: Core | None
 
 
 class Survey:
@@ -55,17 +55,23 @@ class Survey:
         checkpoint: the opened checkpoint.
         selection: name patterns and smallest size.
         paper_bins: number of equal bins of the paper's protocol.
+        scales: whether the cores of the weights are counted too, which reads them twice more.
 
     Raises:
         ValueError: if a pattern to include matches no name, or for too few or too many bins.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, selection: Selection, paper_bins: int = PAPER_BINS
+        self,
+        checkpoint: Checkpoint,
+        selection: Selection,
+        paper_bins: int = PAPER_BINS,
+        *,
+        scales: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
         self.influences: dict[str, Influence] = {}
-        self._bins = checked_bins(paper_bins)
+        self._bins, self._scales = checked_bins(paper_bins), scales
         self.problems: list[Problem] = list(checkpoint.problems)
         self.chosen: list[Entry] = []
         self.skipped: list[Skipped] = []
@@ -189,7 +195,7 @@ class Survey:
         """Count a tensor; None, after a problem is kept, where torch has no way to."""
         try:
             counted = counter.count(tensor, mapped=entry.mapped, bins=self._bins)
-            core = counter.core(tensor, mapped=entry.mapped)
+            core = counter.core(tensor, mapped=entry.mapped) if self._scales else None
             return _Waiting(entry, tensor, counted, core)
         except (TypeError, RuntimeError, MemoryError) as error:
             said = " ".join(str(error).split())
@@ -216,7 +222,8 @@ class Survey:
         run, at = str(self.checkpoint.path), self.checkpoint
         # No verdict: it compares two moments of a run; a checkpoint is one moment.
         return with_cores(
-            Tallied(streams, tally, (), run, at.step, at.epoch), [each.core for each in group]
+            Tallied(streams, tally, (), run, at.step, at.epoch),
+            [each.core for each in group if each.core is not None],
         )
 
 
