@@ -156,7 +156,7 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
         """Return the rows that have counts, and how their variance is made up."""
         states = [moment.state.take(_rows_with_counts(moment.state)) for moment in moments]
         state = states[0].joined(*states[1:])
-        n = statistics.totals(state["counts"]).n.cpu().numpy()
+        n = statistics.totals(state["counts"]).n.cpu().numpy().copy()
         components = _components(state, n)
         chance = torch.from_numpy(components["reliability"] < _RELIABLE)
         counts = state["counts"].masked_fill(chance[:, None].to(state.device), 0)

@@ -207,9 +207,16 @@ def tally_of_state(state: State) -> tuple[list[Stream], Tally, list[float]]:
     if grouped:
         counts = torch.stack([state["counts"][rows[stream]] for stream in grouped])
         tally = tally.joined(tally_of_groups(counts, tally.linear.shape[1]))
-    streams = [stream for stream in seen if len(rows[stream]) == 1] + grouped
+    joined = [stream for stream in seen if len(rows[stream]) == 1] + grouped
+    # Back in the network's order.
+    place = {stream: row for row, stream in enumerate(joined)}
+    order = [place[stream] for stream in seen]
     moved = state["moved"].tolist()
-    return streams, tally, [moved[rows[stream][0]] for stream in streams]
+    return (
+        seen,
+        Tally(*(values[order] for values in tally)),
+        [moved[rows[stream][0]] for stream in seen],
+    )
 
 
 def _state(weights: Sequence[WeightValue], tally: Tally, device: torch.device) -> State:

@@ -188,6 +188,8 @@ def _weights(layout: Layout, present: float) -> list[tuple[float, float]]:
     The value itself; those of the same row and column; of the same row; of the same column; others.
     """
     rows, columns, positions = layout
+    # Of a weight of which hardly anything is left no mean is of less than one value.
+    present = max(present, 1 / max(1, rows * columns * positions))
     by_row = 1 / (columns * positions * present) if layout.centres_rows else 0.0
     by_column = 1 / (rows * positions * present) if layout.centres_columns else 0.0
     mean = 1 / (rows * columns * positions * present) if by_row and by_column else 0.0
@@ -198,7 +200,7 @@ def _weights(layout: Layout, present: float) -> list[tuple[float, float]]:
         ((rows - 1) * (columns - 1) * positions, mean),
     ]
     return [
-        (1, 1 - by_row - by_column + mean),
+        (1.0, 1 - by_row - by_column + mean),
         *((number * present, weight) for number, weight in others),
     ]
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from jaynes_callbacks import Records, analyse
+from jaynes_callbacks.cli.tables import Layout, weight_table
 from jaynes_callbacks.files.survey import Survey
 from jaynes_callbacks.instruments.distribution import recompute
 from jaynes_callbacks.records.exports import FORMATS
@@ -28,9 +29,15 @@ Run = Callable[..., tuple[int, str, str]]
 def test_tables(jaynes: Run, model: Path) -> None:
     status, out, err = jaynes("fit", model)
     assert (status, err) == (0, "")
-    assert max(map(len, out.splitlines())) <= 100
-    assert re.search(r"net.mlp.up_proj.weight +mlp +50k +0\.00\d±\.00\d +lognormal", out)
-    assert re.search(r"net.attn.q_proj.weight +attention +40k +0\.1\d\d±\.00\d +half-normal", out)
+    table = weight_table(analyse(model), Layout(100)).splitlines()
+    assert max(map(len, table)) <= 100
+    figures = r"{}±\.00\d +{} \(0\.1\d\d\) +0 % +{}"
+    mlp, attention = (
+        figures.format(r"0\.00\d", r"-?0\.00\d", "lognormal"),
+        figures.format(r"0\.1\d\d", r"0\.1\d\d", "half-normal"),
+    )
+    assert re.search(rf"net.mlp.up_proj.weight +mlp +50k +{mlp}", out)
+    assert re.search(rf"net.attn.q_proj.weight +attention +40k +{attention}", out)
     assert re.search(r"net.conv.weight +convolution +4.61k .*\*", out)
     assert re.search(r"^convolution +0/1 +–", out, re.MULTILINE)
     assert re.search(r"^total +2/3 +\.9\d±\.\d\d .*, ", out, re.MULTILINE)

@@ -28,7 +28,11 @@ def state(generator: torch.Generator) -> dict[str, Tensor]:
 def _differences(found: Record, expected: Record) -> list[str]:
     theirs = expected.to_dict()
     differing = []
+    # A file is one moment: nothing can be compared with a start.
+    compared = ("gap_change_se", "gap_closed", "start_step", "verdict_2")
     for name, value in found.replace(run="", step=0, epoch=0).to_dict().items():
+        if name in compared:
+            continue
         if isinstance(value, np.ndarray):
             same = np.array_equal(value, theirs[name])
         elif isinstance(value, float):

@@ -65,8 +65,8 @@ def test_nothing_is_fitted_that_has_parameters(run: Run, monkeypatch: pytest.Mon
 
 
 def test_the_parameters_of_records_are_those_of_a_fit(run: Run) -> None:
-    binned = occupied_bins(counts_of(run.end))
-    moments = log_moments(binned)
+    occupied = occupied_bins(counts_of(run.end))
+    moments, binned = log_moments(occupied), occupied.merged()
     for family in (LOGNORMAL, *RIVALS):
         fitted = fit_family(family, binned, moments).parameters
         kept = fitted_parameters(run.end, family)

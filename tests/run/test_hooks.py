@@ -31,7 +31,8 @@ class Listening:
         self.contexts.append(context)
 
     def write(self, records: Records, history: Records) -> None:
-        self.written.append(records)
+        if records.schema.main:
+            self.written.append(records)
 
     def close(self, start: Records, end: Records, history: Records) -> None:
         self.closed.append((start, end, history))

@@ -88,7 +88,8 @@ def test_types_units_and_version(snapshots: list[Records], tmp_path: Path) -> No
     assert schema.field("step").type == pa.int64()
     assert schema.field("gap").metadata[b"unit"] == b"nats"
     assert b"meaning" in schema.field("gap_exponential").metadata
-    assert set(schema.metadata) == {b"jaynes_callbacks.version", b"jaynes_callbacks.run_id"}
+    names = ("version", "run_id", "schema_version")
+    assert set(schema.metadata) == {f"jaynes_callbacks.{name}".encode() for name in names}
 
 
 def test_families_of_other_versions_are_kept(bare: Record, tmp_path: Path) -> None:
