@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 @pytest.fixture(scope="module")
 def trained(train_small: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A network after two epochs, its trainer, and what the monitor recorded of its weights."""
-    monitor = EquilibriumMonitor(sinks=[])
+    monitor = EquilibriumMonitor(instruments=["magnitudes", "scales"], sinks=[])
     task, trainer = train_small(tmp_path_factory.mktemp("run"), monitor)
     recorded = {
         row.name: row.replace(run="", step=0, epoch=0) for row in monitor.end.select(kind="weight")
