@@ -20,6 +20,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from jaynes_callbacks import statistics
+from jaynes_callbacks.counts.threads import one_thread
 from jaynes_callbacks.counts.two_way import FEWEST_PER_EFFECT, Layout
 from jaynes_callbacks.instruments.base import FittingInstrument, Moment, State
 from jaynes_callbacks.instruments.computing import fit_together
@@ -213,6 +214,7 @@ def _rows_with_counts(state: State) -> list[int]:
     )
 
 
+@one_thread()
 def _components(state: State, n: Array) -> dict[str, Array]:
     """Return the components of the variance of ln w, and how reliable scales are."""
     streams = [slot.stream for slot in state.slots]
