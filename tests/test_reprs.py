@@ -22,7 +22,7 @@ class NormRow(Row):
 
 def test_a_record_is_a_line() -> None:
     record = Record(name="fc.weight", step=3, n=640, gap=0.16342, best_family="gamma")
-    assert repr(record).startswith("<Record weight fc.weight, step 3: n=640, gap=0.163, q=nan,")
+    assert repr(record).startswith("<Record weight fc.weight, step 3: n=640, gap=0.163,")
     assert len(repr(record)) < 120
     row = NormRow(kind="weight", name="fc", norm=2.0)
     assert repr(row) == "<NormRow weight fc, step 0: norm=2>"

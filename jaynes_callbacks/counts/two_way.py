@@ -16,7 +16,7 @@ As in `counts.kernels` numba does the passes over large tensors on the CPU where
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, reduce
 from importlib import import_module
 from types import ModuleType
@@ -230,13 +230,29 @@ def core_counts(
 
 
 def core_rows(
-    values: Tensor, effects: Effects, stride: int
-) -> Float32[Tensor, "rows columns *positions"]:
-    """Return every `stride`-th row of the core itself."""
-    rows = (effects.mean + effects.rows)[::stride]
-    by_row, by_column = _factors(values[::stride], rows, effects.columns)
-    read = values[::stride]
-    return _scaled(read.flatten(1), by_row, by_column).view(read.shape)
+    values: Tensor,
+    effects: Effects,
+    stride: int,
+    release: Callable[[Tensor], object] = lambda _: None,
+) -> Float32[Tensor, "rows columns ..."]:
+    """Return every `stride`-th row of the core itself.
+
+    Args:
+        values: ``[rows, columns, …]``.
+        effects: taken off.
+        stride: the k of every k-th row.
+        release: called with each part of the values after its use, such as to drop the pages of a
+            mapped file, of which more are read than the rows.
+    """
+    height = stride * max(1, _CPU_PART // values[0].numel())
+    read = []
+    pairs = zip(values.split(height), (effects.mean + effects.rows).split(height), strict=True)
+    for part, rows in pairs:
+        by_row, by_column = _factors(part, rows[::stride], effects.columns)
+        own = part[::stride]
+        read.append(_scaled(own.flatten(1), by_row, by_column).view(own.shape))
+        release(part)
+    return torch.cat(read)
 
 
 def _mean(sums: Tensor, number: Tensor) -> Tensor:
@@ -297,7 +313,8 @@ def _round(
     replicates = values[0].numel() // len(columns)
     wide = columns.repeat_interleave(replicates)
     fitted, explained = [], torch.zeros_like(wide)
-    parts = _parts(values)
+    # Always small: what threads free of large temporaries stays with the process.
+    parts = values.split(max(1, _CPU_PART // values[0].numel()))
     heights = [len(part) for part in parts]
     for part, own, n in zip(parts, sums.split(heights), number.split(heights), strict=True):
         # In the dtype of the sums: what is infinite in it takes no part in either.

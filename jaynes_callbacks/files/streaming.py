@@ -87,9 +87,10 @@ class SliceCounter:
         """
         values = tensor.detach()
         size = max(1, _SLICE // values.element_size())
-        apply = self._over_slices(mapped and values.nbytes > RESIDENT, 0.0)
+        gives_back = mapped and values.nbytes > RESIDENT
+        apply = self._over_slices(gives_back, 0.0)
         counts, effects = two_way(values, slice_size=size, apply=apply)
-        error = core_standard_error(values, effects, counts)
+        error = core_standard_error(values, effects, counts, release if gives_back else _keep)
         return Core(counts.cpu(), Effects(*(each.cpu() for each in effects)), error.cpu())
 
     def _over_slices(self, gives_back: bool, share: float) -> Apply:
@@ -138,6 +139,10 @@ def slice_counter(
         number = threads or before
         with ThreadPoolExecutor(number, "jaynes-count") as pool:
             yield SliceCounter(pool, number, torch.device(device), progress or _ignore)
+
+
+def _keep(part: Tensor) -> None:
+    """Keep the pages of a part."""
 
 
 def _ignore(counted: float) -> None:

@@ -6,7 +6,7 @@ sum of the factors' powers; for the same reason the characteristic function of G
 known exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -126,7 +126,10 @@ def cumulant_factor(layout: Layout, order: int, present: float = 1.0) -> float:
 
 
 def core_standard_error(
-    values: Tensor, effects: Effects, counts: Int64[Tensor, " 4096"]
+    values: Tensor,
+    effects: Effects,
+    counts: Int64[Tensor, " 4096"],
+    release: Callable[[Tensor], object] = lambda _: None,
 ) -> Float64[Tensor, ""]:
     """Estimate the standard error of the gap of a core; its rows and columns are clusters.
 
@@ -136,9 +139,10 @@ def core_standard_error(
         values: real floating-point tensor ``[rows, columns, …]``.
         effects: taken off.
         counts: of the core.
+        release: as `core_rows` takes it.
     """
     stride = row_stride(values)
-    read = core_rows(values, effects, stride)
+    read = core_rows(values, effects, stride, release)
     (influence,) = influences([read], counts[None])
     if influence is None:
         return torch.full((), torch.nan, dtype=torch.float64, device=counts.device)

@@ -121,8 +121,8 @@ def history(trainer: L.Trainer) -> pd.DataFrame:
 
 
 def dataset(path: Path, rank: int = 0) -> pd.DataFrame:
-    """What a rank wrote."""
-    return pd.read_parquet(path / str(rank) / "jaynes")
+    """What a rank wrote, but for the name of the run, which no two runs share."""
+    return pd.read_parquet(path / str(rank) / "jaynes").drop(columns="run")
 
 
 if __name__ == "__main__":
