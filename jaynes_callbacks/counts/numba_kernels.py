@@ -63,10 +63,23 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
+def add_in_turn(tables, bins, size):  # type: ignore[no-untyped-def]
+    """Count the first `size` bins in four tables, of which the next takes the next."""
+    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
+    fours = size // 4 * 4
+    for i in range(0, fours, 4):
+        first[bins[i]] += 1
+        second[bins[i + 1]] += 1
+        third[bins[i + 2]] += 1
+        fourth[bins[i + 3]] += 1
+    for i in range(fours, size):
+        first[bins[i]] += 1
+
+
+@compiled
 def _codes(bits):  # type: ignore[no-untyped-def]
     """Count the codes of float32 bit patterns; find the bits of the largest finite magnitude."""
     tables = np.zeros((4, CODES), np.int64)
-    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     code = np.empty(_BLOCK, np.uint16)
     largest = np.uint32(0)
     for start in range(0, bits.size, _BLOCK):
@@ -76,22 +89,14 @@ def _codes(bits):  # type: ignore[no-untyped-def]
             magnitude = block[i] & _SIGN_OFF
             code[i] = np.uint16(magnitude >> _SHIFT)
             largest = max(largest, magnitude if magnitude < _INFINITY else np.uint32(0))
-        fours = size // 4 * 4
-        for i in range(0, fours, 4):
-            first[code[i]] += 1
-            second[code[i + 1]] += 1
-            third[code[i + 2]] += 1
-            fourth[code[i + 3]] += 1
-        for i in range(fours, size):
-            first[code[i]] += 1
-    return first + second + third + fourth, largest
+        add_in_turn(tables, code, size)
+    return tables[0] + tables[1] + tables[2] + tables[3], largest
 
 
 @compiled
 def _positions(values, factor, bins):  # type: ignore[no-untyped-def]
     """Count the equal bins of finite, non-zero float32 magnitudes; all others in bin `bins`."""
     tables = np.zeros((4, bins + 1), np.int64)
-    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     position = np.empty(_BLOCK, np.uint16)
     last, infinity = np.float32(bins - 1), np.float32(np.inf)
     for start in range(0, values.size, _BLOCK):
@@ -103,15 +108,8 @@ def _positions(values, factor, bins):  # type: ignore[no-untyped-def]
             place = place if place < last else last
             counted = (magnitude > np.float32(0)) & (magnitude < infinity)
             position[i] = np.uint16(np.int32(place)) if counted else np.uint16(bins)
-        fours = size // 4 * 4
-        for i in range(0, fours, 4):
-            first[position[i]] += 1
-            second[position[i + 1]] += 1
-            third[position[i + 2]] += 1
-            fourth[position[i + 3]] += 1
-        for i in range(fours, size):
-            first[position[i]] += 1
-    return first + second + third + fourth
+        add_in_turn(tables, position, size)
+    return tables[0] + tables[1] + tables[2] + tables[3]
 
 
 @compiled

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.counts.numba_kernels import compiled
+from jaynes_callbacks.counts.numba_kernels import add_in_turn, compiled
 
 __all__ = ["core_counts", "log_sums"]
 
@@ -114,7 +114,6 @@ def _log_sums(bits, rows, row_n, columns, column_n):  # type: ignore[no-untyped-
 def _core_counts(values, rows, columns):  # type: ignore[no-untyped-def]
     """Count the codes of |w| · row factor · column factor."""
     tables = np.zeros((4, CODES), np.int64)
-    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
     code, scaled = np.empty(_BLOCK, np.uint16), np.empty(_BLOCK, np.float32)
     bits = scaled.view(np.uint32)
     height, width = values.shape
@@ -129,12 +128,5 @@ def _core_counts(values, rows, columns):  # type: ignore[no-untyped-def]
                 scaled[i] = np.float32(0) if abs(value) <= tiny else value * factor * factors[i]
             for i in range(size):
                 code[i] = np.uint16((bits[i] & _SIGN_OFF) >> np.uint32(19))
-            fours = size // 4 * 4
-            for i in range(0, fours, 4):
-                first[code[i]] += 1
-                second[code[i + 1]] += 1
-                third[code[i + 2]] += 1
-                fourth[code[i + 3]] += 1
-            for i in range(fours, size):
-                first[code[i]] += 1
-    return first + second + third + fourth
+            add_in_turn(tables, code, size)
+    return tables[0] + tables[1] + tables[2] + tables[3]

@@ -244,13 +244,12 @@ def core_rows(
         release: called with each part of the values after its use, such as to drop the pages of a
             mapped file, of which more are read than the rows.
     """
+    by_row, by_column = _factors(values, effects.mean + effects.rows, effects.columns)
     height = stride * max(1, _CPU_PART // values[0].numel())
     read = []
-    pairs = zip(values.split(height), (effects.mean + effects.rows).split(height), strict=True)
-    for part, rows in pairs:
-        by_row, by_column = _factors(part, rows[::stride], effects.columns)
+    for part, rows in zip(values.split(height), by_row.split(height), strict=True):
         own = part[::stride]
-        read.append(_scaled(own.flatten(1), by_row, by_column).view(own.shape))
+        read.append(_scaled(own.flatten(1), rows[::stride], by_column).view(own.shape))
         release(part)
     return torch.cat(read)
 
@@ -313,8 +312,8 @@ def _round(
     replicates = values[0].numel() // len(columns)
     wide = columns.repeat_interleave(replicates)
     fitted, explained = [], torch.zeros_like(wide)
-    # Always small: what threads free of large temporaries stays with the process.
-    parts = values.split(max(1, _CPU_PART // values[0].numel()))
+    # On the CPU always small: what threads free of large temporaries stays with the process.
+    parts = _split(values, _CPU_PART if values.is_cpu else _LARGE_PART)
     heights = [len(part) for part in parts]
     for part, own, n in zip(parts, sums.split(heights), number.split(heights), strict=True):
         # In the dtype of the sums: what is infinite in it takes no part in either.
@@ -331,8 +330,12 @@ def _round(
 def _parts(values: Tensor) -> Sequence[Tensor]:
     """Split into rows whose temporaries take bounded memory."""
     small = values.is_cpu and _loops_for(values) is None
-    height = max(1, (_CPU_PART if small else _LARGE_PART) // max(1, values[0].numel()))
-    found: Sequence[Tensor] = values.split(height)
+    return _split(values, _CPU_PART if small else _LARGE_PART)
+
+
+def _split(values: Tensor, size: int) -> Sequence[Tensor]:
+    """Split into rows of so many values, of one row at least."""
+    found: Sequence[Tensor] = values.split(max(1, size // max(1, values[0].numel())))
     return found
 
 
