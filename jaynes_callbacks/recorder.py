@@ -24,7 +24,7 @@ from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.description import describe_run
-from jaynes_callbacks.watch.parameters import weight_names
+from jaynes_callbacks.watch.parameters import one_moment, weight_names
 from jaynes_callbacks.watch.selection import MIN_SIZE, Coverage, Selection, shorten
 
 if TYPE_CHECKING:
@@ -163,8 +163,9 @@ class Recorder:
         """Let every instrument find what it watches; wrong arguments raise here."""
         modules = [name for name, _ in self.model.named_modules()]
         self.selection.check(weight_names(self.model), modules)
-        for instrument in self.instruments.values():
-            instrument.attach(self.model, self.selection)
+        with one_moment():
+            for instrument in self.instruments.values():
+                instrument.attach(self.model, self.selection)
         self._attached = True
         self._resume()
 
@@ -181,8 +182,9 @@ class Recorder:
         later step, the start is recorded besides.
         """
         self._is_begun = True
-        for name in self.instruments:
-            self._spare(name, lambda instrument: instrument.begin())
+        with one_moment():
+            for name in self.instruments:
+                self._spare(name, lambda instrument: instrument.begin())
 
     def open(self, *, one_forward: bool = False, names: Collection[str] | None = None) -> None:
         """Listen to the forwards that follow.
@@ -330,11 +332,12 @@ class Recorder:
         chosen = [name for name in self.instruments if names is None or name in names]
         own: dict[str, State | None] = {}
         errors: dict[str, Exception] = {}
-        for name in chosen:
-            try:
-                own[name] = self.instruments[name].collect_once()
-            except Exception as error:
-                own[name], errors[name] = None, error
+        with one_moment():
+            for name in chosen:
+                try:
+                    own[name] = self.instruments[name].collect_once()
+                except Exception as error:
+                    own[name], errors[name] = None, error
         return self._moments(own, errors, step, epoch)
 
     def _moments(

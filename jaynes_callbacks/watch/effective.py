@@ -8,7 +8,7 @@ stream, and the parameters behind it are covered by it.
 import random
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class EffectiveWeight(NamedTuple):
         name: where the module keeps it, e.g. ``conv.weight``.
         parameters: names of the parameters behind it.
         value: computes the weight, and leaves the model's buffers and training flags and the
-            random states of torch, numpy and Python as they were.
+            random states of torch, numpy and Python as they were.  Equal for the same weight.
         recipe: the modules that compute the weight and the kinds of tensors that they start from.
             As long as it stays equal, so do the weight's shape, dtype and placement.
     """
@@ -57,27 +57,27 @@ def _parametrized(module: nn.Module, dot: str) -> Iterator[EffectiveWeight]:
         behind = tuple(f"{dot}parametrizations.{name}.{parameter}" for parameter in inner)
         kinds = map(_kind, (*functions.parameters(), *functions.buffers()))
         recipe = (*functions.modules(), *kinds)
-        yield EffectiveWeight(dot + name, behind, partial(_parametrization, functions), recipe)
+        yield EffectiveWeight(dot + name, behind, _Parametrization(functions), recipe)
 
 
 def _hooked(module: nn.Module, dot: str) -> Iterator[EffectiveWeight]:
     """Find those of forward pre-hooks: of the older weight and spectral norm, and of pruning."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
-            name, compute = hook.name, hook.compute_weight
+            name = hook.name
             behind = [f"{name}_g", f"{name}_v"]
         elif isinstance(hook, SpectralNorm):
-            name, compute = hook.name, partial(hook.compute_weight, do_power_iteration=False)
+            name = hook.name
             behind = [f"{name}_orig"]
         elif isinstance(hook, prune.BasePruningMethod):
-            name, compute = hook._tensor_name, hook.apply_mask
+            name = hook._tensor_name
             behind = [f"{name}_orig"]
         else:
             continue
         yield EffectiveWeight(
             dot + name,
             tuple(dot + parameter for parameter in behind),
-            partial(_detached, compute, module),
+            _Hook(hook, module),
             (hook, *(_kind(getattr(module, parameter)) for parameter in behind)),
         )
 
@@ -90,19 +90,39 @@ def _kind(tensor: Any) -> Hashable:
     return type(tensor), tuple(tensor.shape), tensor.dtype, tensor.device, placements
 
 
-def _parametrization(functions: nn.Module) -> Tensor:
-    """Compute a weight as its parametrizations do in eval mode, on copies of their buffers.
+@dataclass(frozen=True)
+class _Parametrization:
+    """Computes a weight as its parametrizations do in eval mode, on copies of their buffers.
 
     In training mode some update a state: spectral norm its buffers at every call.
     """
-    buffers = {name: buffer.clone() for name, buffer in functions.named_buffers()}
-    with _evaluating(functions), _random_states_kept(functions):
-        return _detached(torch.func.functional_call, functions, buffers, ())
+
+    functions: nn.Module
+
+    def __call__(self) -> Tensor:
+        buffers = {name: buffer.clone() for name, buffer in self.functions.named_buffers()}
+        with _evaluating(self.functions), _random_states_kept(self.functions):
+            return _detached(torch.func.functional_call, self.functions, buffers, ())
 
 
-def _detached(compute: Callable[..., Tensor], *args: Any) -> Tensor:
+@dataclass(frozen=True)
+class _Hook:
+    """Computes a weight as a forward pre-hook does."""
+
+    hook: Any
+    module: nn.Module
+
+    def __call__(self) -> Tensor:
+        if isinstance(self.hook, WeightNorm):
+            return _detached(self.hook.compute_weight, self.module)
+        if isinstance(self.hook, SpectralNorm):
+            return _detached(self.hook.compute_weight, self.module, do_power_iteration=False)
+        return _detached(self.hook.apply_mask, self.module)
+
+
+def _detached(compute: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
     with torch.no_grad():
-        return compute(*args).detach()
+        return compute(*args, **options).detach()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The weights of a model: which tensors are streams, their values, and how far they have moved."""
 
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -26,6 +28,7 @@ __all__ = [
     "CurrentValues",
     "WeightFinder",
     "WeightStream",
+    "one_moment",
     "reason_to_skip",
     "relative_distance",
     "sample",
@@ -58,11 +61,16 @@ class CurrentValues:
     """The values of weights at one moment, each computed once.
 
     What is computed is kept as long as this object, so make one for a record and let it go with the
-    record.  Parameters are not copied.
+    record (`one_moment`).  Parameters are not copied.
     """
 
     def __init__(self) -> None:
         self._values: dict[Callable[[], Tensor], Tensor] = {}
+
+    @classmethod
+    def now(cls) -> "CurrentValues":
+        """Return the values of the present moment: those of `one_moment`, or else new ones."""
+        return _OF_MOMENT.get() or cls()
 
     def of(self, value: Callable[[], Tensor]) -> Tensor:
         """Return the weight that `value` computes."""
@@ -80,6 +88,23 @@ class CurrentValues:
         if not weight.sharded:
             return (0,) * len(weight.stream.shape)
         return place_of_shard(self.of(weight.value))
+
+
+#: What is shared within `one_moment`.
+_OF_MOMENT: ContextVar[CurrentValues | None] = ContextVar("values of weights", default=None)
+
+
+@contextmanager
+def one_moment() -> Iterator[None]:
+    """Let all instruments that read weights in this block share what is computed of them.
+
+    The weights must not change meanwhile.
+    """
+    token = _OF_MOMENT.set(CurrentValues())
+    try:
+        yield
+    finally:
+        _OF_MOMENT.reset(token)
 
 
 class _Candidate(NamedTuple):

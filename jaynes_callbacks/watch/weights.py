@@ -40,8 +40,8 @@ class WeightValue(NamedTuple):
 class WeightWatch:
     """Finds and reads the weights of a model, and remembers a sample of their first state.
 
-    A weight that a module computes from parameters is computed once for each reading, and let go
-    with what was read.
+    A weight that a module computes from parameters is computed once for each reading (or once for
+    all that read it in a block of `one_moment`), and let go with what was read.
 
     Args:
         model: any module.
@@ -72,7 +72,7 @@ class WeightWatch:
 
     def find(self) -> None:
         """Find the weights, and remember the first state of those that are new."""
-        self._find(CurrentValues())
+        self._find(CurrentValues.now())
 
     def begin(self) -> None:
         """Take the weights as they are now for their first state."""
@@ -84,7 +84,7 @@ class WeightWatch:
 
     def read(self) -> Sequence[WeightValue]:
         """Return every weight as it is now; nothing is said to other ranks, nor waited for."""
-        now = CurrentValues()
+        now = CurrentValues.now()
         self._find(now)
         return [
             WeightValue(
