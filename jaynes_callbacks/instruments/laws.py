@@ -32,6 +32,7 @@ __all__ = [
     "OK",
     "Laws",
     "best_families",
+    "criterion",
     "family_label",
     "fit_laws",
     "gap_column",
@@ -156,14 +157,28 @@ def gap_column(family: str) -> str:
     return "gap" if family == LOGNORMAL.name else f"gap_{family}"
 
 
+def criterion(gap: Array, n: Array, parameters: int | Array) -> Array:
+    """Return Schwarz's criterion of a family per value, up to what all families share, in nats.
+
+    It is gap + p (ln n - 1)/(2n): the bias correction of the gap has taken p/(2n) back already
+    (G. Schwarz, Ann. Statist. 6 (1978) 461).
+
+    Args:
+        gap: of some streams.
+        n: number of values of each stream.
+        parameters: their number, p.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(gap + parameters * (np.log(n) - 1) / (2 * n))
+
+
 def best_families(
     gaps: Mapping[str, Array], n: Array, rivals: Sequence[Family] = RIVALS_2
 ) -> list[str]:
     """Return which of lognormal and rivals Schwarz's criterion prefers, per value.
 
-    A special case beats its generalisation.  The bias correction of the gap has taken p/(2n) back
-    already (G. Schwarz, Ann. Statist. 6 (1978) 461).  Nothing where the lognormal itself has no
-    fit: then nothing was compared.
+    A special case beats its generalisation.  Nothing where the lognormal itself has no fit: then
+    nothing was compared.
 
     Args:
         gaps: of each stream, by family.
@@ -173,9 +188,7 @@ def best_families(
     compared = (LOGNORMAL, *rivals)
     table = np.stack([gaps[family.name] for family in compared])
     number = np.array([[len(family.parameters)] for family in compared])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        criterion = table + number * (np.log(n) - 1) / (2 * n)
-    best = np.where(np.isfinite(table), criterion, np.inf).argmin(0)
+    best = np.where(np.isfinite(table), criterion(table, n, number), np.inf).argmin(0)
     known = np.isfinite(table[0]).tolist()
     return [compared[place].name if own else "" for place, own in zip(best, known, strict=True)]
 

@@ -6,6 +6,7 @@
 `answer`              answer a run's question in a sentence, sum up each kind of streams
 `streams`             the table of all streams of the main instrument
 `instrument_table`    the table of any other instrument, from what its files say of their columns
+`scale_laws`          the law of the scales of rows and columns, pooled over layers
 `table`               headings, cells and sparklines of both
 `densities`           the density of each stream with its laws, drawn on demand
 `charts`              the figures of the whole network

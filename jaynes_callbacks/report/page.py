@@ -12,7 +12,15 @@ import numpy as np
 from jinja2 import Environment
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.instruments.record import BANDS, LEFT_OUT, NEAR, OK, plain_reasons
+from jaynes_callbacks.instruments.record import (
+    BANDS,
+    LEFT_OUT,
+    NEAR,
+    OK,
+    family_label,
+    plain_reasons,
+)
+from jaynes_callbacks.instruments.scale_row import SCHEMA as SCALES
 from jaynes_callbacks.instruments.verdict import VERDICTS
 from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.records.stream import kind_label
@@ -28,6 +36,7 @@ from jaynes_callbacks.report.instrument_table import (
 )
 from jaynes_callbacks.report.names import named
 from jaynes_callbacks.report.runs import Run
+from jaynes_callbacks.report.scale_laws import RELIABLE, PooledLaw, read_pooled_laws
 from jaynes_callbacks.report.streams import extremes, headings, spark_heights, stream_rows
 from jaynes_callbacks.report.table import Heading, StreamRow
 
@@ -56,6 +65,7 @@ class Section(NamedTuple):
         reasons: why figures are missing, and of how many streams.
         instruments: tables of the other instruments.
         unreadable: the other instruments that cannot be shown.
+        scale_laws: of the scales of rows and of columns, pooled over layers.
         coverage: reasons why parameters are not watched, and their names.
         description: names and values of versions and parameters.
         densities: by the number of the row.
@@ -74,6 +84,7 @@ class Section(NamedTuple):
     reasons: Sequence[str]
     instruments: Sequence[InstrumentTable]
     unreadable: Sequence[Unreadable]
+    scale_laws: Sequence[PooledLaw]
     coverage: Sequence[tuple[str, str]]
     description: Sequence[tuple[str, str]]
     densities: Mapping[str, Density]
@@ -126,6 +137,7 @@ def page(runs: Sequence[Run], *, refresh: int = 0) -> str:
         rule=RULE if trained else RULE_OF_A_MOMENT,
         note=LEFT_OUT,
         limit=NEAR,
+        reliable=RELIABLE,
         near=f"{spark_heights(np.array(NEAR)):.1f}",
         comparison=compare(runs) if len(runs) > 1 else None,
         runs=len(runs),
@@ -155,10 +167,18 @@ def _section(identity: str, run: Run, *, alone: bool) -> Section:
         _reasons(rows),
         instruments,
         unreadable,
+        _scale_laws(run, unreadable),
         _coverage(run.description),
         _facts(run),
         _densities(run, rows),
     )
+
+
+def _scale_laws(run: Run, unreadable: Sequence[Unreadable]) -> list[PooledLaw]:
+    """Return the pooled laws of the scales, if the run has scales that can be read."""
+    broken = {each.name for each in unreadable}
+    name = SCALES.instrument
+    return [] if name in broken else read_pooled_laws(run.instruments.get(name))
 
 
 def _densities(run: Run, rows: Sequence[StreamRow]) -> dict[str, Density]:
@@ -209,6 +229,7 @@ def _environment() -> Environment:
     environment.filters["figure"] = lambda value, digits=3: number_text(value, digits)
     environment.filters["key"] = lambda value: value if math.isfinite(value) else ""
     environment.filters["kind_label"] = kind_label
+    environment.filters["family_label"] = family_label
     environment.filters["slug"] = lambda text: re.sub(r"[^a-z]+", "-", text.lower())
     return environment
 
