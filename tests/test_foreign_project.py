@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jaynes_callbacks import EquilibriumMonitor
 
-OURS = re.compile(r"(equilibrium|gap_\w+|q_\w+)/|jaynes")
+OURS = re.compile(r"(equilibrium|scales|gap_\w+|q_\w+|core_gap_\w+|scale_share_\w+)/|jaynes")
 
 
 # The project --------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_odd_networks_train_on(
     assert monitor.history.step.unique().tolist() == [0, 6, 12]
     explained = monitor.history[monitor.history.gap.isna()]
     assert (explained.status != "ok").all()
-    assert sorted(path.name for path in (tmp_path).rglob("part-*.parquet")) == [
+    assert sorted(path.name for path in tmp_path.rglob("jaynes/part-*.parquet")) == [
         f"part-{step:012d}.parquet" for step in (0, 6, 12)
     ]
 

@@ -31,11 +31,14 @@ def test_a_record_is_a_line() -> None:
 def test_a_recorder_and_its_coverage_are_lines() -> None:
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU())
     recorder = Recorder(model)
-    assert repr(recorder) == "<Recorder: magnitudes of Sequential; no record yet>"
+    assert repr(recorder) == "<Recorder: magnitudes, scales of Sequential; no record yet>"
     with recorder:
         model(torch.randn(4, 16))
         recorder.snapshot(step=10)
-    assert repr(recorder) == "<Recorder: magnitudes of Sequential; 2 streams, 3 rows to step 10>"
+    assert (
+        repr(recorder)
+        == "<Recorder: magnitudes, scales of Sequential; 2 streams, 3 rows to step 10>"
+    )
     assert repr(recorder.coverage) == (
         "<Coverage: watching 1 weight (0.weight) and 1 activation (1); "
         "not 1: fewer than 2 dimensions (0.bias)>"
@@ -44,8 +47,9 @@ def test_a_recorder_and_its_coverage_are_lines() -> None:
 
 def test_a_monitor_is_a_line(task: Any, loader: Any, make_trainer: Any, tmp_path: Path) -> None:
     monitor = EquilibriumMonitor(dirpath=tmp_path, sinks=[DatasetSink()])
-    assert repr(monitor) == "<EquilibriumMonitor: magnitudes; no record yet>"
+    assert repr(monitor) == "<EquilibriumMonitor: magnitudes, scales; no record yet>"
     make_trainer(monitor, max_epochs=1).fit(task, loader)
     assert repr(monitor) == (
-        f"<EquilibriumMonitor: magnitudes; 4 streams, 8 rows to step 6; dataset {tmp_path}/jaynes>"
+        "<EquilibriumMonitor: magnitudes, scales; 4 streams, 8 rows to step 6; "
+        f"dataset {tmp_path}/jaynes>"
     )

@@ -23,7 +23,7 @@ KNOWN: Mapping[str, str] = {
 }
 
 #: What is measured where nobody chooses.
-DEFAULT = ("magnitudes",)
+DEFAULT = ("magnitudes", "scales")
 
 
 def made(

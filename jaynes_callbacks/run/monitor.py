@@ -123,8 +123,8 @@ class Monitor(MonitorHooks):
         }
         if paper_bins != PAPER_BINS:
             self._key["paper_bins"] = paper_bins
-        # With magnitudes alone the key is that of version 0.1, whose checkpoints are resumed.
-        if (names := [each.name for each in self._instruments]) != ["magnitudes"]:
+        # With the default the key is that of version 0.1, whose checkpoints are resumed.
+        if (names := [each.name for each in self._instruments]) != list(DEFAULT):
             self._key["instruments"] = names
 
     @property

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -35,7 +36,8 @@ class Listening:
             self.written.append(records)
 
     def close(self, start: Records, end: Records, history: Records) -> None:
-        self.closed.append((start, end, history))
+        if start.schema.main:
+            self.closed.append((start, end, history))
 
     @property
     def steps(self) -> list[int]:
@@ -249,7 +251,10 @@ def test_saved_counts_reproduce_the_run_s_records(
 
     make_trainer(_monitor(sink)).fit(task, loader)
     for records in sink.written:
-        assert recompute(records).to_pandas().equals(records.to_pandas())
+        # Sums over a batch of more streams, here with the cores, round otherwise.
+        pd.testing.assert_frame_equal(
+            recompute(records).to_pandas(), records.to_pandas(), rtol=1e-9, atol=1e-12
+        )
     assert counts_of(sink.written[0]).sum() > 0
 
 

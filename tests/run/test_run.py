@@ -33,6 +33,8 @@ class Noting(L.Callback):
         """Nothing to prepare."""
 
     def write(self, records: Records, history: Records) -> None:
+        if not records.schema.main:
+            return
         assert history[-1].step == records[-1].step
         self.arrivals.append((records[0].step, self.now))
         self.records.append(records)

@@ -27,6 +27,8 @@ Ranks = Callable[..., list[Any]]
 STEPS = list(range(len(BATCHES) + 1))
 #: Names are exchanged when the first record finds streams, and never again.
 CALLS = [{"allreduce_": 2, "allgather_": 2}] + [{"allreduce_": 1}] * len(BATCHES)
+#: Weights in parts need their sums by row and column first; the untouched ones at the start.
+CALLS_OF_PARTS = CALLS[:1] + [{"allreduce_": 2}] * len(BATCHES)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_fully_sharded_weights_are_counted_once(
     ours = dataset(tmp_path)
     exact = "step kind name shape n zeros nonfinite codes counts gap q best_family verdict".split()
     _same(ours[exact], alone[exact])
-    assert calls == calls_of_second == CALLS
+    assert calls == calls_of_second == CALLS_OF_PARTS
     # What needs the values and not their counts: the maximum is its bin's upper edge.
     weights, theirs = ours[ours.kind == "weight"], alone[alone.kind == "weight"]
     assert not weights.paper_counts.map(len).any()
@@ -144,7 +146,7 @@ def _failing_once(path: Path) -> Any:
 
     def broken(self: WeightWatch) -> Any:
         calls.append(None)
-        if len(calls) == 3 and dist.get_rank() == 1:
+        if len(calls) == 5 and dist.get_rank() == 1:
             raise MemoryError("no room on rank 1")
         return read(self)
 
@@ -152,7 +154,9 @@ def _failing_once(path: Path) -> Any:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         trainer = train(path, Exact(), devices=2, strategy="ddp")
-    return history(trainer), [str(each.message) for each in said if "no equil" in str(each.message)]
+    return history(trainer), [
+        str(each.message) for each in said if "no record by" in str(each.message)
+    ]
 
 
 def test_a_rank_that_cannot_count_costs_one_record_and_nothing_else(
