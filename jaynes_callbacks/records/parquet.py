@@ -9,6 +9,7 @@ column of a group null means that the row has no such entry, nan that it is unde
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import make_dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -280,11 +281,15 @@ def _read_table(
             found = file.schema_arrow
             known = (schema or _schema_of(found, path)).with_names(found.names)
             names = _names(found.names, known, path, counts=counts)
-            table = file.read(columns=names)
-        types = {name: _ARROW_TYPES[known.by_name[name].type] for name in names}
-        table = table.select(names).cast(
-            pa.schema([found.field(name).with_type(types[name]) for name in names], found.metadata)
-        )
+            # Parts are small: threads would cost more than they save.
+            table = file.read(columns=names, use_threads=False)
+        if list(table.column_names) != names:
+            table = table.select(names)
+        types = [_ARROW_TYPES[known.by_name[name].type] for name in names]
+        if table.schema.types != types:
+            pairs = zip(names, types, strict=True)
+            wanted = [found.field(name).with_type(type_) for name, type_ in pairs]
+            table = table.cast(pa.schema(wanted, found.metadata))
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -325,22 +330,29 @@ def _united(tables: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Schema:
 
 def _schema_of(found: pa.Schema, path: Path) -> Schema[Any]:
     """Make a schema of what a file says of its columns."""
-    inherited = set(Schema(Row).names)
     try:
-        about = json.loads((found.metadata or {}).get(_INSTRUMENT, b"{}"))
-        row = make_dataclass(
-            "FileRow",
-            [_declared(each) for each in found if each.name not in inherited],
-            bases=(Row,),
-            frozen=True,
-            eq=False,
-        )
-        return Schema(row, str(about.get("instrument", "")), str(about.get("title", "")))
+        return _declared_schema(found.serialize().to_pybytes())
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} is no part of a jaynes_callbacks dataset: its columns cannot be read as a "
             f"table ({error})"
         ) from error
+
+
+@lru_cache(maxsize=16)
+def _declared_schema(serialized: bytes) -> Schema[Any]:
+    """Make a schema of a serialized one of Arrow's; of the many parts of a run only once."""
+    found = pa.ipc.read_schema(pa.py_buffer(serialized))
+    inherited = set(Schema(Row).names)
+    about = json.loads((found.metadata or {}).get(_INSTRUMENT, b"{}"))
+    row = make_dataclass(
+        "FileRow",
+        [_declared(each) for each in found if each.name not in inherited],
+        bases=(Row,),
+        frozen=True,
+        eq=False,
+    )
+    return Schema(row, str(about.get("instrument", "")), str(about.get("title", "")))
 
 
 def _declared(each: pa.Field) -> tuple[str, Any, Any]:

@@ -16,7 +16,8 @@ from jaynes_callbacks.instruments.cores import COLUMNS, ROWS
 from jaynes_callbacks.instruments.laws import criterion, family_label
 from jaynes_callbacks.instruments.scale_row import SCALE, SCHEMA
 from jaynes_callbacks.records.frame import Frame
-from jaynes_callbacks.records.parts import read_parts
+from jaynes_callbacks.records.parquet import read_frame
+from jaynes_callbacks.records.parts import parts
 from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.statistics import LOGNORMAL, RIVALS_2
 
@@ -66,15 +67,15 @@ class PooledLaw(NamedTuple):
 
 
 def read_pooled_laws(folder: Path | None) -> list[PooledLaw]:
-    """Read the last record of the instrument `scales` and pool it; nothing if it has none.
+    """Read the newest record of the instrument `scales` and pool it; nothing if it has none.
 
     Raises:
         OSError: if a part cannot be read.
         ValueError: likewise.
     """
-    if folder is None:
+    if folder is None or not (found := parts(folder)):
         return []
-    frame = read_parts(folder, SCHEMA, counts=False)
+    frame = read_frame(list(found.values())[-1], SCHEMA, counts=False)
     if not len(frame):
         return []
     ends = [rows[-1] for rows in frame.rows_by_stream().values()]
