@@ -53,7 +53,12 @@ def list_checkpoints(argument: str, limits: "Limits") -> list[Path]:
 
 
 def open_survey(
-    path: Path, selection: "Selection", limits: "Limits", bins: int | None = None
+    path: Path,
+    selection: "Selection",
+    limits: "Limits",
+    bins: int | None = None,
+    *,
+    scales: bool = True,
 ) -> "Survey | None":
     """Open a checkpoint; print an error and return None where it cannot be read.
 
@@ -62,6 +67,7 @@ def open_survey(
         selection: of its tensors.
         limits: of what a file may expand to.
         bins: number of equal bins of the paper's protocol; None for the usual one.
+        scales: whether to measure the core of each weight.
 
     Raises:
         UsageError: for a pattern that matches nothing, or too few or too many bins.
@@ -72,7 +78,7 @@ def open_survey(
 
     try:
         paper_bins = checked_bins(PAPER_BINS if bins is None else bins, "--bins")
-        return Survey(open_checkpoint(path, limits), selection, paper_bins)
+        return Survey(open_checkpoint(path, limits), selection, paper_bins, scales=scales)
     except CheckpointError as error:
         print_error(error)
         return None

@@ -109,9 +109,14 @@ def sorted_by(rows: Sequence[Any], column: str | None, record: Any = None) -> li
 
 def weight_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
-    rows = [_weight_cells(record) for record in records]
+    rows: Sequence[Sequence[str]] = [_weight_cells(record) for record in records]
+    headings: Sequence[str] = _WEIGHT_HEADINGS
+    left: Sequence[int] = (0, 1, 6)
+    if not any(math.isfinite(record.core_gap) for record in records):
+        rows = [[*row[:4], *row[6:]] for row in rows]
+        headings, left = (*headings[:4], *headings[6:]), (0, 1, 4)
     notes = (layout.cut(printable(line)) for line in (*paper_remarks(records), *remarks(records)))
-    return "\n".join([*_table(_WEIGHT_HEADINGS, rows, (0, 1, 6), layout), *notes])
+    return "\n".join([*_table(headings, rows, left, layout), *notes])
 
 
 def summary_table(records: Sequence[Record], layout: Layout = Layout()) -> str:

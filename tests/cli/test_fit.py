@@ -55,6 +55,17 @@ def test_the_paper_s_number_of_bins(jaynes: Run, model: Path, tmp_path: Path) ->
     assert (status, err) == (2, "jaynes: --bins must be an integer from 4 to 10,000, got 3\n")
 
 
+def test_cores_can_be_left_out(jaynes: Run, model: Path, tmp_path: Path) -> None:
+    _, whole, _ = jaynes("fit", model)
+    status, out, _ = jaynes("fit", model, "--no-scales", "--output", tmp_path / "rows.parquet")
+    assert status == 0
+    assert "core (Gauss)" in whole
+    assert "core (Gauss)" not in out
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert rows.gap.notna().all()
+    assert rows.core_gap.isna().all()
+
+
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_rows_have_the_columns_of_a_training_run(
     form: str, jaynes: Run, model: Path, tmp_path: Path
