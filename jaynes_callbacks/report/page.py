@@ -161,7 +161,7 @@ def _section(identity: str, run: Run, *, alone: bool) -> Section:
         kinds(run),
         charts(run, all_of_them=alone),
         extremes(rows),
-        headings(trained=run.is_trained),
+        headings(run),
         rows,
         [name for name in (*VERDICTS, *BANDS) if name in outcomes],
         _reasons(rows),

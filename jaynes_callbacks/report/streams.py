@@ -1,8 +1,8 @@
 """The table of all streams of the main instrument: each row as text and as figures to sort by."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from jaynes_callbacks.report.table import (
 
 __all__ = ["Rival", "best_rival", "extremes", "headings", "spark_heights", "stream_rows"]
 
+_Item = TypeVar("_Item")
+
 _HEADINGS = (
     Heading("stream", "qualified name; weights, or the place of an activation"),
     Heading("values", "finite and non-zero"),
@@ -47,8 +49,8 @@ _HEADINGS = (
     Heading("R² (Gauss)", "by the paper's protocol; in brackets what Gaussian weights score"),
     Heading("verdict", "by the rule above"),
 )
-#: Places of the gap and of its sparkline among the headings.
-_GAP, _OVER_TRAINING = 2, 3
+#: Places among the headings of the gap, of its sparkline, and of what is known of cores.
+_GAP, _OVER_TRAINING, _OF_CORES = 2, 3, (4, 5)
 #: Columns that tables for people show besides those that have a heading above; before the verdict.
 _FURTHER: tuple[Column, ...] = tuple(each for each in SCHEMA.shown if each.name not in SCHEMA.ahead)
 #: Gaps at the top and at the bottom of a sparkline, in nats.
@@ -69,29 +71,32 @@ class Rival(NamedTuple):
     gap: float
 
 
-def headings(*, trained: bool) -> list[Heading]:
+def headings(run: Run) -> list[Heading]:
     """Return the headings of the table.
 
-    Args:
-        trained: whether a run is shown that has more than one record; of a single one there is no
-            course and no verdict, but the band of the gap.
+    A run of a single record has no course and no verdict, but the band of the gap; cores have no
+    columns where none was measured.
     """
     further = [Heading(each.heading, each.meaning) for each in _FURTHER]
     *kept, verdict = _HEADINGS
-    if trained:
-        return [*kept, *further, verdict]
-    kept = [each for place, each in enumerate(kept) if place != _OVER_TRAINING]
-    return [*kept, *further, verdict._replace(text="band")]
+    outcome = verdict if run.is_trained else verdict._replace(text="band")
+    return [*_without(kept, _missing(run)), *further, outcome]
 
 
 def stream_rows(run: Run) -> list[StreamRow]:
-    """Return a row for each stream, in the network's order."""
-    trained = run.is_trained
-    heights = spark_heights(run.history["gap"])
-    return [
-        _row(number, record, run, _spark(record, run, heights) if trained else None)
-        for number, record in enumerate(run.end)
-    ]
+    """Return a row for each stream, in the network's order, with a cell for each heading."""
+    heights, missing = spark_heights(run.history["gap"]), _missing(run)
+    return [_row(number, record, run, heights, missing) for number, record in enumerate(run.end)]
+
+
+def _missing(run: Run) -> set[int]:
+    """Return the places of the headings that a run has nothing for."""
+    missing = set() if run.is_trained else {_OVER_TRAINING}
+    return missing if np.isfinite(run.end["core_gap"]).any() else missing | set(_OF_CORES)
+
+
+def _without(items: Sequence[_Item], places: Collection[int]) -> list[_Item]:
+    return [each for place, each in enumerate(items) if place not in places]
 
 
 def spark_heights(gaps: Array) -> Array:
@@ -128,27 +133,32 @@ def extremes(rows: Sequence[StreamRow]) -> list[tuple[str, list[tuple[StreamRow,
     ]
 
 
-def _row(number: int, record: Record, run: Run, spark: str | None) -> StreamRow:
+def _row(
+    number: int, record: Record, run: Run, heights: Array, missing: Collection[int]
+) -> StreamRow:
     start = run.first.get(record.key, record)
     rival = best_rival(record)
     change = f"{number_text(start.gap, 3)} → " if start.step != record.step else ""
     outcome = record.verdict or band(record.gap)
-    course = [] if spark is None else [Cell("", sort_key(record.gap - start.gap), spark=spark)]
+    spark = _spark(record, run, heights) if run.is_trained else ""
     cells = (
         Cell(record.name, number),
         Cell(count_text(record.n), record.n, is_number=True),
         Cell(f"{change}{number_text(record.gap, 3)}", sort_key(record.gap), is_number=True),
-        *course,
+        Cell("", sort_key(record.gap - start.gap), spark=spark),
         Cell(core_text(record), sort_key(record.core_gap), is_number=True),
         Cell(share_text(record), sort_key(record.scale_share), is_number=True),
         _rival_cell(rival),
         Cell(tilt_text(record.q), sort_key(record.q), is_number=True),
         Cell(paper_text(record), sort_key(record.paper_r2), is_number=True),
+    )
+    shown = (
+        *_without(cells, missing),
         *(_further_cell(each, record) for each in _FURTHER),
         Cell(verdict_text(record) or outcome, outcome),
     )
     words = in_words(record)
-    return StreamRow(number, record.kind, record.name, cells, outcome, record.status, words)
+    return StreamRow(number, record.kind, record.name, shown, outcome, record.status, words)
 
 
 def _further_cell(column: Column, record: Record) -> Cell:

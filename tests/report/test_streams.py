@@ -11,14 +11,14 @@ from jaynes_callbacks.report.streams import headings, spark_heights, stream_rows
 
 def spark(run: Run) -> str:
     """Points of the first stream's sparkline."""
-    place = [heading.text for heading in headings(trained=True)].index("over training")
+    place = [heading.text for heading in headings(run)].index("over training")
     return stream_rows(run)[0].cells[place].spark
 
 
 def test_a_row_says_what_the_record_says(run: Run) -> None:
     row = stream_rows(run)[0]
     record, start = run.end[0], run.start[0]
-    assert len(row.cells) == len(headings(trained=True))
+    assert len(row.cells) == len(headings(run))
     assert row.cells[0].text == record.name
     assert row.cells[2].text == f"{start.gap:.3f} → {record.gap:.3f}"
     assert row.cells[2].key == record.gap
@@ -65,10 +65,24 @@ def test_a_column_that_tables_show_stands_before_the_verdict(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "_FURTHER", (SCHEMA.by_name["log_std"],))
-    for trained in (True, False):
-        *_, further, _verdict = headings(trained=trained)
+    for shown in (run, Run.measured_once("once", run.end)):
+        *_, further, _verdict = headings(shown)
         assert further.text == SCHEMA.by_name["log_std"].heading
     for row, record in zip(stream_rows(run), run.end, strict=True):
-        assert len(row.cells) == len(headings(trained=run.is_trained))
+        assert len(row.cells) == len(headings(run))
         assert row.cells[-2].text == f"{record.log_std:.3f}"
         assert row.cells[-2].key == record.log_std
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_cores_have_columns_where_they_were_measured(
+    known: bool, invented: Callable[..., Record]
+) -> None:
+    record = invented(1, 0).replace(core_gap=0.16 if known else math.nan)
+    run = Run.measured_once("once", Records([record]))
+    (row,) = stream_rows(run)
+    titles = [each.text for each in headings(run)]
+    assert ("core (Gauss)" in titles, "scales" in titles) == (known, known)
+    assert len(row.cells) == len(titles)
+    if known:
+        assert row.cells[titles.index("core (Gauss)")].text == "0.160"
