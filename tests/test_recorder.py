@@ -3,6 +3,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.sinks.dataset import read_description, read_records
+from jaynes_callbacks.watch.weights import WeightWatch
 
 
 @pytest.fixture
@@ -361,3 +363,28 @@ def test_other_precisions(dtype: torch.dtype, model: nn.Sequential) -> None:
         model(torch.randn(8, 16, dtype=dtype))
         records = recorder.snapshot()
     assert [record.n + record.zeros for record in records] == [512, 256, 256]
+
+
+def test_a_start_that_cannot_be_counted_is_not_replaced_by_a_later_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, calls = WeightWatch.read, []
+
+    def failing_first(self: WeightWatch) -> Any:
+        calls.append(None)
+        if len(calls) == 1:
+            raise MemoryError("no room")
+        return read(self)
+
+    monkeypatch.setattr(WeightWatch, "read", failing_first)
+    model = nn.Sequential(nn.Linear(16, 32))
+    recorder = Recorder(model, instruments="magnitudes")
+    recorder.attach()
+    with pytest.warns(UserWarning, match="no room"):
+        recorder.begin()
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    with pytest.raises(MemoryError, match="no room"):
+        recorder.record(step=0)
+    (record,) = recorder.snapshot(step=1)
+    assert (record.step, record.moved) == (1, 0)

@@ -85,11 +85,6 @@ class Layout(NamedTuple):
         """True if columns have enough values for a scale of their own."""
         return self.columns > 1 and self.rows * self.replicates >= FEWEST_PER_EFFECT
 
-    @property
-    def degrees(self) -> int:
-        """Return how many degrees of freedom the effects take, the mean among them."""
-        return 1 + self.centres_rows * (self.rows - 1) + self.centres_columns * (self.columns - 1)
-
 
 class LogSums(NamedTuple):
     """Sums of ln|w| over the values of each row and of each column, and their numbers."""

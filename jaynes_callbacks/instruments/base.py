@@ -10,7 +10,7 @@ instrument a record.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -129,6 +129,10 @@ class State:
             [self.shared[row] for row in rows],
         )
 
+    def where(self, keep: Callable[[str], bool]) -> "State":
+        """Return the slots of the streams whose names are to be kept."""
+        return self.take([row for row, slot in enumerate(self.slots) if keep(slot.stream.name)])
+
     def joined(self, *others: "State") -> "State":
         """Return these slots, then the others', on one device."""
         states = [self, *others]
@@ -185,6 +189,7 @@ class Instrument(ABC, Generic[R]):
     model: nn.Module
     selection: Selection
     _untouched: State | None = None
+    _failed_begin: Exception | None = None
 
     def __init__(self, cadence: Cadence | None = None) -> None:
         self.cadence = cadence
@@ -222,9 +227,19 @@ class Instrument(ABC, Generic[R]):
         """Collect the untouched model, for the first record.
 
         In a training loop the first record is made after the first forward, and so after the first
-        update; it shall show the state before both.
+        update; it shall show the state before both.  If that cannot be collected, there is no first
+        record: what is collected later is not untouched.
         """
-        self._untouched = self.collect()
+        self._untouched, self._failed_begin = None, None
+        try:
+            self._untouched = self.collect_untouched()
+        except Exception as error:
+            self._failed_begin = error
+            raise
+
+    def collect_untouched(self) -> State:
+        """Return what the first record shows of the model before anything happens to it."""
+        return self.collect()
 
     @property
     def has_untouched(self) -> bool:
@@ -233,13 +248,24 @@ class Instrument(ABC, Generic[R]):
 
     def take_untouched(self) -> State | None:
         """Return the state of `begin` and forget it; None if there is none, or it was taken."""
-        state, self._untouched = self._untouched, None
+        state, self._untouched, self._failed_begin = self._untouched, None, None
         return state
 
     def collect_once(self) -> State:
-        """Return the state of `begin` the first time, then what `collect` finds."""
+        """Return the state of `begin` the first time, then what `collect` finds.
+
+        Raises:
+            Exception: what kept `begin` from collecting, the first time.
+        """
+        error = self._failed_begin
         state = self.take_untouched()
-        return self.collect() if state is None else state
+        if error is not None:
+            raise error
+        return self.collect() if state is None else self.completed(state)
+
+    def completed(self, untouched: State) -> State:
+        """Add to the untouched model what belongs into the first record besides."""
+        return untouched
 
     def open(self, *, one_forward: bool = False) -> None:
         """Listen to the forwards that follow, until `close`.

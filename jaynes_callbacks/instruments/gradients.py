@@ -123,13 +123,9 @@ class Gradients(FittingInstrument[GradientRecord, Batch]):
             return
         try:
             counted = self._state(self._watch.before_step(parameters))
-            new = {slot.stream.name for slot in counted.slots}
-            kept = [
-                row
-                for row, slot in enumerate(self._gradients.slots)
-                if slot.stream.name in self._watch.copied - new
-            ]
-            self._gradients = self._gradients.take(kept).joined(counted)
+            others = self._watch.copied - {slot.stream.name for slot in counted.slots}
+            kept = self._gradients.where(lambda name: name in others)
+            self._gradients = kept.joined(counted)
         except Exception as error:
             self.forget()
             self._failure = error

@@ -149,19 +149,17 @@ class Magnitudes(FittingInstrument[Record, Batch]):
 
     # Recording ------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Take the weights as they are now for the start, and for the next record.
+    def collect_untouched(self) -> State:
+        """Take the weights as they are now for the start."""
+        if WEIGHT not in self.kinds:
+            return State.empty(self.quantities)
+        self._weights.begin()
+        self._changes.begin()
+        return self._of_weights()
 
-        The activations of that record are those of the first forward.
-        """
-        if WEIGHT in self.kinds:
-            self._weights.begin()
-            self._changes.begin()
-            self._untouched = self._of_weights()
-
-    def collect_once(self) -> State:
+    def completed(self, untouched: State) -> State:
         """Join the untouched weights with the activations of the forwards since."""
-        return self._joined(self.take_untouched())
+        return self._joined(untouched)
 
     def collect(self) -> State:
         """Count the weights as they are, and take what was counted of activations."""

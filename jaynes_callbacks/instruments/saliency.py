@@ -161,12 +161,8 @@ class Saliency(FittingInstrument[Record, Batch]):
         try:
             counted = self._count(self._gradients.saliency(parameters))
             stepping = self._gradients.names(parameters)
-            kept = [
-                row
-                for row, slot in enumerate(self._weights.slots)
-                if slot.stream.name not in stepping
-            ]
-            self._weights = self._weights.take(kept).joined(counted)
+            kept = self._weights.where(lambda name: name not in stepping)
+            self._weights = kept.joined(counted)
         except Exception as error:
             self._weights, self._failure = self._nothing, error
 

@@ -97,7 +97,6 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
     schema = SCHEMA
     lends = LENT
     quantities: ClassVar = QUANTITIES
-    _failed_begin: Exception | None = None
 
     def attach(self, model: nn.Module, selection: Selection) -> None:
         """Find the weights."""
@@ -112,24 +111,6 @@ class Scales(FittingInstrument[ScaleRow, _Counted]):
         return Coverage(tuple(self._weights.streams), tuple(self._weights.skipped))
 
     # Collecting -----------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Collect the untouched model; if that fails, there is no first record."""
-        try:
-            super().begin()
-        except Exception as error:
-            self._failed_begin = error
-            raise
-
-    def collect_once(self) -> State:
-        """Return the state of `begin` the first time, or raise what it raised.
-
-        To collect anew would be to sum over ranks that have their state already.
-        """
-        error, self._failed_begin = self._failed_begin, None
-        if error is not None:
-            raise error
-        return super().collect_once()
 
     def collect(self) -> State:
         """Count the core of each weight; runs on every rank."""

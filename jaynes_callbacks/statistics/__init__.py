@@ -29,7 +29,6 @@ Formulas, references and errors: ``docs/statistics.md``; equations: arXiv 2405.1
 from jaynes_callbacks.statistics.binned import Binned, occupied_bins
 from jaynes_callbacks.statistics.curve import paper_curve
 from jaynes_callbacks.statistics.dependence import (
-    clustered_standard_errors,
     jackknife_standard_error,
     standard_errors_of,
 )
@@ -99,7 +98,6 @@ __all__ = [
     "SmoothFamily",
     "Status",
     "Totals",
-    "clustered_standard_errors",
     "deviance",
     "distances",
     "effective_utility",

@@ -4,13 +4,12 @@ Weights of one output row share a scale, those of one input column too, activati
 share an input: an error that takes every value as independent is too small.  Two errors that keep
 such clusters whole:
 
-- `clustered_standard_errors`: from the gap's influence function (`statistics.influence`), without a
-  refit; the tests compare it with a bootstrap of rows (tests/statistics/test_dependence.py);
+- `standard_errors_of`: from the gap's influence function (`statistics.influence`), without a refit;
+  the tests compare it with a bootstrap of rows (tests/statistics/test_dependence.py);
 - `jackknife_standard_error`: from counts alone, each group of samples left out once.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -21,48 +20,42 @@ from jaynes_callbacks.statistics.binned import Binned, occupied_bins
 from jaynes_callbacks.statistics.families import LOGNORMAL
 from jaynes_callbacks.statistics.fit import Fit, fit_family
 from jaynes_callbacks.statistics.goodness import gap
-from jaynes_callbacks.statistics.influence import Influence, influences
+from jaynes_callbacks.statistics.influence import Influence
 from jaynes_callbacks.statistics.moments import log_moments
 
-__all__ = ["clustered_standard_errors", "jackknife_standard_error", "standard_errors_of"]
-
-
-def clustered_standard_errors(
-    tensors: Sequence[Tensor],
-    counts: Int64[Tensor, "tensors 4096"],
-    apply: Callable[..., Iterable[Any]] = map,
-    release: Callable[[Tensor], object] = lambda _: None,
-) -> Float64[Tensor, " tensors"]:
-    """Estimate the standard error of each tensor's gap; its rows and columns are clusters.
-
-    See `Influence.standard_error` for the formula and `influences` for the arguments and for what
-    is read of large tensors.  Reading every k-th row alone, the error is known to about
-    1/√(2·256) = 4 % of itself, and what columns share to √(2/columns)/(rows read) of the variance
-    of the influence function.
-
-    Returns:
-        Nats per value, on the counts' device; nan where there is no fit, or fewer than two
-        dimensions or ten rows.  Rows alone are clusters of fewer than ten columns.
-
-    Example:
-        >>> import torch
-        >>> from jaynes_callbacks.counts.counting import count_
-        >>> source = torch.Generator().manual_seed(0)
-        >>> scales = 1 + torch.rand(400, 1, generator=source)
-        >>> weights = scales * torch.randn(400, 50, generator=source)
-        >>> counts = torch.zeros(1, 4096, dtype=torch.int64)
-        >>> count_(weights, counts, 0)
-        >>> error = clustered_standard_errors([weights], counts)
-        >>> bool(0.004 < error < 0.007)
-        True
-    """
-    return standard_errors_of(influences(tensors, counts, apply, release), counts.device)
+__all__ = ["jackknife_standard_error", "standard_errors_of"]
 
 
 def standard_errors_of(
     found: Sequence[Influence | None], device: torch.device
 ) -> Float64[Tensor, " tensors"]:
-    """Return the standard error by each influence, in nats per value; nan for None."""
+    """Return the standard error of each tensor's gap; its rows and columns are clusters.
+
+    See `Influence.standard_error` for the formula and `influences` for what is read of large
+    tensors.  Reading every k-th row alone, the error is known to about 1/√(2·256) = 4 % of itself,
+    and what columns share to √(2/columns)/(rows read) of the variance of the influence function.
+
+    Args:
+        found: of each tensor; None where there is no fit, or fewer than two dimensions or ten rows.
+            Rows alone are clusters of fewer than ten columns.
+        device: of the result.
+
+    Returns:
+        Nats per value; nan for None.
+
+    Example:
+        >>> import torch
+        >>> from jaynes_callbacks.counts.counting import count_
+        >>> from jaynes_callbacks.statistics.influence import influences
+        >>> source = torch.Generator().manual_seed(0)
+        >>> scales = 1 + torch.rand(400, 1, generator=source)
+        >>> weights = scales * torch.randn(400, 50, generator=source)
+        >>> counts = torch.zeros(1, 4096, dtype=torch.int64)
+        >>> count_(weights, counts, 0)
+        >>> error = standard_errors_of(influences([weights], counts), counts.device)
+        >>> bool(0.004 < error < 0.007)
+        True
+    """
     errors = torch.full((len(found),), torch.nan, dtype=torch.float64, device=device)
     for row, each in enumerate(found):
         if each is not None:

@@ -9,13 +9,14 @@ from jaynes_callbacks.counts.counting import count_
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     LOGNORMAL,
-    clustered_standard_errors,
     fit_family,
     gap,
     gap_standard_error,
+    influences,
     jackknife_standard_error,
     log_moments,
     occupied_bins,
+    standard_errors_of,
 )
 
 
@@ -27,7 +28,8 @@ def counts_of(*tensors: torch.Tensor) -> torch.Tensor:
 
 
 def clustered_standard_error(*tensors: torch.Tensor) -> torch.Tensor:
-    return clustered_standard_errors(tensors, counts_of(*tensors)).squeeze()
+    found = influences(tensors, counts_of(*tensors))
+    return standard_errors_of(found, torch.device("cpu")).squeeze()
 
 
 def gaps(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,6 @@ from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.statistics import (
     LOGNORMAL,
     Influence,
-    clustered_standard_errors,
     fit_family,
     gap,
     influences,
@@ -79,9 +78,8 @@ def test_the_squares_of_a_change_follow_from_some_values(generator: torch.Genera
 
 def test_columns_are_clusters_as_rows_are(generator: torch.Generator) -> None:
     weights = layer(generator, 120, 90)
-    both, turned = clustered_standard_errors(
-        [weights, weights.T.contiguous()], counts_of(weights, weights.T.contiguous())
-    )
+    pair = [weights, weights.T.contiguous()]
+    both, turned = standard_errors_of(influences(pair, counts_of(*pair)), torch.device("cpu"))
     assert both.item() == pytest.approx(turned.item(), rel=1e-9)
 
 

@@ -28,7 +28,9 @@ def _gap(counts: torch.Tensor) -> torch.Tensor:
 
 def _centred(logs: Array, layout: Layout) -> Array:
     """Residuals of draws ``[draws, rows, columns, positions]``, by plain means."""
-    found = logs - logs.mean((1, 2, 3), keepdims=True) if layout.degrees > 1 else logs
+    found = logs
+    if layout.centres_rows or layout.centres_columns:
+        found = found - found.mean((1, 2, 3), keepdims=True)
     if layout.centres_rows:
         found = found - found.mean((2, 3), keepdims=True)
     if layout.centres_columns:
