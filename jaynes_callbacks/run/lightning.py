@@ -152,6 +152,7 @@ class MonitorHooks:
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
+        activations: Mapping[str, str | None] | Sequence[str] | str = (),
         every_n_epochs: int | Schedule | None = 1,
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
@@ -163,7 +164,7 @@ class MonitorHooks:
         sinks: Sequence[Sink] = (),
     ) -> None:
         super().__init__()
-        Selection.of(kinds, include, exclude, min_size)
+        Selection.of(kinds, include, exclude, min_size, activations)
         of_magnitudes = {
             "iota_values_per_call": iota_values_per_call,
             "iota_groups": iota_groups,
@@ -175,6 +176,7 @@ class MonitorHooks:
             "include": include,
             "exclude": exclude,
             "min_size": min_size,
+            "activations": activations,
         }
         self._cadence = Cadence(every_n_epochs, every_n_steps)
         self._listening = Listening(
