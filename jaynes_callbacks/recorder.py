@@ -176,8 +176,8 @@ class Recorder:
 
     def detach(self) -> None:
         """Take every hook off."""
-        for instrument in self.instruments.values():
-            instrument.detach()
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.detach())
 
     def begin(self) -> None:
         """Take the model as it is now for the start: the record of step 0.
@@ -199,12 +199,12 @@ class Recorder:
         """
         self._has_listened = True
         for name in self.instruments if names is None else names:
-            self.instruments[name].open(one_forward=one_forward)
+            self._spare(name, lambda instrument: instrument.open(one_forward=one_forward))
 
     def close(self) -> None:
         """Cease to listen to forwards, until the next `open`; the model is free of hooks."""
-        for instrument in self.instruments.values():
-            instrument.close()
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.close())
 
     def before_step(
         self, parameters: Sequence[nn.Parameter], names: Collection[str] | None = None
@@ -220,8 +220,8 @@ class Recorder:
 
     def forget(self) -> None:
         """Let instruments go of gradients that were shown for a record that is not made."""
-        for instrument in self.instruments.values():
-            instrument.forget()
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.forget())
 
     @property
     def wants_forward(self) -> bool:

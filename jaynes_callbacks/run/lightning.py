@@ -113,10 +113,10 @@ def run_directory(trainer: Any) -> Path | None:
 
 def _logger_directory(logger: Any) -> Path | None:
     """Return ``log_dir``, or what ``save_dir``, name and version make; None without local files."""
-    directory = getattr(logger, "log_dir", None)
+    directory = _told(logger, "log_dir")
     if isinstance(directory, str | Path):
         return None if _is_remote(directory) else Path(directory)
-    saved = getattr(logger, "save_dir", None)
+    saved = _told(logger, "save_dir")
     if not isinstance(saved, str | Path) or _is_remote(saved):
         return None
     return _of_run(saved, logger)
@@ -124,8 +124,24 @@ def _logger_directory(logger: Any) -> Path | None:
 
 def _of_run(root: str | Path, logger: Any = None) -> Path:
     """Return a logger's folder for the run below a root."""
-    name, version = (getattr(logger, each, None) for each in ("name", "version"))
+    name, version = (_told(logger, each) for each in ("name", "version"))
     return Path(root, str(name or ""), str("" if version is None else version))
+
+
+def _told(logger: Any, attribute: str) -> Any:
+    """Return what a logger says of itself; None if it has no such attribute, or fails to say.
+
+    Some make a run on a server when they are first asked.
+    """
+    try:
+        return getattr(logger, attribute, None)
+    except Exception as error:
+        warnings.warn(
+            f"{type(logger).__name__} does not tell its {attribute}: "
+            f"{type(error).__name__}: {error}; training goes on",
+            stacklevel=2,
+        )
+        return None
 
 
 def _is_remote(path: str | Path) -> bool:

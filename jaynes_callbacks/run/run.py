@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from uuid import uuid4
 
 from torch import nn
@@ -23,6 +23,8 @@ from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.schedule import Cadence, Schedule
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.delivery import Delivery
+
+_T = TypeVar("_T")
 
 __all__ = ["IotaFrom", "Listening", "WatchedRun"]
 
@@ -125,18 +127,20 @@ class WatchedRun:
             self.recorder.begin()
         else:
             self._resume(before)
-        self._may_wait = not host.decides_at_any_step
+        self._may_wait = not self._ask(
+            "decides_at_any_step", lambda: host.decides_at_any_step, True
+        )
         resumed = None if before is None else host.step
         self._delivery.begin(self._id, resumed)
         if not host.is_main:
             return
-        self.directory = self._dirpath or host.directory
+        self.directory = self._dirpath or self._ask("directory", lambda: host.directory, None)
         self.recorder.run = self._name(before)
         earlier = str(before["directory"]) if before else ""
         context = RunContext(
             run=self.recorder.run,
             directory=self.directory,
-            loggers=tuple(host.loggers),
+            loggers=self._ask("loggers", lambda: tuple(host.loggers), ()),
             resumed_step=resumed,
             resumed_directory=Path(earlier) if earlier else None,
             run_id=self._id,
@@ -287,7 +291,10 @@ class WatchedRun:
             self.deliver()
         host = self._of_host()
         if first and host.is_main:
-            host.say(f"jaynes_callbacks: {self.recorder.coverage}")
+            self._spare(
+                "the coverage is not told",
+                lambda: host.say(f"jaynes_callbacks: {self.recorder.coverage}"),
+            )
 
     def _record_new(self, names: Collection[str], epoch: int, *, may_wait: bool = False) -> None:
         """Record the instruments that have no record of this step, once there is a first one."""
@@ -379,6 +386,12 @@ class WatchedRun:
         if self._host is None:
             raise RuntimeError("the run has not begun: call begin(host, ...) first")
         return self._host
+
+    def _ask(self, what: str, ask: Callable[[], _T], otherwise: _T) -> _T:
+        """Return what a host answers; `otherwise`, with a warning, if it fails to."""
+        answers = [otherwise]
+        self._spare(f"no {what} from the trainer", lambda: answers.append(ask()))
+        return answers[-1]
 
     def _spare(self, what: str, act: Callable[[], Any]) -> None:
         try:
