@@ -69,7 +69,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "tanh gelu": lambda x: 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.04 * x**3))),
     "quick gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "soft cap": lambda x: 30 * torch.tanh(x / 30),
-    "soft cap in place": lambda x: (x * 1).div_(5).tanh_().mul_(5),
+    "soft cap in place": lambda x: (x * 1).div_(5).tanh_().mul(5),
     "swiglu": lambda x: functional.silu(x) * x.flip(-1),
     "glu": lambda x: functional.glu(torch.cat([x, x], -1)),
     "out argument": lambda x: torch.tanh(x.detach(), out=torch.empty_like(x)) + x,
@@ -180,7 +180,9 @@ _LAYERS: dict[str, Specimen] = {
         _convolution().to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         _x(2, 3, 8, 8).to(memory_format=torch.channels_last),
     ),
-    "one-dimensional convolution": _of(lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.GELU()), 2, 3, 9),
+    "one-dimensional convolution": _of(
+        lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.GELU()), 2, 3, 9
+    ),
     "transposed convolution": _of(
         lambda: nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.SiLU()), 2, 3, 8, 8
     ),
@@ -373,7 +375,9 @@ _COMPUTED: dict[str, Callable[[], Specimen]] = {
     "older weight norm": lambda: _changed(torch.nn.utils.weight_norm),
     "older spectral norm": lambda: _changed(torch.nn.utils.spectral_norm),
     "pruned": lambda: _changed(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)),
-    "pruned by rows": lambda: _changed(lambda layer: prune.ln_structured(layer, "weight", 0.5, 2, 0)),
+    "pruned by rows": lambda: _changed(
+        lambda layer: prune.ln_structured(layer, "weight", 0.5, 2, 0)
+    ),
 }
 
 
@@ -402,6 +406,13 @@ class Answers(Refuses):
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__.get("_modules", {}).get(name, lambda *args: None)
+
+
+class TakesNoHooks(nn.GELU):
+    """Cannot be watched."""
+
+    def register_forward_pre_hook(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError("this module takes no hooks")
 
 
 class Nests(nn.Module):
@@ -525,8 +536,7 @@ class Color(enum.Enum):
 def _named(name: str) -> nn.Module:
     """Make a network with a part of an odd name."""
     net = _mlp()
-    net.add_module(name, nn.Linear(9, 9))
-    net._modules[name].requires_grad_(False)  # type: ignore[union-attr]
+    net.add_module(name, nn.Linear(16, 16))
     return net
 
 
@@ -554,6 +564,7 @@ def _known(name: str) -> nn.Module:
 _ODD: dict[str, Specimen] = {
     "refuses attributes": _of(Refuses),
     "has every attribute": _of(Answers),
+    "refuses hooks": _of(lambda: _mlp(TakesNoHooks(), nn.SiLU())),
     "two hundred deep": _of(lambda: Nests(200)),
     "calls itself two hundred times": _of(lambda: CallsItself(200)),
     "pickles itself": _of(PicklesItself),

@@ -51,7 +51,7 @@ def effective_weights(model: nn.Module) -> Iterator[EffectiveWeight]:
 
 def _parametrized(module: nn.Module, dot: str) -> Iterator[EffectiveWeight]:
     # Not by `parametrize.is_parametrized`, which runs a `__getattr__` of the module's own.
-    lists = module._modules.get("parametrizations")
+    lists = dict(module.named_children()).get("parametrizations")
     if not isinstance(lists, nn.ModuleDict):
         return
     for name, functions in lists.items():
