@@ -2,6 +2,7 @@
 
 import gc
 import math
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -175,12 +176,20 @@ def test_a_failing_logger_stops_nothing(
 
 
 class SilentLogger(DummyLogger):
-    """Cannot say anything of itself: its server does not answer."""
+    """Cannot say anything of itself: its server answers the trainer's first two calls only."""
+
+    calls = 0
 
     def _fail(self) -> Any:
         raise ConnectionError("no route to the tracking server")
 
-    experiment = log_dir = save_dir = name = version = property(_fail)
+    # Not `save_dir`, for which the trainer itself asks its first logger.
+    log_dir = name = version = property(_fail)
+
+    @property
+    def experiment(self) -> Any:
+        self.calls += 1
+        return super().experiment if self.calls <= 2 else self._fail()
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -189,8 +198,12 @@ def test_a_logger_that_says_nothing_of_itself_stops_nothing(
 ) -> None:
     monitor, good = EquilibriumMonitor(), CSVLogger(tmp_path / "csv")
     loggers = [SilentLogger(), *([] if alone else [good])]
-    with pytest.warns(UserWarning, match="SilentLogger does not tell its log_dir.*no route"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         make_trainer(monitor, logger=loggers).fit(task, loader)
+    said = [str(each.message) for each in caught if "SilentLogger" in str(each.message)]
+    assert "SilentLogger does not tell its log_dir: ConnectionError: no route" in said[0]
+    assert all("no route" in text and "training" in text for text in said)
     assert monitor.history.step.unique().tolist() == [0, 6, 12]
     assert monitor.dataset == (tmp_path if alone else Path(good.log_dir)) / "jaynes"
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 from torch import nn
 
 from jaynes_callbacks.instruments.base import Moment
+from jaynes_callbacks.interrupts import delayed_interrupts
 from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.records.naming import telling_path
 from jaynes_callbacks.run.closing import closing_lines
@@ -233,8 +234,9 @@ class WatchedRun:
     def finish(self) -> None:
         """Let go of the model and let the sinks finish."""
         if self.live:
-            self.live = False
-            self.recorder.detach()
+            with delayed_interrupts():
+                self.live = False
+                self.recorder.detach()
             self.deliver()
             names = self.recorder.instruments
             self._delivery.close({name: self.recorder.start_of(name) for name in names})

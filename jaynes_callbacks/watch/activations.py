@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jaynes_callbacks.interrupts import delayed_interrupts
 from jaynes_callbacks.watch.compiling import (
     dispatch_every_spelling,
     do_not_compile_alone,
@@ -158,27 +159,24 @@ class ActivationWatch:
         known, reserved = self.ledger.rows, len(self.ledger.table)
         rows = 2 * max(len(self._hooked), known if known > reserved else 0)
         self.ledger.reserve(rows, _device(self.model))
-        DeepCalls.allow()
-        self._mode = mode = _ActivationMode(self)
-        for hooked in list(self._hooked):
-            try:
-                hooked.put_on()
-            except Exception as error:
-                self._hooked.remove(hooked)
-                _withdraw(self, hooked.name, hooked.name, f"{type(error).__name__}: {error}")
-        mode.__enter__()  # type: ignore[no-untyped-call]
+        with delayed_interrupts():
+            self._mode = mode = _ActivationMode(self)
+            DeepCalls.allow()
+            self._put_on_hooks()
+            mode.__enter__()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Cease to count and take every hook off the model."""
         if self._mode is None:
             return
-        _take_off(self._mode)
-        for hooked in self._hooked:
-            hooked.take_off()
-        self._running.clear()
-        self._context.forget()
-        self._mode = None
-        DeepCalls.end()
+        with delayed_interrupts():
+            _take_off(self._mode)
+            for hooked in self._hooked:
+                hooked.take_off()
+            self._running.clear()
+            self._context.forget()
+            self._mode = None
+            DeepCalls.end()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -196,6 +194,15 @@ class ActivationWatch:
         if stream := self.ledger.stream_of(row):
             site = stream.name.split("#")[0]
             _withdraw(self, site, stream.name, f"{type(error).__name__}: {error}")
+
+    def _put_on_hooks(self) -> None:
+        """Register the hooks; a module that takes none loses its stream."""
+        for hooked in list(self._hooked):
+            try:
+                hooked.put_on()
+            except Exception as error:
+                self._hooked.remove(hooked)
+                _withdraw(self, hooked.name, hooked.name, f"{type(error).__name__}: {error}")
 
     def _enter(self, place: Place, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Take note of a module whose forward begins."""
