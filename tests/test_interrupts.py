@@ -239,35 +239,42 @@ def _run(folder: Path, after: float | None, watched: bool, **options: Any) -> An
     return task, monitor, outcome
 
 
+def _check_resumed(folder: Path, steps: list[int]) -> None:
+    """Go on from the last checkpoint, watched and unwatched: to the same end, with all records."""
+    last = folder / "last.ckpt"
+    if not last.exists():
+        return
+    alone, _, _ = _run(folder / "alone", None, watched=False, ckpt_path=last)
+    again, monitor, _ = _run(folder, None, watched=True, ckpt_path=last)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    assert monitor.history.step.unique().tolist() == steps
+    assert _parts(folder) == steps
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
 @pytest.mark.filterwarnings("ignore")
 def test_interrupts_at_random_moments(tmp_path: Path) -> None:
     """An unwatched twin beside each run shows what is Lightning's own doing."""
     limit = sys.getrecursionlimit()
-    whole, whole_monitor, outcome = _run(tmp_path / "whole", None, watched=True)
-    moments = random.Random(3)
-    swallowed = {True: 0, False: 0}
+    _, monitor, outcome = _run(tmp_path / "whole", None, watched=True)
+    _, _, of_twin = _run(tmp_path / "twin", None, watched=False)
+    steps = monitor.history.step.unique().tolist()
+    moments, swallowed = random.Random(3), {True: 0, False: 0}
     for number in range(int(os.environ.get("JAYNES_INTERRUPTS", "40"))):
         share = moments.random()
-        for watched in (True, False):
+        for watched, whole in ((True, outcome), (False, of_twin)):
             folder = tmp_path / f"{number}-{watched}"
-            after = share * outcome.seconds * (1 if watched else 0.2)
-            task, monitor, ended = _run(folder, after, watched)
+            task, monitor, ended = _run(folder, share * whole.seconds, watched)
             swallowed[watched] += ended.pressed and ended.raised is None
             _assert_free(task)
             assert sys.getrecursionlimit() == limit
             assert not _open_files(folder)
-            if not watched:
-                continue
-            steps = monitor.history.step.unique().tolist() if len(monitor.history) else []
-            assert _parts(folder) == steps, number
-            last = folder / "last.ckpt"
-            again, monitor, _ = _run(
-                folder, None, watched=True, ckpt_path=last if last.exists() else None
-            )
-            for name, value in whole.state_dict().items():
-                assert torch.equal(again.state_dict()[name], value), (number, name)
-            if last.exists():
-                assert monitor.history.gap.tolist() == whole_monitor.history.gap.tolist(), number
-    print(f"swallowed: {swallowed[True]} watched, {swallowed[False]} unwatched")
+            if watched:
+                history = monitor.history
+                recorded = history.step.unique().tolist() if len(history) else []
+                assert _parts(folder) == recorded, number
+                _check_resumed(folder, steps)
+    # An interrupt may come after the last batch, or while a destructor runs.
+    assert swallowed[True] <= swallowed[False] + 2, swallowed
