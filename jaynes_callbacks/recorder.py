@@ -53,6 +53,11 @@ class Recorder:
         include: glob patterns on stream names; only matching streams are watched.
         exclude: glob patterns on stream names that are not watched.
         min_size: weights with fewer elements are skipped.
+        activations: modules that are activations as a whole, where a function is written out by
+            hand: glob patterns on their names, or a mapping of such patterns to what is recorded,
+            e.g. ``{"*.act": "gelu", "*.softcap": None}``.  ``"z*y"`` (by default) or the name of a
+            function is the pre-activation times the output, ``"y"`` or ``"relu"`` the output, and
+            None leaves the module out.  Classes of transformers and timm are known.
         iota_values_per_call: most values counted of one activation call.
         iota_groups: groups of samples for the standard error of an iota's gap: what is counted
             between one `open` and the next goes into the next group, and each group is left out
@@ -88,6 +93,7 @@ class Recorder:
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
+        activations: Mapping[str, str | None] | Sequence[str] | str = (),
         iota_values_per_call: int = IOTA_VALUES_PER_CALL,
         iota_groups: int | None = None,
         paper_bins: int = PAPER_BINS,
@@ -100,7 +106,7 @@ class Recorder:
             "paper_bins": paper_bins,
         }
         self.model = model
-        self.selection = Selection.of(kinds, include, exclude, min_size)
+        self.selection = Selection.of(kinds, include, exclude, min_size, activations)
         self.directory = None if dirpath is None else Path(dirpath)
         self.run = run or (self.directory.name if self.directory else "")
         self.instruments = {
@@ -171,8 +177,8 @@ class Recorder:
 
     def detach(self) -> None:
         """Take every hook off."""
-        for instrument in self.instruments.values():
-            instrument.detach()
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.detach())
 
     def begin(self) -> None:
         """Take the model as it is now for the start: the record of step 0.
@@ -195,12 +201,12 @@ class Recorder:
         """
         self._has_listened = True
         for name in self.instruments if names is None else names:
-            self.instruments[name].open(one_forward=one_forward)
+            self._spare(name, lambda instrument: instrument.open(one_forward=one_forward))
 
     def close(self) -> None:
         """Cease to listen to forwards, until the next `open`; the model is free of hooks."""
-        for instrument in self.instruments.values():
-            instrument.close()
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.close())
 
     def before_step(
         self, parameters: Sequence[nn.Parameter], names: Collection[str] | None = None
@@ -216,8 +222,8 @@ class Recorder:
 
     def forget(self) -> None:
         """Let instruments go of gradients that were shown for a record that is not made."""
-        for instrument in self.instruments.values():
-            instrument.forget()
+        for name in self.instruments:
+            self._spare(name, lambda instrument: instrument.forget())
 
     @property
     def wants_forward(self) -> bool:

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.instruments.saliency import Saliency
+from jaynes_callbacks.run.lightning import LightningHost
 from jaynes_callbacks.sinks.dataset import DatasetSink
 
 #: Every instrument that listens to forwards.
@@ -171,6 +173,57 @@ def test_a_failing_logger_stops_nothing(
     assert sum("FailingLogger" in str(warning.message) for warning in said) == 1
     assert monitor.history.step.unique().tolist() == [0, 6, 12]
     assert "equilibrium/weight/gap_median" in (Path(good.log_dir) / "metrics.csv").read_text()
+
+
+class SilentLogger(DummyLogger):
+    """Cannot say anything of itself: its server answers the trainer's first two calls only."""
+
+    calls = 0
+
+    def _fail(self) -> Any:
+        raise ConnectionError("no route to the tracking server")
+
+    # Not `save_dir`, for which the trainer itself asks its first logger.
+    log_dir = name = version = property(_fail)
+
+    @property
+    def experiment(self) -> Any:
+        self.calls += 1
+        return super().experiment if self.calls <= 2 else self._fail()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_logger_that_says_nothing_of_itself_stops_nothing(
+    alone: bool, task: Any, loader: Loader, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    monitor, good = EquilibriumMonitor(), CSVLogger(tmp_path / "csv")
+    loggers = [SilentLogger(), *([] if alone else [good])]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_trainer(monitor, logger=loggers).fit(task, loader)
+    said = [str(each.message) for each in caught if "SilentLogger" in str(each.message)]
+    assert "SilentLogger does not tell its log_dir: ConnectionError: no route" in said[0]
+    assert all("no route" in text and "training" in text for text in said)
+    assert monitor.history.step.unique().tolist() == [0, 6, 12]
+    assert monitor.dataset == (tmp_path if alone else Path(good.log_dir)) / "jaynes"
+
+
+def test_a_host_that_answers_nothing_stops_nothing(
+    task: Any,
+    loader: Loader,
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Any) -> Any:
+        raise RuntimeError("not now")
+
+    for question in ("directory", "loggers", "decides_at_any_step"):
+        monkeypatch.setattr(LightningHost, question, property(fail))
+    monitor = EquilibriumMonitor(sinks=[])
+    with pytest.warns(UserWarning, match="no .* from the trainer: RuntimeError: not now") as said:
+        make_trainer(monitor).fit(task, loader)
+    assert len([each for each in said if "from the trainer" in str(each.message)]) == 3
+    assert monitor.history.step.unique().tolist() == [0, 6, 12]
 
 
 def test_a_directory_that_cannot_be_written_stops_nothing(

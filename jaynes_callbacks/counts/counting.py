@@ -11,7 +11,7 @@ Everything is integer work, and integers add in any order.
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -143,7 +143,19 @@ def reason_not_countable(tensor: Tensor) -> str | None:
         return f"a {type(tensor).__name__}, whose values lie in other tensors (quantised, sharded)"
     if not tensor.dtype.is_floating_point:
         return f"of dtype {tensor.dtype}, not real floating-point"
+    if not _is_convertible(tensor.dtype):
+        return f"of dtype {tensor.dtype}, which torch cannot convert"
     return None
+
+
+@cache
+def _is_convertible(dtype: torch.dtype) -> bool:
+    """Tell whether torch has a kernel that converts values of this type to float32."""
+    try:
+        torch.empty(1, dtype=dtype).to(torch.float32)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 @torch.library.custom_op("jaynes_callbacks::count_", mutates_args=("counts",))

@@ -101,7 +101,12 @@ class Magnitudes(FittingInstrument[Record, Batch]):
         self.kinds = selection.kinds
         groups = IOTA_GROUPS if self._groups is None else max(1, self._groups)
         self._activations = ActivationWatch(
-            model, selection.admits, self._limit, groups, deals_all=self._groups is not None
+            model,
+            selection.admits,
+            self._limit,
+            groups,
+            deals_all=self._groups is not None,
+            activations=selection.activations,
         )
         self._ledger = self._activations.ledger
         self._weights = WeightWatch(model, selection)

@@ -117,7 +117,11 @@ class Neurons(Instrument[NeuronRow]):
         """Find the modules in whose forward an activation may be applied."""
         super().attach(model, selection)
         self._watch = ActivationWatch(
-            model, selection.admits, self._limit, reading=LogPowers(MOST_NEURONS)
+            model,
+            selection.admits,
+            self._limit,
+            reading=LogPowers(MOST_NEURONS),
+            activations=selection.activations,
         )
         self._watch.attach()
 

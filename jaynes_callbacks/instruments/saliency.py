@@ -111,7 +111,13 @@ class Saliency(FittingInstrument[Record, Batch]):
         self._gradients = GradientWatch(model, selection)
         if self._of_activations:
             self._calls = Saliencies(lambda row, error: watch.withdraw(row, error))
-            watch = ActivationWatch(model, selection.admits, self._limit, reading=self._calls)
+            watch = ActivationWatch(
+                model,
+                selection.admits,
+                self._limit,
+                reading=self._calls,
+                activations=selection.activations,
+            )
             watch.attach()
             self._activations = watch
 

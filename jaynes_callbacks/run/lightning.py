@@ -113,10 +113,10 @@ def run_directory(trainer: Any) -> Path | None:
 
 def _logger_directory(logger: Any) -> Path | None:
     """Return ``log_dir``, or what ``save_dir``, name and version make; None without local files."""
-    directory = getattr(logger, "log_dir", None)
+    directory = _told(logger, "log_dir")
     if isinstance(directory, str | Path):
         return None if _is_remote(directory) else Path(directory)
-    saved = getattr(logger, "save_dir", None)
+    saved = _told(logger, "save_dir")
     if not isinstance(saved, str | Path) or _is_remote(saved):
         return None
     return _of_run(saved, logger)
@@ -124,8 +124,24 @@ def _logger_directory(logger: Any) -> Path | None:
 
 def _of_run(root: str | Path, logger: Any = None) -> Path:
     """Return a logger's folder for the run below a root."""
-    name, version = (getattr(logger, each, None) for each in ("name", "version"))
+    name, version = (_told(logger, each) for each in ("name", "version"))
     return Path(root, str(name or ""), str("" if version is None else version))
+
+
+def _told(logger: Any, attribute: str) -> Any:
+    """Return what a logger says of itself; None if it has no such attribute, or fails to say.
+
+    Some make a run on a server when they are first asked.
+    """
+    try:
+        return getattr(logger, attribute, None)
+    except Exception as error:
+        warnings.warn(
+            f"{type(logger).__name__} does not tell its {attribute}: "
+            f"{type(error).__name__}: {error}; training goes on",
+            stacklevel=2,
+        )
+        return None
 
 
 def _is_remote(path: str | Path) -> bool:
@@ -152,6 +168,7 @@ class MonitorHooks:
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
+        activations: Mapping[str, str | None] | Sequence[str] | str = (),
         every_n_epochs: int | Schedule | None = 1,
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
@@ -163,7 +180,7 @@ class MonitorHooks:
         sinks: Sequence[Sink] = (),
     ) -> None:
         super().__init__()
-        Selection.of(kinds, include, exclude, min_size)
+        Selection.of(kinds, include, exclude, min_size, activations)
         of_magnitudes = {
             "iota_values_per_call": iota_values_per_call,
             "iota_groups": iota_groups,
@@ -175,6 +192,7 @@ class MonitorHooks:
             "include": include,
             "exclude": exclude,
             "min_size": min_size,
+            "activations": activations,
         }
         self._cadence = Cadence(every_n_epochs, every_n_steps)
         self._listening = Listening(

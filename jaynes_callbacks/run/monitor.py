@@ -1,6 +1,6 @@
 """Monitor: the callback's body with the sinks a user expects, under no trainer's base class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class Monitor(MonitorHooks):
         include: glob patterns on stream names, e.g. ``"encoder.*"``; only these are watched.
         exclude: glob patterns on stream names that are not watched.
         min_size: weights with fewer elements are skipped.
+        activations: modules that are activations as a whole, where a function is written out by
+            hand: glob patterns on their names, or a mapping of such patterns to what is recorded,
+            e.g. ``{"*.act": "gelu", "*.softcap": None}``.  ``"z*y"`` (by default) or the name of a
+            function is the pre-activation times the output, ``"y"`` or ``"relu"`` the output, and
+            None leaves the module out.  Classes of transformers and timm are known.
         every_n_epochs: record at the end of every n-th epoch; None for never.
         every_n_steps: record after every n-th optimizer step as well; None for never.  With both
             None only the first and the last state are recorded.  Either may be a schedule of
@@ -83,6 +88,7 @@ class Monitor(MonitorHooks):
         include: Sequence[str] | str = "*",
         exclude: Sequence[str] | str = (),
         min_size: int = MIN_SIZE,
+        activations: Mapping[str, str | None] | Sequence[str] | str = (),
         every_n_epochs: int | Schedule | None = 1,
         every_n_steps: int | Schedule | None = None,
         iota_every_n_batches: int = 16,
@@ -100,6 +106,7 @@ class Monitor(MonitorHooks):
             include=include,
             exclude=exclude,
             min_size=min_size,
+            activations=activations,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
             iota_every_n_batches=iota_every_n_batches,
@@ -111,7 +118,7 @@ class Monitor(MonitorHooks):
             sinks=default_sinks(figures_every_n_epochs) if sinks is None else sinks,
         )
         self._key: dict[str, Any] = {
-            **self._options,
+            **{name: value for name, value in self._options.items() if name != "activations"},
             "iota_values_per_call": iota_values_per_call,
             # None was 0 in version 0.1, whose checkpoints are resumed.
             "iota_groups": iota_groups or 0,
@@ -121,6 +128,8 @@ class Monitor(MonitorHooks):
             "iota_from": iota_from,
             "dirpath": dirpath,
         }
+        if activations:
+            self._key["activations"] = activations
         if paper_bins != PAPER_BINS:
             self._key["paper_bins"] = paper_bins
         # With the default the key is that of version 0.1, whose checkpoints are resumed.

@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from uuid import uuid4
 
 from torch import nn
 
 from jaynes_callbacks.instruments.base import Moment
+from jaynes_callbacks.interrupts import delayed_interrupts
 from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.records.naming import telling_path
 from jaynes_callbacks.run.closing import closing_lines
@@ -23,6 +24,8 @@ from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.schedule import Cadence, Schedule
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.delivery import Delivery
+
+_T = TypeVar("_T")
 
 __all__ = ["IotaFrom", "Listening", "WatchedRun"]
 
@@ -125,18 +128,20 @@ class WatchedRun:
             self.recorder.begin()
         else:
             self._resume(before)
-        self._may_wait = not host.decides_at_any_step
+        self._may_wait = not self._ask(
+            "decides_at_any_step", lambda: host.decides_at_any_step, True
+        )
         resumed = None if before is None else host.step
         self._delivery.begin(self._id, resumed)
         if not host.is_main:
             return
-        self.directory = self._dirpath or host.directory
+        self.directory = self._dirpath or self._ask("directory", lambda: host.directory, None)
         self.recorder.run = self._name(before)
         earlier = str(before["directory"]) if before else ""
         context = RunContext(
             run=self.recorder.run,
             directory=self.directory,
-            loggers=tuple(host.loggers),
+            loggers=self._ask("loggers", lambda: tuple(host.loggers), ()),
             resumed_step=resumed,
             resumed_directory=Path(earlier) if earlier else None,
             run_id=self._id,
@@ -229,8 +234,9 @@ class WatchedRun:
     def finish(self) -> None:
         """Let go of the model and let the sinks finish."""
         if self.live:
-            self.live = False
-            self.recorder.detach()
+            with delayed_interrupts():
+                self.live = False
+                self.recorder.detach()
             self.deliver()
             names = self.recorder.instruments
             self._delivery.close({name: self.recorder.start_of(name) for name in names})
@@ -287,7 +293,10 @@ class WatchedRun:
             self.deliver()
         host = self._of_host()
         if first and host.is_main:
-            host.say(f"jaynes_callbacks: {self.recorder.coverage}")
+            self._spare(
+                "the coverage is not told",
+                lambda: host.say(f"jaynes_callbacks: {self.recorder.coverage}"),
+            )
 
     def _record_new(self, names: Collection[str], epoch: int, *, may_wait: bool = False) -> None:
         """Record the instruments that have no record of this step, once there is a first one."""
@@ -379,6 +388,12 @@ class WatchedRun:
         if self._host is None:
             raise RuntimeError("the run has not begun: call begin(host, ...) first")
         return self._host
+
+    def _ask(self, what: str, ask: Callable[[], _T], otherwise: _T) -> _T:
+        """Return what a host answers; `otherwise`, with a warning, if it fails to."""
+        answers = [otherwise]
+        self._spare(f"no {what} from the trainer", lambda: answers.append(ask()))
+        return answers[-1]
 
     def _spare(self, what: str, act: Callable[[], Any]) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.interrupts import delayed_interrupts
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.history import History
 from jaynes_callbacks.records.schema import Array, Schema
@@ -69,10 +70,12 @@ class Delivery:
         """Take one record into the history and hand it on to the sinks that were opened."""
         if not len(frame) and not frame.schema.main:
             return
-        self.ends[name] = frame
         history = self.histories[name]
-        history.append(frame)
-        self._each(lambda sink: sink.write(frame, history))
+        # A record is in the history and in the dataset, or in neither.
+        with delayed_interrupts():
+            self.ends[name] = frame
+            history.append(frame)
+            self._each(lambda sink: sink.write(frame, history))
 
     def close(self, starts: Mapping[str, Frame[Any]]) -> None:
         """Let every sink finish each instrument."""

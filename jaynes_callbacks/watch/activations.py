@@ -3,12 +3,14 @@
 A `TorchFunctionMode` sees every call of a function of `jaynes_callbacks.watch.functions`, whichever
 way it is spelt: ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU`` alike.
 Forward hooks on the modules tell in which module's forward a call happens, and so name its stream.
+A module that is an activation as a whole (`watch.modules`) is read by its hooks, from its input and
+its output; functions that are called inside it are no streams.
+
 A call is counted at once and none of its tensors is kept, so in-place operations are counted like
 any other and no memory is needed.  Mode and hooks exist only while the watch is open; while it is
 closed the model runs as if there were no watch.
 
-What is taken of a call is up to a `Reading`: by default its iota is counted (`Counts`); others sum
-powers for each neuron (`watch.neurons`) or wait for the gradient (`watch.saliency`).
+What is taken of a call is up to a `watch.reading.Reading`.
 
 Compiled models: `torch.compile` traces the mode and the hooks into a second graph, which it keeps
 beside the graph of the closed watch.  In it the row of each call is a constant.
@@ -16,162 +18,50 @@ beside the graph of the closed watch.  In it the row of each call is a constant.
 A call that cannot be counted costs only its own stream, see `ActivationWatch`.
 """
 
-import inspect
-import types
 import warnings
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode, get_overridable_functions, resolve_name
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from jaynes_callbacks.counts.counting import count_, count_product_, subsample
-from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.records.stream import IOTA
-from jaynes_callbacks.watch.dtensors import owned_values
+from jaynes_callbacks.interrupts import delayed_interrupts
+from jaynes_callbacks.watch.compiling import (
+    dispatch_every_spelling,
+    do_not_compile_alone,
+    is_called_by_graph_outside,
+    spellings_hidden_by_dynamo,
+)
 from jaynes_callbacks.watch.functions import (
-    ACTIVATION_MODULES,
     FUNCTIONS,
+    NOT_RECORDED,
     preactivation,
-    reason_not_to_watch,
     variable_of,
     writes_in_place,
 )
+from jaynes_callbacks.watch.hooks import DeepCalls, Hook, HookedModule
 from jaynes_callbacks.watch.ledger import NO_ROW, Ledger
+from jaynes_callbacks.watch.modules import (
+    NOWHERE,
+    Activations,
+    Place,
+    Role,
+    place_of,
+    sees_functions,
+)
+from jaynes_callbacks.watch.reading import Counts, Reading
+from jaynes_callbacks.watch.written_out import ARITHMETIC, Context
 
-__all__ = ["ActivationWatch", "Counts", "Reading"]
+__all__ = ["ActivationWatch"]
 
 #: Calls of one site within one forward that get a stream each; a recurrence may make many more.
 _MOST_CALLS = 128
-#: How `torch.fx` names the file of the code that it generates for a graph.
-_GENERATED_CODE = "<eval_with_key>"
 _HIDDEN = "not seen inside compiled models by this version of torch"
 _UNREADABLE = "not read inside compiled models"
-
-
-class _Place(NamedTuple):
-    """A module whose forward is running."""
-
-    name: str
-    is_activation: bool
-
-    def site(self, function: str) -> str:
-        """Name a function that is applied while this is the innermost running module."""
-        if self.is_activation:
-            return self.name or function
-        return f"{self.name}.{function}" if self.name else function
-
-
-#: Outside of every module of the model.
-_NOWHERE = _Place("", is_activation=False)
-
-
-class _Hooked(NamedTuple):
-    """A module and the two hooks that are registered on it while the watch is open."""
-
-    module: nn.Module
-    enter: Callable[..., None]
-    leave: Callable[..., None]
-
-
-class Reading(Protocol):
-    """What is taken of each call of an activation function, and added to its stream's row.
-
-    It is traced by torch.compile unless it is not `compiled`.
-
-    Attributes:
-        kind: of the streams.
-        shape: of a row of the table that is added to.
-        dtype: of the table.
-        compiled: whether calls inside compiled models can be read.
-        layers: functions of which `layer_ends` is told.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    compiled: bool
-    layers: Container[Callable[..., Any]]
-
-    def variable(self, function: str) -> str:
-        """Return the name of what is taken of a function's calls, as records have it."""
-        ...
-
-    def needs_preactivation(self, function: str) -> bool:
-        """Tell whether `keep` is called before this function is applied."""
-        ...
-
-    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Any:
-        """Return what `add_` needs of a pre-activation.
-
-        Args:
-            z: the pre-activation.
-            limit: most values that are taken.
-            overwritten: whether the function is about to write its output over it.
-        """
-        ...
-
-    def add_(self, kept: Any, y: Tensor, table: Tensor, row: int, limit: int) -> None:
-        """Add what is taken of a call to a row of the table, in place.
-
-        Args:
-            kept: from `keep`; None if it was not called.
-            y: the output.
-            table: to add to.
-            row: of the call's stream.
-            limit: most values that are taken.
-        """
-        ...
-
-    def forward_begins(self) -> None:
-        """Forget the layers of earlier forwards."""
-        ...
-
-    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
-        """Take note of a call of one of `layers`, by its output."""
-        ...
-
-
-class Counts:
-    """Counts the iota of each call on the universal grid: y of ReLU, z·y of other functions."""
-
-    kind, dtype, compiled = IOTA, torch.int64, True
-    shape: tuple[int, ...] = (CODES,)
-    layers: Container[Callable[..., Any]] = frozenset()
-
-    def variable(self, function: str) -> str:
-        """Return ``y`` or ``z*y``."""
-        return variable_of(function)
-
-    def needs_preactivation(self, function: str) -> bool:
-        """Tell whether the product z·y is counted, or y alone."""
-        return variable_of(function) != "y"
-
-    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
-        """Return the pre-activation, or as much of it as is counted if the call overwrites it."""
-        z = owned_values(z)
-        if not overwritten:
-            return z
-        # To pick some values while tracing would tie the graph to the shape.
-        return (z if torch.compiler.is_compiling() else subsample(z, limit)).clone()
-
-    def add_(self, kept: Tensor | None, y: Tensor, table: Tensor, row: int, limit: int) -> None:
-        """Count y, or the product of what was kept with it."""
-        y = owned_values(y)
-        if kept is None:
-            count_(y, table, row, limit)
-        else:
-            y = y if y.shape == kept.shape else subsample(y, limit)
-            count_product_(kept, y, table, row, limit)
-
-    def forward_begins(self) -> None:
-        """Do nothing: no layer matters."""
-
-    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
-        """Do nothing: no layer matters."""
+_NO_MAP = "its module does not map one floating-point tensor to one of the same shape"
 
 
 class ActivationWatch:
@@ -190,6 +80,7 @@ class ActivationWatch:
         reading: what is taken of each call; by default its counts.
         deals_all: whether the counts of all streams are dealt, or only of those of which one sample
             gives several values of a neuron.
+        activations: modules that are read as a whole, or left out, by the user's choice.
 
     Attributes:
         ledger: the counts so far.
@@ -204,6 +95,7 @@ class ActivationWatch:
         reading: Reading | None = None,
         *,
         deals_all: bool = True,
+        activations: Activations = (),
     ) -> None:
         self.model = model
         self._reading: Reading = Counts() if reading is None else reading
@@ -216,11 +108,12 @@ class ActivationWatch:
             dtype=self._reading.dtype,
         )
         self._limit = limit
-        self._hooked: list[_Hooked] = []
-        self._handles: list[RemovableHandle] = []
+        self._activations = activations
+        self._hooked: list[HookedModule] = []
         self._mode: TorchFunctionMode | None = None
         self._one_forward = False
-        self._running: list[_Place] = []
+        self._running: list[_Running] = []
+        self._context = Context()
         self._calls: dict[str, int] = {}
         self._failed_sites: set[str] = set()
         self._hidden: tuple[str, ...] = ()
@@ -229,14 +122,19 @@ class ActivationWatch:
 
     def attach(self) -> None:
         """Find the modules in whose forward an activation may be applied."""
-        self._hidden = () if _dispatch_every_spelling() else _spellings_hidden_by_dynamo()
+        self._hidden = () if dispatch_every_spelling() else spellings_hidden_by_dynamo()
+        # torch.compile follows the hooks when it compiles a module.  Called from outside of what
+        # is compiled, they are not worth a graph of their own.
+        for function in (Hook.__call__, ActivationWatch._enter, ActivationWatch._leave):
+            do_not_compile_alone(function.__code__)
         self._hooked = []
         for name, module in self.model.named_modules():
-            if reason := reason_not_to_watch(module):
-                self.ledger.skip(name, reason)
-            elif not _is_plain_leaf(module):
-                place = _Place(name, isinstance(module, ACTIVATION_MODULES))
-                self._hooked.append(self._hooks_of(place, module))
+            place = place_of(name, module, self._activations)
+            if place is not None and place.reason is not None:
+                self.ledger.skip(name, place.reason)
+            if place is not None and sees_functions(module):
+                enter, leave = partial(self._enter, place), partial(self._leave, place)
+                self._hooked.append(HookedModule(name, module, enter, leave))
 
     def detach(self) -> None:
         """Close the watch and let go of the modules."""
@@ -261,21 +159,24 @@ class ActivationWatch:
         known, reserved = self.ledger.rows, len(self.ledger.table)
         rows = 2 * max(len(self._hooked), known if known > reserved else 0)
         self.ledger.reserve(rows, _device(self.model))
-        for module, enter, leave in self._hooked:
-            self._handles.append(module.register_forward_pre_hook(enter))
-            self._handles.append(module.register_forward_hook(leave))
-        self._mode = mode = _ActivationMode(self)
-        mode.__enter__()  # type: ignore[no-untyped-call]
+        with delayed_interrupts():
+            self._mode = mode = _ActivationMode(self)
+            DeepCalls.allow()
+            self._put_on_hooks()
+            mode.__enter__()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Cease to count and take every hook off the model."""
         if self._mode is None:
             return
-        _take_off(self._mode)
-        self._mode = None
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        with delayed_interrupts():
+            _take_off(self._mode)
+            for hooked in self._hooked:
+                hooked.take_off()
+            self._running.clear()
+            self._context.forget()
+            self._mode = None
+            DeepCalls.end()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -294,26 +195,39 @@ class ActivationWatch:
             site = stream.name.split("#")[0]
             _withdraw(self, site, stream.name, f"{type(error).__name__}: {error}")
 
-    def _hooks_of(self, place: _Place, module: nn.Module) -> _Hooked:
-        def enter(module: nn.Module, args: Any) -> None:
-            if not self._one_forward and (not self._running or module is self.model):
-                self._begin_forward()
-            if self._hidden and torch.compiler.is_compiling():
-                _name_hidden(self.ledger, self._hidden)
-            if module is self.model:
-                self._reading.forward_begins()
-            self._running.append(place)
+    def _put_on_hooks(self) -> None:
+        """Register the hooks; a module that takes none loses its stream."""
+        for hooked in list(self._hooked):
+            try:
+                hooked.put_on()
+            except Exception as error:
+                self._hooked.remove(hooked)
+                _withdraw(self, hooked.name, hooked.name, f"{type(error).__name__}: {error}")
 
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            # Above the own place lie those whose forward ended in an exception.
-            while self._running and self._running.pop() != place:
-                pass
+    def _enter(self, place: Place, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Take note of a module whose forward begins."""
+        if not self._one_forward and (not self._running or module is self.model):
+            self._begin_forward()
+        if self._hidden and torch.compiler.is_compiling():
+            _name_hidden(self.ledger, self._hidden)
+        if module is self.model:
+            self._reading.forward_begins()
+        self._context.forget()
+        # What a module in an activation does is part of that activation.
+        reads = place.role is Role.ACTIVATION and not self._is_hidden()
+        running = self._entered(place, args, kwargs) if reads else _Running(place)
+        self._running.append(running)
 
-        # torch.compile follows the hooks when it compiles a module.  Called from outside of what
-        # is compiled, they are not worth a graph of their own.
-        for hook in (enter, leave):
-            _do_not_compile_alone(hook.__code__)
-        return _Hooked(module, enter, leave)
+    def _leave(self, place: Place, module: nn.Module, args: Any, output: Any) -> None:
+        """Take note of a module whose forward has ended."""
+        self._context.forget()
+        # Above the own place lie those whose forward ended in an exception.
+        while self._running:
+            running = self._running.pop()
+            if running.place == place:
+                if running.reads:
+                    self._left(running, output)
+                break
 
     def _begin_forward(self) -> None:
         self._running.clear()
@@ -321,56 +235,128 @@ class ActivationWatch:
 
     def _apply(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Apply an activation function and count this call of it."""
-        name = FUNCTIONS[function]
-        needed = self._reading.needs_preactivation(name)
-        kept = self._before(function, args, kwargs) if needed else None
+        site, iota = self._site(FUNCTIONS[function]), variable_of(FUNCTIONS[function])
+        kept = self._before(site, iota, function, args, kwargs)
         output = function(*args, **kwargs)
-        self._after(name, kept, output)
+        stream = self._after(site, iota, kept, output)
+        if FUNCTIONS[function] == "tanh":
+            self._context.applied(stream)
+        else:
+            self._context.forget()
         return output
 
-    def _before(self, function: Callable[..., Tensor], args: Any, kwargs: Any) -> Any:
+    def _before(
+        self, site: str, iota: str, function: Callable[..., Tensor], args: Any, kwargs: Any
+    ) -> Any:
         """Let the reading keep what it needs of the pre-activation; None if that fails."""
         try:
+            if not self._reading.needs_preactivation(iota):
+                return None
             z = preactivation(args, kwargs)
             overwritten = writes_in_place(function, args, kwargs)
             return self._reading.keep(z, self._limit, overwritten=overwritten)
         except Exception as error:
-            site = self._site(FUNCTIONS[function])
-            self._fail(site, _stream_name(site, self._calls.get(site, 0)), error)
+            self._fail(site, self._stream_of(site), error)
             return None
 
-    def _after(self, name: str, kept: Any, output: Tensor) -> None:
-        """Read one call; an exception costs this stream and spares the training."""
-        if output.is_meta or not output.is_floating_point():
-            return
-        site = self._site(name)
-        call = self._calls.get(site, 0)
-        self._calls[site] = call + 1
-        compiling = torch.compiler.is_compiling()
-        # A compiled model's shapes may be symbols: to read them would tie the graph to them.
-        shape = () if compiling else tuple(output.shape[1:])
-        # Samples, neurons, and places in a map or a sequence.
-        repeats = output.dim() > 2
+    def _after(self, site: str, iota: str, kept: Any, output: Tensor) -> str:
+        """Read one call; an exception costs this stream and spares the training.
+
+        Returns:
+            The name of the stream.
+        """
+        stream, call = self._stream_of(site), self._calls.get(site, 0)
         try:
-            row: int = _row(self, site, name, call, shape, repeats, compiling)
-            if row == NO_ROW:
-                return
-            self._reading.add_(kept, output, self.ledger.table, row, self._limit)
+            if output.is_meta or not output.is_floating_point():
+                return stream
+            self._calls[site] = call + 1
+            compiling = torch.compiler.is_compiling()
+            # A compiled model's shapes may be symbols: to read them would tie the graph to them.
+            shape = () if compiling else tuple(int(size) for size in output.shape[1:])
+            # Samples, neurons, and places in a map or a sequence.
+            repeats = output.dim() > 2
+            row: int = _row(self, site, iota, call, shape, repeats, compiling)
+            if row != NO_ROW:
+                self._reading.add_(kept, output, self.ledger.table, row, self._limit)
         except Exception as error:
-            self._fail(site, _stream_name(site, call), error)
+            self._fail(site, stream, error)
+        return stream
+
+    def _entered(self, place: Place, args: Any, kwargs: Any) -> "_Running":
+        """Let the reading keep what it needs of the input of a module that is an activation."""
+        site = self._site_of(place)
+        given = (*args, *kwargs.values())
+        if not given or not isinstance(given[0], Tensor):
+            _leave_out(self, site, _NO_MAP)
+            return _Running(place)
+        kept = None
+        try:
+            if self._reading.needs_preactivation(place.iota):
+                # A module may write over its input, which shows only afterwards.
+                kept = self._reading.keep(given[0], self._limit, overwritten=True)
+            return _Running(place, True, kept, given[0].shape)
+        except Exception as error:
+            self._fail(site, self._stream_of(site), error)
+            return _Running(place)
+
+    def _left(self, running: "_Running", output: Any) -> None:
+        """Read one call of a module that is an activation."""
+        site = self._site_of(running.place)
+        if not isinstance(output, Tensor) or output.shape != running.shape:
+            _leave_out(self, self._stream_of(site), _NO_MAP)
+        else:
+            self._after(site, running.place.iota, running.kept, output)
+
+    def _see_arithmetic(self, function: Callable[..., Any], args: Any) -> None:
+        """Take a stream back if this call shows it to be part of something larger."""
+        try:
+            part = self._context.arithmetic(function, args)
+        except Exception:
+            # Operands that have no dimensions: nothing is known of them.
+            self._context.forget()
+            return
+        if part is not None:
+            _leave_out(self, part.stream, part.reason)
+
+    def _is_hidden(self) -> bool:
+        """Tell whether functions are called inside an activation, or what is left out."""
+        return any(running.place.is_opaque for running in self._running)
 
     def _is_counted_by_graph(self) -> bool:
-        return self._traced and _is_called_by_graph_outside(self.model)
+        return self._traced and is_called_by_graph_outside(self.model)
 
     def _site(self, function: str) -> str:
-        place = self._running[-1] if self._running else _NOWHERE
+        place = self._running[-1].place if self._running else NOWHERE
         return place.site(function)
+
+    def _site_of(self, place: Place) -> str:
+        """Name the stream of a module that is an activation; the model itself has no name."""
+        return place.name or type(self.model).__name__
+
+    def _stream_of(self, site: str) -> str:
+        return _stream_name(site, self._calls.get(site, 0))
 
     def _fail(self, site: str, stream: str, error: Exception) -> None:
         # While tracing, an error's message may be no constant (it may speak of symbols).
         tracing = torch.compiler.is_compiling()
         name = type(error).__name__
         _withdraw(self, site, stream, f"{name} in torch.compile" if tracing else f"{name}: {error}")
+
+
+class _Running(NamedTuple):
+    """A module whose forward is running.
+
+    Attributes:
+        place: the module.
+        reads: whether it is read as an activation when its forward ends.
+        kept: what the reading kept of its input.
+        shape: of the input.
+    """
+
+    place: Place
+    reads: bool = False
+    kept: Any = None
+    shape: torch.Size | None = None
 
 
 class _ActivationMode(TorchFunctionMode):
@@ -381,17 +367,39 @@ class _ActivationMode(TorchFunctionMode):
         self._watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        reading = self._watch._reading
-        if func in reading.layers:
-            output = func(*args, **(kwargs or {}))
-            reading.layer_ends(func, output)
+        watch, kwargs = self._watch, kwargs or {}
+        if func in ARITHMETIC:
+            output = func(*args, **kwargs)
+            watch._see_arithmetic(func, args)
             return output
-        if func not in FUNCTIONS:
-            return func(*args, **(kwargs or {}))
+        if func in FUNCTIONS and self._reads():
+            return watch._apply(func, args, kwargs)
+        watch._context.forget()
+        if func in NOT_RECORDED and self._reads():
+            _leave_out(watch, watch._site(_plain_name(func)), NOT_RECORDED[func])
+        output = func(*args, **kwargs)
+        if func in watch._reading.layers:
+            self._layer_ends(func, output)
+        return output
+
+    def _reads(self) -> bool:
+        """Tell whether a function that is called now is a stream of its own."""
+        if self._watch._is_hidden():
+            return False
         # A compiled graph counts for itself.  Some backends ("eager") run it through this mode.
-        if not torch.compiler.is_compiling() and self._watch._is_counted_by_graph():
-            return func(*args, **(kwargs or {}))
-        return self._watch._apply(func, args, kwargs or {})
+        return torch.compiler.is_compiling() or not self._watch._is_counted_by_graph()
+
+    def _layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+        reading = self._watch._reading
+        try:
+            reading.layer_ends(function, output)
+        except Exception:
+            # A layer whose output has no dimensions: nothing is known of it.
+            reading.forward_begins()
+
+
+def _plain_name(function: Callable[..., Any]) -> str:
+    return function.__name__.rstrip("_")
 
 
 def _stream_name(site: str, call: int) -> str:
@@ -406,7 +414,7 @@ def _stream_name(site: str, call: int) -> str:
 def _row(
     watch: ActivationWatch,
     site: str,
-    function: str,
+    iota: str,
     call: int,
     shape: tuple[int, ...],
     repeats: bool,
@@ -423,7 +431,7 @@ def _row(
         if compiling and not watch._reading.compiled:
             ledger.skip(stream, _UNREADABLE)
             return NO_ROW
-        row = ledger.row(stream, shape, watch._reading.variable(function), repeats=repeats)
+        row = ledger.row(stream, shape, watch._reading.variable(iota), repeats=repeats)
         if row < len(ledger.table):
             return row
         if compiling:
@@ -451,42 +459,16 @@ def _withdraw(watch: ActivationWatch, site: str, stream: str, reason: str) -> No
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _leave_out(watch: ActivationWatch, name: str, reason: str) -> None:
+    """Name what is seen and not recorded; what was counted of it is dropped."""
+    watch.ledger.skip(name, reason)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _name_hidden(ledger: Ledger, spellings: tuple[str, ...]) -> None:
     """Name what a compiled model may apply without being seen."""
     for spelling in spellings:
         ledger.skip(spelling, _HIDDEN)
-
-
-def _dispatch_every_spelling() -> bool:
-    """Have torch.compile hand every spelling of an activation to modes, as eager torch does.
-
-    torch.compile (dynamo, torch 2.13) hands only those functions to a `TorchFunctionMode` that
-    `torch.overrides.get_overridable_functions` lists.  That list leaves out `F.hardswish`, `F.tanh`
-    and all functions whose names end in "_", such as `torch.relu_`.  It is kept in a set, to which
-    the spellings are added.  The set matters only where a mode or a tensor subclass is in use.
-
-    Returns:
-        True if it has been done; other versions of torch may keep the list elsewhere.
-    """
-    try:
-        from torch._dynamo.variables.torch import get_overridable_functions as dispatched
-    except ImportError:
-        return False
-    functions: object = dispatched()
-    if not isinstance(functions, set):
-        return False
-    functions.update(FUNCTIONS)
-    return FUNCTIONS.keys() <= dispatched()
-
-
-def _spellings_hidden_by_dynamo() -> tuple[str, ...]:
-    """Name the spellings that torch.compile does not hand to modes of its own accord."""
-    dispatched = {each for functions in get_overridable_functions().values() for each in functions}
-    return tuple(
-        resolve_name(function) or function.__name__
-        for function in FUNCTIONS
-        if function not in dispatched
-    )
 
 
 def _take_off(mode: TorchFunctionMode) -> None:
@@ -508,39 +490,6 @@ def _take_off(mode: TorchFunctionMode) -> None:
         _pop_mode()
     for each in above:
         _push_mode(each)
-
-
-def _do_not_compile_alone(code: types.CodeType) -> None:
-    """Leave a function that is not called from a compiled one uncompiled."""
-    try:
-        from torch._dynamo.eval_frame import skip_code
-    except ImportError:
-        # Without it there are only more graphs.
-        return
-    skip_code(code)
-
-
-def _is_called_by_graph_outside(model: nn.Module) -> bool:
-    """Tell whether the running code is that of a `torch.fx` graph that is no part of a model.
-
-    While the mode is active, this is a graph that torch.compile has traced with the mode.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        # To look at a frame's variables keeps them alive, so only of the one that matters.
-        if frame.f_code.co_filename.startswith(_GENERATED_CODE):
-            graph = frame.f_locals.get("self")
-            return isinstance(graph, fx.GraphModule) and all(
-                graph is not module for module in model.modules()
-            )
-        frame = frame.f_back
-    return False
-
-
-def _is_plain_leaf(module: nn.Module) -> bool:
-    """Tell whether a module is one of torch's own layers that apply no activation."""
-    ours = isinstance(module, ACTIVATION_MODULES) or next(module.children(), None) is not None
-    return type(module).__module__.startswith("torch.nn.modules.") and not ours
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -8,6 +8,7 @@ stream, and the parameters behind it are covered by it.
 import random
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize, prune
+from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -28,8 +29,9 @@ class EffectiveWeight(NamedTuple):
     Attributes:
         name: where the module keeps it, e.g. ``conv.weight``.
         parameters: names of the parameters behind it.
-        value: computes the weight, and leaves the model's buffers and training flags and the
-            random states of torch, numpy and Python as they were.  Equal for the same weight.
+        value: computes the weight, and leaves the model's buffers, attributes and training flags
+            and the random states of torch, numpy and Python as they were.  Equal for the same
+            weight.
         recipe: the modules that compute the weight and the kinds of tensors that they start from.
             As long as it stays equal, so do the weight's shape, dtype and placement.
     """
@@ -44,14 +46,15 @@ def effective_weights(model: nn.Module) -> Iterator[EffectiveWeight]:
     """Find all of a model, in the order of its modules; those of a shared module by each name."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
-        if parametrize.is_parametrized(module):
-            yield from _parametrized(module, dot)
+        yield from _parametrized(module, dot)
         yield from _hooked(module, dot)
 
 
 def _parametrized(module: nn.Module, dot: str) -> Iterator[EffectiveWeight]:
-    lists = module.parametrizations
-    assert isinstance(lists, nn.ModuleDict)  # as `is_parametrized` has checked
+    # Not by `parametrize.is_parametrized`, which runs a `__getattr__` of the module's own.
+    lists = dict(module.named_children()).get("parametrizations")
+    if not isinstance(lists, nn.ModuleDict):
+        return
     for name, functions in lists.items():
         inner = (inner for inner, _ in functions.named_parameters())
         behind = tuple(f"{dot}parametrizations.{name}.{parameter}" for parameter in inner)
@@ -92,17 +95,27 @@ def _kind(tensor: Any) -> Hashable:
 
 @dataclass(frozen=True)
 class _Parametrization:
-    """Computes a weight as its parametrizations do in eval mode, on copies of their buffers.
+    """Computes a weight as its parametrizations do in eval mode, on a copy of them.
 
-    In training mode some update a state: spectral norm its buffers at every call.
+    Some keep a state, which they update at every call: spectral norm its buffers in training mode,
+    others plain attributes.  The copy shares the parameters alone.
+
+    Raises:
+        Exception: what the parametrizations raise, or if their state cannot be copied.
     """
 
     functions: nn.Module
 
     def __call__(self) -> Tensor:
-        buffers = {name: buffer.clone() for name, buffer in self.functions.named_buffers()}
-        with _evaluating(self.functions), _random_states_kept(self.functions):
-            return _detached(torch.func.functional_call, self.functions, buffers, ())
+        functions = self.functions
+        kept: dict[int, Any] = {id(each): each for each in functions.parameters()}
+        for module in functions.modules():
+            for value in vars(module).values():
+                # Only leaves of the graph can be copied by `deepcopy`.
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    kept[id(value)] = value.detach().clone()
+        with _random_states_kept(functions):
+            return _detached(deepcopy(functions, kept).eval())
 
 
 @dataclass(frozen=True)
@@ -123,17 +136,6 @@ class _Hook:
 def _detached(compute: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
     with torch.no_grad():
         return compute(*args, **options).detach()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(inner, inner.training) for inner in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for inner, training in modes:
-            inner.training = training
 
 
 @contextmanager

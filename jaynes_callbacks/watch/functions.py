@@ -16,6 +16,8 @@ from torch.nn import functional
 __all__ = [
     "ACTIVATION_MODULES",
     "FUNCTIONS",
+    "NOT_RECORDED",
+    "RECURRENT_MODULES",
     "preactivation",
     "reason_not_to_watch",
     "variable_of",
@@ -61,21 +63,29 @@ ACTIVATION_MODULES = (
     nn.Tanh,
 )
 
+#: Recurrent kernels call no function that is seen.
+RECURRENT_MODULES = (nn.RNNBase, nn.RNNCellBase)
+
+_SIGN = "does not keep the sign of z, so that z·y is no iota"
+_GATED = "has no pre-activation of its own (gated)"
+_RANDOM = "its slope is drawn at random"
 _NOT_WATCHED: Mapping[str, tuple[type[nn.Module], ...]] = {
-    "does not keep the sign of z, so that z·y is no iota": (
-        nn.Sigmoid,
-        nn.Hardsigmoid,
-        nn.LogSigmoid,
-        nn.Softplus,
-        nn.Threshold,
-    ),
-    "has no pre-activation of its own (gated)": (nn.GLU,),
-    "its slope is drawn at random": (nn.RReLU,),
-    "recurrent kernel: its inner activations are never tensors of the model": (
-        nn.RNNBase,
-        nn.RNNCellBase,
-    ),
+    _SIGN: (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus, nn.Threshold),
+    _GATED: (nn.GLU,),
+    _RANDOM: (nn.RReLU,),
+    "recurrent kernel: its inner activations are never tensors of the model": RECURRENT_MODULES,
 }
+_UNFIT_SPELLINGS: Mapping[str, tuple[Callable[..., Tensor], ...]] = {
+    _SIGN: (
+        *(torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_),
+        *(functional.hardsigmoid, functional.logsigmoid, functional.softplus),
+        *(functional.threshold, torch.threshold),
+    ),
+    _GATED: (functional.glu,),
+    _RANDOM: (functional.rrelu, torch.rrelu),
+}
+#: Why a function that is seen is not recorded, by each callable that applies it.
+NOT_RECORDED = {function: reason for reason, all_ in _UNFIT_SPELLINGS.items() for function in all_}
 
 
 def variable_of(function: str) -> str:

@@ -25,7 +25,6 @@ from torch.nn import functional
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_, by_neuron
 from jaynes_callbacks.records.stream import IOTA
 from jaynes_callbacks.watch.dtensors import is_sharded_along, owned_values
-from jaynes_callbacks.watch.functions import variable_of
 
 __all__ = ["Layer", "LogPowers", "neuron_dimension"]
 
@@ -95,13 +94,13 @@ class LogPowers:
         self.shape: tuple[int, ...] = (neurons, POWERS)
         self._layer: Layer | None = None
 
-    def variable(self, function: str) -> str:
+    def variable(self, iota: str) -> str:
         """Return ``y`` or ``z*y``."""
-        return variable_of(function)
+        return iota
 
-    def needs_preactivation(self, function: str) -> bool:
+    def needs_preactivation(self, iota: str) -> bool:
         """Tell whether powers of ln|z·y| are summed, or of ln y alone."""
-        return variable_of(function) != "y"
+        return iota != "y"
 
     def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
         """Return the pre-activation, or as much of it as is taken if the call overwrites it."""

@@ -1,5 +1,6 @@
 """The weights of a model: which tensors are streams, their values, and how far they have moved."""
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,9 +30,11 @@ __all__ = [
     "WeightFinder",
     "WeightStream",
     "one_moment",
+    "reason_of_failure",
     "reason_to_skip",
     "relative_distance",
     "sample",
+    "warn_of_failure",
     "weight_names",
 ]
 
@@ -178,11 +181,27 @@ class WeightFinder:
     def _look_at(
         self, weight: _Candidate, earlier: _Finding | None, now: CurrentValues
     ) -> _Finding:
-        if weight.recipe is None:
-            return _finding(weight, weight.value(), self._selection)
-        if earlier is None or earlier.recipe != weight.recipe:
-            return _finding(weight, now.of(weight.value), self._selection)
-        return earlier
+        """Learn a weight's shape; one that cannot be read is left out, and a warning says so."""
+        if weight.recipe is not None and earlier is not None and earlier.recipe == weight.recipe:
+            return earlier
+        try:
+            value = weight.value() if weight.recipe is None else now.of(weight.value)
+            return _finding(weight, value, self._selection)
+        except Exception as error:
+            reason = reason_of_failure(error)
+            if earlier is None or earlier.reason != reason:
+                warn_of_failure(weight.name, reason)
+            return _Finding(weight.recipe, (), sharded=False, reason=reason)
+
+
+def reason_of_failure(error: Exception) -> str:
+    """Say in the coverage that reading a weight raised an error."""
+    return f"reading it failed with {type(error).__name__}: {error}"
+
+
+def warn_of_failure(name: str, reason: str) -> None:
+    """Say in a warning that a weight is not recorded."""
+    warnings.warn(f"weight {name!r} is not recorded: {reason}; training goes on", stacklevel=2)
 
 
 def weight_names(model: nn.Module) -> list[str]:
@@ -233,8 +252,16 @@ def _packed(model: nn.Module) -> list[Skipped]:
     return [
         Skipped(name, "quantised: its weights are packed integers")
         for name, module in model.named_modules()
-        if hasattr(module, "_packed_params")
+        if _has_packed_weights(module)
     ]
+
+
+def _has_packed_weights(module: nn.Module) -> bool:
+    try:
+        return hasattr(module, "_packed_params")
+    except Exception:
+        # A `__getattr__` of the module's own, which knows no such name.
+        return False
 
 
 def sample(value: Tensor) -> Float[Tensor, " values"]:

@@ -68,11 +68,11 @@ class Saliencies:
         #: The graph alone keeps them.
         self._pending: WeakSet[_Pending] = WeakSet()
 
-    def variable(self, function: str) -> str:
+    def variable(self, iota: str) -> str:
         """Return ``z·∂L/∂z``."""
         return "z·∂L/∂z"
 
-    def needs_preactivation(self, function: str) -> bool:
+    def needs_preactivation(self, iota: str) -> bool:
         """Return True: every function's pre-activation has a gradient of its own."""
         return True
 

@@ -1,13 +1,14 @@
 """Select the streams to watch, and say which others there are."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order, kind_label
 from jaynes_callbacks.watch.functions import FUNCTIONS
+from jaynes_callbacks.watch.modules import Activations, chosen_activations
 
 __all__ = ["MIN_SIZE", "Coverage", "Selection", "Skipped", "TooSmall", "shorten"]
 
@@ -74,12 +75,14 @@ class Selection:
         include: glob patterns; a stream must match one.
         exclude: glob patterns; a stream must match none.
         min_size: weights with fewer elements are skipped.
+        activations: modules that are read as activations, or left out, as the user says.
     """
 
     kinds: tuple[str, ...]
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     min_size: int
+    activations: Activations = ()
 
     @classmethod
     def of(
@@ -88,11 +91,13 @@ class Selection:
         include: Sequence[str] | str,
         exclude: Sequence[str] | str,
         min_size: int,
+        activations: Mapping[str, str | None] | Sequence[str] | str = (),
     ) -> "Selection":
         """Check the arguments that a user gave.
 
         Raises:
-            ValueError: for an unknown kind, no kind at all, or a negative size.
+            ValueError: for an unknown kind, no kind at all, a negative size, or what is no iota
+                beside a pattern of `activations`.
             TypeError: for patterns that are no strings.
         """
         chosen, included = _strings("kinds", kinds), _strings("include", include)
@@ -108,6 +113,7 @@ class Selection:
             included,
             _strings("exclude", exclude),
             min_size,
+            chosen_activations(activations),
         )
 
     @property
@@ -143,7 +149,8 @@ class Selection:
         Raises:
             ValueError: naming the pattern and what there is instead.
         """
-        modules = list(modules)
+        parameters, modules = list(parameters), list(modules)
+        self._check_activations(parameters, modules)
         known = [*parameters, *modules]
         functions = set(FUNCTIONS.values())
         sites = [f"{m}.{function}".lstrip(".") for m in ["", *modules] for function in functions]
@@ -154,6 +161,22 @@ class Selection:
                     raise ValueError(
                         f"{argument} pattern {pattern!r} matches no parameter and no module; "
                         f"names look like {_nearest(pattern, known)}"
+                    )
+
+    def _check_activations(self, parameters: list[str], modules: list[str]) -> None:
+        for pattern, iota in self.activations:
+            matched = [name for name in modules if fnmatchcase(name, pattern)]
+            if not matched:
+                raise ValueError(
+                    f"activations pattern {pattern!r} matches no module; "
+                    f"names look like {_nearest(pattern, modules)}"
+                )
+            for name in matched:
+                inside = f"{name}." if name else ""
+                if iota is not None and any(each.startswith(inside) for each in parameters):
+                    raise ValueError(
+                        f"activations pattern {pattern!r} matches {name or 'the model itself'!r}, "
+                        "which has parameters and so is no activation; narrow the pattern"
                     )
 
     def refuse_if_meant(self, skipped: Sequence[Skipped]) -> None:

@@ -1,7 +1,7 @@
 """The weights of a model under watch: their values at a record, and how far they have moved."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,12 +11,16 @@ from jaynes_callbacks.watch.parameters import (
     CurrentValues,
     WeightFinder,
     WeightStream,
+    reason_of_failure,
     relative_distance,
     sample,
+    warn_of_failure,
 )
 from jaynes_callbacks.watch.selection import Selection, Skipped
 
 __all__ = ["WeightValue", "WeightWatch"]
+
+_Result = TypeVar("_Result")
 
 
 class WeightValue(NamedTuple):
@@ -41,29 +45,37 @@ class WeightWatch:
     """Finds and reads the weights of a model, and remembers a sample of their first state.
 
     A weight that a module computes from parameters is computed once for each reading (or once for
-    all that read it in a block of `one_moment`), and let go with what was read.
+    all that read it in a block of `one_moment`), and let go with what was read.  One that cannot be
+    read is left out of that record: a warning says so once, and the reason stands among the skipped
+    ones.
 
     Args:
         model: any module.
         selection: which weights to watch; none if their kind is not in it.
 
     Attributes:
-        skipped: what is not watched, with the reasons.
         first: `sample` of each weight's first state, by the stream's name.
     """
 
     def __init__(self, model: nn.Module, selection: Selection) -> None:
-        self.skipped: list[Skipped] = []
         self.first: dict[str, Tensor] = {}
         self._selection = selection
         self._finder = WeightFinder(model, selection)
         self._weights: list[WeightStream] = []
+        self._skipped: list[Skipped] = []
+        self._failed: dict[str, str] = {}
         self._resumed = False
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What is not watched, with the reasons."""
+        return [*self._skipped, *map(Skipped, self._failed, self._failed.values())]
 
     @property
     def streams(self) -> list[Stream]:
         """The weights that were found last."""
-        return [weight.stream for weight in self._weights]
+        weights = (weight.stream for weight in self._weights)
+        return [stream for stream in weights if stream.name not in self._failed]
 
     @property
     def sharded(self) -> list[Stream]:
@@ -86,27 +98,52 @@ class WeightWatch:
         """Return every weight as it is now; nothing is said to other ranks, nor waited for."""
         now = CurrentValues.now()
         self._find(now)
-        return [
-            WeightValue(
-                weight.stream,
-                now.counted_of(weight),
-                weight.sharded,
-                relative_distance(sample(now.of(weight.value)), self.first.get(weight.stream.name)),
-                now.place_of(weight),
-            )
-            for weight in self._weights
-        ]
+        read = [self._spare(weight, lambda each: self._read(each, now)) for weight in self._weights]
+        return [value for value in read if value is not None]
+
+    def _read(self, weight: WeightStream, now: CurrentValues) -> WeightValue:
+        return WeightValue(
+            weight.stream,
+            now.counted_of(weight),
+            weight.sharded,
+            relative_distance(sample(now.of(weight.value)), self.first.get(weight.stream.name)),
+            now.place_of(weight),
+        )
+
+    def _spare(
+        self, weight: WeightStream, act: Callable[[WeightStream], _Result]
+    ) -> _Result | None:
+        """Return what `act` makes of a weight; None, with the reason noted, if it fails.
+
+        Raises:
+            Exception: of a weight in parts, of which other ranks have theirs.
+        """
+        name = weight.stream.name
+        try:
+            result = act(weight)
+            self._failed.pop(name, None)
+            return result
+        except Exception as error:
+            if weight.sharded:
+                raise
+            if name not in self._failed:
+                warn_of_failure(name, reason_of_failure(error))
+            self._failed[name] = reason_of_failure(error)
+            return None
 
     def _find(self, now: CurrentValues) -> None:
         """Find the weights anew: they may be made late (lazy), or be exchanged."""
         if WEIGHT not in self._selection.kinds:
             return
         shards = {weight.stream.name: weight for weight in self._weights if weight.sharded}
-        found, self.skipped = self._finder.find(now)
+        found, self._skipped = self._finder.find(now)
         # After a forward without backward FSDP2 may leave gathered copies in the place of shards.
         self._weights = [
             weight if weight.sharded else shards.get(weight.stream.name, weight) for weight in found
         ]
         if not self._resumed:
             new = [weight for weight in self._weights if weight.stream.name not in self.first]
-            self.first |= {weight.stream.name: sample(now.of(weight.value)) for weight in new}
+            for weight in new:
+                value = self._spare(weight, lambda each: sample(now.of(each.value)))
+                if value is not None:
+                    self.first[weight.stream.name] = value

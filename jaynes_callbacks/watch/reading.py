@@ -1,0 +1,119 @@
+"""Define what is taken of each call of an activation function: by default the counts of its iota.
+
+Other readings sum powers for each neuron (`watch.neurons`) or wait for the gradient
+(`watch.saliency`).
+"""
+
+from collections.abc import Callable, Container
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from jaynes_callbacks.counts.counting import count_, count_product_, subsample
+from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.records.stream import IOTA
+from jaynes_callbacks.watch.dtensors import owned_values
+
+__all__ = ["Counts", "Reading"]
+
+
+class Reading(Protocol):
+    """What is taken of each call of an activation function, and added to its stream's row.
+
+    It is traced by torch.compile unless it is not `compiled`.
+
+    Attributes:
+        kind: of the streams.
+        shape: of a row of the table that is added to.
+        dtype: of the table.
+        compiled: whether calls inside compiled models can be read.
+        layers: functions of which `layer_ends` is told.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    compiled: bool
+    layers: Container[Callable[..., Any]]
+
+    def variable(self, iota: str) -> str:
+        """Return the name of what is taken of a function's calls, as records have it.
+
+        Args:
+            iota: of the function, ``y`` or ``z*y`` (`watch.functions.variable_of`).
+        """
+        ...
+
+    def needs_preactivation(self, iota: str) -> bool:
+        """Tell whether `keep` is called before a function of this iota is applied."""
+        ...
+
+    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Any:
+        """Return what `add_` needs of a pre-activation.
+
+        Args:
+            z: the pre-activation.
+            limit: most values that are taken.
+            overwritten: whether the function is about to write its output over it.
+        """
+        ...
+
+    def add_(self, kept: Any, y: Tensor, table: Tensor, row: int, limit: int) -> None:
+        """Add what is taken of a call to a row of the table, in place.
+
+        Args:
+            kept: from `keep`; None if it was not called.
+            y: the output.
+            table: to add to.
+            row: of the call's stream.
+            limit: most values that are taken.
+        """
+        ...
+
+    def forward_begins(self) -> None:
+        """Forget the layers of earlier forwards."""
+        ...
+
+    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+        """Take note of a call of one of `layers`, by its output."""
+        ...
+
+
+class Counts:
+    """Counts the iota of each call on the universal grid: y of ReLU, z·y of other functions."""
+
+    kind, dtype, compiled = IOTA, torch.int64, True
+    shape: tuple[int, ...] = (CODES,)
+    layers: Container[Callable[..., Any]] = frozenset()
+
+    def variable(self, iota: str) -> str:
+        """Return ``y`` or ``z*y``."""
+        return iota
+
+    def needs_preactivation(self, iota: str) -> bool:
+        """Tell whether the product z·y is counted, or y alone."""
+        return iota != "y"
+
+    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
+        """Return the pre-activation, or as much of it as is counted if the call overwrites it."""
+        z = owned_values(z)
+        if not overwritten:
+            return z
+        # To pick some values while tracing would tie the graph to the shape.
+        return (z if torch.compiler.is_compiling() else subsample(z, limit)).clone()
+
+    def add_(self, kept: Tensor | None, y: Tensor, table: Tensor, row: int, limit: int) -> None:
+        """Count y, or the product of what was kept with it."""
+        y = owned_values(y)
+        if kept is None:
+            count_(y, table, row, limit)
+        else:
+            y = y if y.shape == kept.shape else subsample(y, limit)
+            count_product_(kept, y, table, row, limit)
+
+    def forward_begins(self) -> None:
+        """Do nothing: no layer matters."""
+
+    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+        """Do nothing: no layer matters."""
