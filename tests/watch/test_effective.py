@@ -4,7 +4,7 @@ import random
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -114,11 +114,9 @@ def test_to_look_changes_nothing(change: str) -> None:
 
 
 class Doubling(nn.Module):
-    """Notes the memory of every weight that it computes."""
+    """Notes the memory of every weight that it, or a copy of it, computes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.computed: list[weakref.ref[Any]] = []
+    computed: ClassVar[list[weakref.ref[Any]]] = []
 
     def forward(self, weight: Tensor) -> Tensor:
         value = 2 * weight
