@@ -8,8 +8,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from torch import nn
 
@@ -27,8 +28,10 @@ from jaynes_callbacks.watch.selection import Selection
 __all__ = ["DESCRIPTION", "Arguments", "accepts", "default_sinks"]
 
 P = ParamSpec("P")
-A = TypeVar("A", bound="Arguments")
+A_co = TypeVar("A_co", covariant=True)
 S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: The arguments, as the docstrings of all that take them have them.
 DESCRIPTION = """\
@@ -179,10 +182,19 @@ class Arguments:  # noqa: D101
         return ", ".join(f"{name}={describe(value)}" for name, value in named.items())
 
 
-def accepts(
-    arguments: Callable[P, A],
-) -> Callable[[Callable[[S, A], None]], Callable[Concatenate[S, P], None]]:
-    """Let a constructor that takes `Arguments` take each of them by its name.
+class _Decorator(Protocol[P, A_co]):
+    """Types of what `accepts` returns, for functions with one and two arguments of their own."""
+
+    @overload
+    def __call__(self, function: Callable[[S, A_co], R], /) -> Callable[Concatenate[S, P], R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[S, T, A_co], R], /
+    ) -> Callable[Concatenate[S, T, P], R]: ...
+
+
+def accepts(arguments: Callable[P, A_co]) -> _Decorator[P, A_co]:
+    """Let a constructor or function whose last argument is `Arguments` take each by its name.
 
     Signature, defaults and types are those of the class of arguments: for type checkers, for
     `help`, and for parsers of configurations, which read the signature.
@@ -198,18 +210,23 @@ def accepts(
         >>> Monitor(min_size=100).arguments.min_size
         100
     """
+    make = cast("Callable[..., Any]", arguments)
 
-    def decorate(constructor: Callable[[S, A], None]) -> Callable[Concatenate[S, P], None]:
-        def __init__(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:  # noqa: N807
-            constructor(self, arguments(*args, **kwargs))
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        of_function, of_class = inspect.signature(function), inspect.signature(make)
+        *own, last = of_function.parameters.values()
 
-        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        of_class = inspect.signature(arguments)
-        parameters = [own, *of_class.parameters.values()]
-        signature = of_class.replace(parameters=parameters, return_annotation=None)
-        vars(__init__)["__signature__"] = signature
-        __init__.__doc__, __init__.__module__ = constructor.__doc__, constructor.__module__
-        __init__.__qualname__ = constructor.__qualname__
-        return __init__
+        @wraps(function)
+        def accepting(*args: Any, **kwargs: Any) -> Any:
+            named = {each.name: kwargs.pop(each.name) for each in own if each.name in kwargs}
+            chosen = make(*args[len(own) :], **kwargs)
+            return function(*args[: len(own)], **named, **{last.name: chosen})
 
-    return decorate
+        # What parsers read: of a function that is wrapped they would read the function itself.
+        del vars(accepting)["__wrapped__"]
+        parameters = [*own, *of_class.parameters.values()]
+        vars(accepting)["__signature__"] = of_function.replace(parameters=parameters)
+        accepting.__annotations__ = {}
+        return accepting
+
+    return cast("_Decorator[P, A_co]", decorate)
