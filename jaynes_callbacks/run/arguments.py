@@ -35,8 +35,7 @@ R = TypeVar("R")
 
 #: The arguments, as the docstrings of all that take them have them.
 DESCRIPTION = """\
-Args:
-        instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, or objects
+instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, or objects
             with a cadence of their own, such as ``Gradients(Cadence(every_n_steps=100))``.
         kinds: ``weight``, ``iota`` (activations) or both.
         include: glob patterns on stream names, e.g. ``"encoder.*"``; only these are watched.
@@ -85,7 +84,8 @@ def default_sinks(figures_every_n_epochs: int | None = None) -> tuple[Sink, ...]
 class Arguments:  # noqa: D101
     __doc__: str | None = f"""All that a user chooses when a run is watched.
 
-    {DESCRIPTION}
+    Args:
+        {DESCRIPTION}
 
     Raises:
         ValueError: for an argument that is out of range.

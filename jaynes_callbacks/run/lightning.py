@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaynes_callbacks.run.trackers import folder_of_run, is_remote, logger_directory
+
 __all__ = ["LightningHost", "run_directory"]
 
 _OF_TRAINER = ("max_epochs", "max_steps", "precision", "world_size", "accumulate_grad_batches")
@@ -86,30 +88,9 @@ def run_directory(trainer: Any) -> Path | None:
     or a database) it is the folder of the trainer's root into which `ModelCheckpoint` writes too:
     by the name and the version of the first logger.
     """
-    local = (_logger_directory(logger) for logger in trainer.loggers)
+    local = (logger_directory(logger) for logger in trainer.loggers)
     if (directory := next((path for path in local if path is not None), None)) is not None:
         return directory
-    if _is_remote(trainer.default_root_dir):
+    if is_remote(trainer.default_root_dir):
         return None
-    return _of_run(trainer.default_root_dir, *trainer.loggers[:1])
-
-
-def _logger_directory(logger: Any) -> Path | None:
-    """Return ``log_dir``, or what ``save_dir``, name and version make; None without local files."""
-    directory = getattr(logger, "log_dir", None)
-    if isinstance(directory, str | Path):
-        return None if _is_remote(directory) else Path(directory)
-    saved = getattr(logger, "save_dir", None)
-    if not isinstance(saved, str | Path) or _is_remote(saved):
-        return None
-    return _of_run(saved, logger)
-
-
-def _of_run(root: str | Path, logger: Any = None) -> Path:
-    """Return a logger's folder for the run below a root."""
-    name, version = (getattr(logger, each, None) for each in ("name", "version"))
-    return Path(root, str(name or ""), str("" if version is None else version))
-
-
-def _is_remote(path: str | Path) -> bool:
-    return not path or "://" in str(path)
+    return folder_of_run(trainer.default_root_dir, *trainer.loggers[:1])

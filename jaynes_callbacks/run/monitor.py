@@ -20,7 +20,8 @@ class Monitor(Watcher):  # noqa: D101
     rivals' gaps, the theory's quantities and the paper's own figures.  The watched run is the
     unwatched run, to the bit.
 
-    {DESCRIPTION}
+    Args:
+        {DESCRIPTION}
 
     Raises:
         ValueError: at construction for arguments out of range; at the start of ``fit`` for

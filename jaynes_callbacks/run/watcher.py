@@ -105,6 +105,31 @@ class Watcher:
         """The run's dataset (``…/jaynes``) on the main process; None if none was written."""
         return self._run.dataset if self._run else self._left.dataset
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the run so far as one HTML page, as ``jaynes report`` does.
+
+        Args:
+            path: of the page; by default ``jaynes-report.html`` beside the dataset.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            FileNotFoundError: if no dataset has been written (yet, by this process, or at all).
+            MissingExtraError: if the packages of the extra ``report`` are not installed.
+        """
+        from jaynes_callbacks.report import read_run, write_report
+
+        self._deliver()
+        if (dataset := self.dataset) is None:
+            raise FileNotFoundError(
+                "there is no dataset to report on: the process of rank 0 writes one, by a "
+                "DatasetSink, from the first record on"
+            )
+        page = dataset.with_name("jaynes-report.html") if path is None else Path(path)
+        write_report([read_run(dataset)], page)
+        return page
+
     def __repr__(self) -> str:
         told = [", ".join(self._delivery.histories), self._delivery.summary(self._main)]
         told += [f"dataset {self.dataset}"] if self.dataset else []
