@@ -6,11 +6,9 @@ several parts of a model that are called one after the other share a batch.
 """
 
 import atexit
-import logging
 import sys
-import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.run.arguments import DESCRIPTION, Arguments, accepts
+from jaynes_callbacks.run.loop_host import LoopHost, is_distributed
 from jaynes_callbacks.run.optimizers import (
     Optimizers,
     Rounds,
@@ -32,21 +31,17 @@ from jaynes_callbacks.run.optimizers import (
     optimizers_of,
     parameters_of,
 )
-from jaynes_callbacks.run.roots import ForwardHook, ListenedForward, Models, roots_of
-from jaynes_callbacks.run.trackers import active_loggers, as_loggers, logger_directory
+from jaynes_callbacks.run.roots import ListenedForward, Models, hook_forwards, roots_of
+from jaynes_callbacks.run.trackers import active_loggers, as_loggers
 from jaynes_callbacks.run.watcher import Watcher
 from jaynes_callbacks.schedule import Schedule, log_spaced
 from jaynes_callbacks.watch.selection import Coverage
 
-__all__ = ["LoopArguments", "LoopHost", "LoopWatch", "watch"]
+__all__ = ["LoopArguments", "LoopWatch", "watch"]
 
-#: Folder of runs that have no other place, a folder for each.
-_RUNS = "jaynes_runs"
 _IN_CLOSURE = "no gradients are shown, for the optimizer's closure computes them"
 _SCALED = "gradients are multiplied by the loss scale: call scaler.unscale_ before scaler.step"
-_UNSEEN = "no forward of the model was seen: give watch the module that the loop calls"
-
-_log = logging.getLogger(__name__)
+_UNSEEN = "no forward of the model was seen: compile it first, and give watch what the loop calls"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,60 +73,6 @@ class LoopArguments(Arguments):
             as_loggers(self.loggers)
 
 
-@dataclass
-class LoopHost:
-    """A loop, as a run sees it.
-
-    Attributes:
-        step: optimizer steps that are complete.
-        epoch: epochs that were said to have ended.
-        loggers: of the run.
-        folder: of the run's files, where no logger has one.
-        optimizers: kinds of the optimizers.
-    """
-
-    optimizers: Sequence[str] = ()
-    step: int = 0
-    epoch: int = 0
-    loggers: Sequence[Any] = ()
-    folder: Path | None = None
-
-    is_last_batch = False
-    decides_at_any_step = False
-
-    @property
-    def is_main(self) -> bool:
-        """True in the process of rank 0, and without `torch.distributed`."""
-        return not is_distributed() or dist.get_rank() == 0
-
-    @property
-    def directory(self) -> Path | None:
-        """The first logger's folder, or that of the run which is resumed, or a new one."""
-        of_loggers = (logger_directory(each) for each in self.loggers)
-        found = next((folder for folder in of_loggers if folder is not None), self.folder)
-        return found or Path(_RUNS, time.strftime("%Y-%m-%d_%H-%M-%S"))
-
-    def describe(self) -> Mapping[str, Any]:
-        """Return what is known of the loop."""
-        world = dist.get_world_size() if is_distributed() else 1
-        return {"trainer": {"optimizers": list(self.optimizers), "world_size": world}}
-
-    def publish(self, numbers: Mapping[str, float], *, on_step: bool) -> None:
-        """Do nothing: whoever decides by them reads `LoopWatch.numbers`."""
-
-    def say(self, text: str) -> None:
-        """Log a message, or write it to standard error where nobody has set up logging."""
-        if _log.hasHandlers():
-            _log.info("%s", text)
-        else:
-            sys.stderr.write(f"{text}\n")
-
-
-def is_distributed() -> bool:
-    """Tell whether there is a process group."""
-    return dist.is_available() and dist.is_initialized()
-
-
 class LoopWatch(Watcher):
     """What `watch` returns: records of a model that a loop of one's own trains.
 
@@ -158,9 +99,9 @@ class LoopWatch(Watcher):
         self._error_before = id(_last_error())
         self._attach(roots.whole)
         self._handles = [
-            root.called.register_forward_pre_hook(ForwardHook(root.model, self._forward_begins))
-            for root in roots.roots
-        ] + _hook_steps(named, self)
+            *hook_forwards(roots.roots, self._forward_begins, self._forward_ends),
+            *_hook_steps(named, self),
+        ]
         _alive.add(self)
 
     # What a user reads and calls --------------------------------------------------------------
@@ -258,7 +199,7 @@ class LoopWatch(Watcher):
             return
         self._begin_once()
         self._has_seen_forward = True
-        if self._forward is not None:
+        if self._forward is not None and self._forward.is_open:
             if self._forward.module is not module:
                 return  # A part that another part calls.
             self._forward_ends()  # Left by an interruption.

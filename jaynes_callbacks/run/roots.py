@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["ForwardHook", "ListenedForward", "Root", "Roots", "roots_of"]
+__all__ = ["ListenedForward", "Models", "Root", "Roots", "hook_forwards", "roots_of"]
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -99,6 +99,60 @@ class ForwardHook:
         return _inert_hook, ()
 
 
+class CompiledCall:
+    """The call of a module that is compiled in place (`nn.Module.compile`), told of from outside.
+
+    torch compiles the hooks of such a module with it.  So this stands in the place of the compiled
+    call until it is removed; torch drops it from copies and pickled models.
+
+    Args:
+        module: that the loop calls.
+        hook: called before each call, as forward pre-hooks are.
+        end: called after each call; only a weak reference to its object is kept.
+    """
+
+    def __init__(self, module: nn.Module, hook: ForwardHook, end: Callable[[], None]) -> None:
+        self._module, self._hook, self._end = weakref.ref(module), hook, weakref.WeakMethod(end)
+        self._compiled: Any = module._compiled_call_impl
+        module._compiled_call_impl = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the compiled module."""
+        if (module := self._module()) is not None:
+            self._hook(module, args)
+        try:
+            return self._compiled(*args, **kwargs)
+        finally:
+            if (end := self._end()) is not None:
+                end()
+
+    def remove(self) -> None:
+        """Put the compiled call back, unless the module was compiled again."""
+        module = self._module()
+        if module is not None and module._compiled_call_impl is self:
+            module._compiled_call_impl = self._compiled
+
+
+def hook_forwards(
+    roots: Sequence[Root], begin: Callable[[nn.Module], None], end: Callable[[], None]
+) -> list[RemovableHandle | CompiledCall]:
+    """Tell of each forward of the roots in training; of its end only if compiled in place.
+
+    Args:
+        roots: whose forwards.
+        begin: called with the module that is called.
+        end: called without arguments.
+    """
+    handles: list[RemovableHandle | CompiledCall] = []
+    for root in roots:
+        hook = ForwardHook(root.model, begin)
+        if root.called._compiled_call_impl is None:
+            handles.append(root.called.register_forward_pre_hook(hook))
+        else:
+            handles.append(CompiledCall(root.called, hook, end))
+    return handles
+
+
 def _inert_hook() -> ForwardHook:
     return ForwardHook(nn.Identity(), None)
 
@@ -115,6 +169,9 @@ class ListenedForward:
         module: that is being called.
         begin: opens what listens, by hooks on modules.
         end: called once at the end of the forward, also if it raises an exception.
+
+    Attributes:
+        is_open: True until the forward has ended.
     """
 
     def __init__(
@@ -122,22 +179,27 @@ class ListenedForward:
     ) -> None:
         self.module = module
         self._end = end
+        self._handle: RemovableHandle | None = None
+        self.is_open = True
         before = set(module._forward_pre_hooks)
         begin()
+        if module._compiled_call_impl is not None:
+            return  # `CompiledCall` tells of the end; hooks are compiled with the module.
         # torch calls the hooks that were there when the call began.
         for name, hook in list(module._forward_pre_hooks.items()):
             if name not in before:
                 hook(module, ())
         # Registered after all others, so that none is taken off before torch has come to it.
-        self._handle: RemovableHandle | None = module.register_forward_hook(
+        self._handle = module.register_forward_hook(
             partial(_end_of, weakref.ref(self)), always_call=True
         )
 
     def end(self) -> None:
         """Cease to listen."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        if self.is_open:
+            self.is_open = False
+            if self._handle is not None:
+                self._handle.remove()
             self._end()
 
 
