@@ -625,3 +625,43 @@ def test_the_start_is_the_model_as_it_is_when_training_begins() -> None:
         train(model, optimizer, 2)
     assert handle.start[0].gap == expected[0].gap
     assert handle.start[0].max == expected[0].max
+
+
+# Several ranks ------------------------------------------------------------------------------------
+
+
+def _ddp(folder: str) -> Any:
+    rank = torch.distributed.get_rank()
+    model = seeded()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    with watch(
+        parallel, optimizer, dirpath=folder, sinks=[DatasetSink()], every_n_steps=1
+    ) as handle:
+        for number, (x, y) in enumerate(batches(6)):
+            # A step for every two batches; rank 1 lacks the first.
+            if rank == 1 and number == 0:
+                continue
+            last = number % 2 == 1
+            with nullcontext() if last else parallel.no_sync():
+                nn.functional.cross_entropy(parallel(x[rank::2]), y[rank::2]).backward()
+            if last:
+                optimizer.step()
+                optimizer.zero_grad()
+    history = handle.history[["step", "name", "n", "zeros", "gap"]]
+    return history, str(handle.dataset), model.last.weight.detach()
+
+
+def test_ranks_record_together_and_one_writes(
+    ranks: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    (first, dataset, weights), (second, none, others) = ranks(_ddp, str(tmp_path / "run"))
+    assert torch.equal(weights, others)
+    pd.testing.assert_frame_equal(first, second)
+    assert first.step.unique().tolist() == [0, 1, 2, 3]
+    assert "first.weight" in set(first.name)
+    counted = first[first.name == "block.1"]
+    # The first record waits for a step of all ranks, and has the three forwards before it.
+    assert (counted.n + counted.zeros).tolist() == [384, 512, 512]
+    assert (dataset, none) == (str(tmp_path / "run/jaynes"), "None")
+    assert len(pd.read_parquet(dataset)) == len(first)
