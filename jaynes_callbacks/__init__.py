@@ -2,7 +2,7 @@
 
 Data goes one way::
 
-    model in training ──> watch ──┐
+    model in training ──> probes ─┐
                                   ├──> counts on one fixed grid ──> statistics ──> records ──> sinks
     checkpoint files ──> files ───┘
 
