@@ -24,7 +24,7 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_tensors
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.report import read_run, write_report
-from jaynes_callbacks.run.monitor import default_sinks
+from jaynes_callbacks.run.arguments import default_sinks
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from jaynes_callbacks.sinks.figures import FigureSink

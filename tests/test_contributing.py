@@ -184,7 +184,7 @@ def test_the_table_names_what_there_is() -> None:
         "COMMANDS": "cli/__init__.py",
         "OF_HISTORY": "sinks/figures.py",
         "OF_MOMENT": "sinks/figures.py",
-        "default_sinks": "run/monitor.py",
+        "default_sinks": "run/arguments.py",
         "Sink": "sinks/base.py",
         "Host": "run/host.py",
         "Checkpoint": "files/entry.py",

@@ -36,6 +36,7 @@ LIGHT: list[list[tuple[str, str]]] = [
             "from jaynes_callbacks import Recorder, MagnitudeHistogram, Records",
             "lightning pytorch_lightning pyarrow wandb hydra",
         ),
+        ("from jaynes_callbacks import watch", "lightning pytorch_lightning wandb hydra"),
         ("from jaynes_callbacks import EquilibriumMonitor", "pytorch_lightning wandb"),
     ],
     [
@@ -75,8 +76,9 @@ OPTIONAL = {
     "report/": {"report"},
 }
 WORKS = """
+import logging, sys
 import torch
-from jaynes_callbacks import Recorder, analyse, compare, measure_checkpoint
+from jaynes_callbacks import Recorder, analyse, compare, measure_checkpoint, watch
 from jaynes_callbacks.cli import main
 
 model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU())
@@ -88,6 +90,13 @@ torch.save(model.state_dict(), PATH)
 assert len(measure_checkpoint(PATH)) == 1
 assert len(compare(PATH, model.state_dict()).pairs) == 1
 assert main(["fit", PATH]) == 0
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+watch(model, optimizer, dirpath=PATH + ".watched")
+for _ in range(3):
+    optimizer.zero_grad()
+    model(torch.randn(64, 20)).square().mean().backward()
+    optimizer.step()
 """
 
 
@@ -157,6 +166,10 @@ def test_it_works_without(hidden: list[str], tmp_path: Path) -> None:
     done = run_without(hidden, f"PATH = {str(tmp_path / 'a.pt')!r}\n{WORKS}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "0.weight" in done.stdout
+    # Nobody has closed the watch: Python did when it ended, and computed the last records.
+    assert "jaynes_callbacks: 2 streams: 2 undetermined" in done.stdout
+    parts = (tmp_path / "a.pt.watched/jaynes").glob("part-*.parquet")
+    assert sorted(int(part.stem.split("-")[1]) for part in parts) == [0, 1, 2, 3]
 
 
 def test_an_extra_is_not_blamed_for_a_module_of_our_own() -> None:

@@ -16,13 +16,13 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.run.lightning import LightningHost
 from jaynes_callbacks.sinks.dataset import DatasetSink
+from tests.operators import Recording
 
 #: Every instrument that listens to forwards.
 LISTENING = ["magnitudes", "neurons", Saliency(activations=True)]
@@ -323,18 +323,6 @@ def test_tensors_do_not_pile_up_with_steps(
 
 
 # 5. No synchronisation on a step that is not due --------------------------------------------------
-
-
-class Recording(TorchDispatchMode):
-    """Counts the operators that are dispatched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ops: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.ops[str(func)] += 1
-        return func(*args, **(kwargs or {}))
 
 
 class Opening(L.Callback):

@@ -17,9 +17,9 @@ from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.instruments.laws import Laws, fit_laws
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import tally_of_tensors
+from jaynes_callbacks.probes.weights import WeightWatch
 from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.sinks.dataset import read_description, read_records
-from jaynes_callbacks.watch.weights import WeightWatch
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Limiting torch to one thread, and running a function over items in several threads."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ def side_by_side(
     Args:
         function: called once with each item.
         items: its arguments.
-        threads: how many to use; with fewer than two, the calling thread does the work.
+        threads: how many to use; with fewer than two, and while Python ends, the calling thread
+            does the work.
 
     Returns:
         The results, in the order of the items.
@@ -68,7 +70,8 @@ def side_by_side(
             return function(item)
 
     with one_thread():
-        if threads < 2:
+        # Python starts no thread any more once the main thread has ended, as in `atexit`.
+        if threads < 2 or not threading.main_thread().is_alive():
             return [function(item) for item in items]
         with ThreadPoolExecutor(threads, "jaynes-fit") as pool:
             return list(pool.map(work, items))

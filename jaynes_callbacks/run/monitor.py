@@ -1,44 +1,19 @@
-"""Monitor: the callback's body with the sinks a user expects, under no trainer's base class."""
+"""Monitor: Lightning's callback under no Lightning's base class.
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+One body serves `lightning` and `pytorch_lightning`; nothing here imports either.
+"""
+
 from typing import Any
 
-from jaynes_callbacks.instruments import DEFAULT
-from jaynes_callbacks.instruments.base import Instrument
-from jaynes_callbacks.instruments.tally import PAPER_BINS
-from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE
-from jaynes_callbacks.records.stream import IOTA, WEIGHT
-from jaynes_callbacks.run.lightning import MonitorHooks
-from jaynes_callbacks.run.run import IotaFrom
-from jaynes_callbacks.schedule import Schedule, describe
-from jaynes_callbacks.sinks.base import Sink
+from jaynes_callbacks.run.arguments import DESCRIPTION, Arguments, accepts
+from jaynes_callbacks.run.lightning import LightningHost
+from jaynes_callbacks.run.watcher import Watcher
 
-__all__ = ["Monitor", "default_sinks"]
+__all__ = ["Monitor"]
 
 
-def default_sinks(figures_every_n_epochs: int | None = None) -> tuple[Sink, ...]:
-    """Make a sink for everything that loggers can show, one for the dataset and one for figures."""
-    # Here, not above: pandas, pyarrow and matplotlib are loaded when a monitor is made.
-    from jaynes_callbacks.sinks.dataset import DatasetSink
-    from jaynes_callbacks.sinks.figures import FigureSink
-    from jaynes_callbacks.sinks.histograms import HistogramSink
-    from jaynes_callbacks.sinks.loggers import LoggerSink
-    from jaynes_callbacks.sinks.tensorboard import TensorBoardSink
-    from jaynes_callbacks.sinks.wandb import WandbSink
-
-    return (
-        WandbSink(),
-        LoggerSink(),
-        HistogramSink(),
-        TensorBoardSink(),
-        DatasetSink(),
-        FigureSink(every_n_epochs=figures_every_n_epochs),
-    )
-
-
-class Monitor(MonitorHooks):
-    """Watches whether training drives a network to arbitrage equilibrium.
+class Monitor(Watcher):  # noqa: D101
+    __doc__: str | None = f"""Watches whether training drives a network to arbitrage equilibrium.
 
     Records how the magnitudes of the weights and the activations are distributed: the untouched
     network first (step 0), then at every epoch.  Each record holds the lognormal's gap in nats, its
@@ -46,101 +21,108 @@ class Monitor(MonitorHooks):
     unwatched run, to the bit.
 
     Args:
-        instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, or objects
-            with a cadence of their own, such as ``Gradients(Cadence(every_n_steps=100))``.
-        kinds: ``weight``, ``iota`` (activations) or both.
-        include: glob patterns on stream names, e.g. ``"encoder.*"``; only these are watched.
-        exclude: glob patterns on stream names that are not watched.
-        min_size: weights with fewer elements are skipped.
-        activations: modules that are activations as a whole, where a function is written out by
-            hand: glob patterns on their names, or a mapping of such patterns to what is recorded,
-            e.g. ``{"*.act": "gelu", "*.softcap": None}``.  ``"z*y"`` (by default) or the name of a
-            function is the pre-activation times the output, ``"y"`` or ``"relu"`` the output, and
-            None leaves the module out.  Classes of transformers and timm are known.
-        every_n_epochs: record at the end of every n-th epoch; None for never.
-        every_n_steps: record after every n-th optimizer step as well; None for never.  With both
-            None only the first and the last state are recorded.  Either may be a schedule of
-            `jaynes_callbacks.schedule`, such as ``log_spaced()``, or your own function
-            ``step -> bool``, which all ranks must answer alike.
-        iota_every_n_batches: activations are counted in every n-th batch of an epoch, and where a
-            record is due by step.
-        iota_values_per_call: most values counted of one activation call, at a constant stride.
-        iota_groups: groups of batches for the standard error (jackknife) of an iota's gap; 32 KiB
-            per stream and group.  0: its values count as independent, which makes the error a lower
-            bound.  By default eight groups where one sample gives several values of a neuron
-            (convolutions, sequences), else 0.
-        paper_bins: number of equal bins of the paper's protocol for weights.
-        iota_from: whether ``train`` or ``validation`` forwards are counted.
-        figures_every_n_epochs: draw figures at every n-th record by epoch; None for at the end.
-        dirpath: where to write; by default the first logger's directory.
-        sinks: replaces the default sinks (loggers, dataset, figures).
+        {DESCRIPTION}
 
     Raises:
         ValueError: at construction for arguments out of range; at the start of ``fit`` for
             patterns that match nothing, or a `min_size` above every layer.
     """
 
-    def __init__(
-        self,
-        *,
-        instruments: Sequence[str | Instrument[Any]] | str | Instrument[Any] = DEFAULT,
-        kinds: Sequence[str] | str = (WEIGHT, IOTA),
-        include: Sequence[str] | str = "*",
-        exclude: Sequence[str] | str = (),
-        min_size: int = MIN_SIZE,
-        activations: Mapping[str, str | None] | Sequence[str] | str = (),
-        every_n_epochs: int | Schedule | None = 1,
-        every_n_steps: int | Schedule | None = None,
-        iota_every_n_batches: int = 16,
-        iota_values_per_call: int = IOTA_VALUES_PER_CALL,
-        iota_groups: int | None = None,
-        paper_bins: int = PAPER_BINS,
-        iota_from: IotaFrom = "train",
-        figures_every_n_epochs: int | None = None,
-        dirpath: str | Path | None = None,
-        sinks: Sequence[Sink] | None = None,
-    ) -> None:
-        super().__init__(
-            instruments=instruments,
-            kinds=kinds,
-            include=include,
-            exclude=exclude,
-            min_size=min_size,
-            activations=activations,
-            every_n_epochs=every_n_epochs,
-            every_n_steps=every_n_steps,
-            iota_every_n_batches=iota_every_n_batches,
-            iota_values_per_call=iota_values_per_call,
-            iota_groups=iota_groups,
-            paper_bins=paper_bins,
-            iota_from=iota_from,
-            dirpath=dirpath,
-            sinks=default_sinks(figures_every_n_epochs) if sinks is None else sinks,
-        )
-        self._key: dict[str, Any] = {
-            **{name: value for name, value in self._options.items() if name != "activations"},
-            "iota_values_per_call": iota_values_per_call,
-            # None was 0 in version 0.1, whose checkpoints are resumed.
-            "iota_groups": iota_groups or 0,
-            "every_n_epochs": every_n_epochs,
-            "every_n_steps": every_n_steps,
-            "iota_every_n_batches": iota_every_n_batches,
-            "iota_from": iota_from,
-            "dirpath": dirpath,
-        }
-        if activations:
-            self._key["activations"] = activations
-        if paper_bins != PAPER_BINS:
-            self._key["paper_bins"] = paper_bins
-        # With the default the key is that of version 0.1, whose checkpoints are resumed.
-        if (names := [each.name for each in self._instruments]) != list(DEFAULT):
-            self._key["instruments"] = names
+    @accepts(Arguments)
+    def __init__(self, arguments: Arguments) -> None:
+        super().__init__(arguments)
 
     @property
     def state_key(self) -> str:
-        """Tells the states of several monitors in one checkpoint apart.
+        """Tells the states of several monitors in one checkpoint apart; alike in all processes."""
+        return f"EquilibriumMonitor({self._arguments.key})"
 
-        The same in every process; a function of one's own counts by its qualified name.
+    # Life cycle -----------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Find the streams; a wrong argument raises here."""
+        self._attach(pl_module)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take the model as the start, or go on where a checkpoint or an earlier fit left off.
+
+        Only here has the trainer restored its step.
         """
-        arguments = ", ".join(f"{name}={describe(value)}" for name, value in self._key.items())
-        return f"EquilibriumMonitor({arguments})"
+        self._begin(LightningHost(trainer, pl_module))
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Listen to this batch if its activations are to be counted."""
+        if run := self._live:
+            run.batch_begins(batch_idx)
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        """Cease to listen: in this batch follow no forwards but repeated ones.
+
+        With manual optimization there may be more, for another optimizer.
+        """
+        if (run := self._live) and pl_module.automatic_optimization:
+            run.forward_ends()
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Show the gradients: Lightning has unscaled them, and clips after this hook."""
+        if run := self._live:
+            groups = optimizer.param_groups
+            run.before_step([parameter for group in groups for parameter in group["params"]])
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Make the records that are due."""
+        if run := self._live:
+            run.batch_ends()
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Listen to validation if its activations are to be counted."""
+        if (run := self._live) and not trainer.sanity_checking:
+            run.validation_batch_begins(batch_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Cease to listen."""
+        if run := self._live:
+            run.forward_ends()
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Make the record due by epoch, with validation's activations."""
+        if (run := self._live) and not trainer.sanity_checking:
+            run.validation_ends()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Make the record due by epoch, if neither the last batch nor validation has."""
+        if run := self._live:
+            run.epoch_ends()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the final record: in `on_fit_end` the process group may already be destroyed."""
+        if run := self._live:
+            run.training_ends()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Let go of the model and let the sinks finish."""
+        self._finish()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Let go of the model; what was recorded is kept."""
+        if run := self._live:
+            run.outcome = "interrupted"
+        self._finish()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Let go of the model, however the fit ended."""
+        self._finish()

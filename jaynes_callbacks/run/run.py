@@ -102,6 +102,7 @@ class WatchedRun:
         self._said: set[str] = set()
         self._counted: list[Mapping[str, Moment]] = []
         self._may_wait = True
+        self._listeners_of_batch: list[str] = []
         self._step, self._stride, self._epoch = 0, 1, 0
         self._host: Host | None = None
 
@@ -169,8 +170,18 @@ class WatchedRun:
             host = self._of_host()
             due |= self._due_by_epoch(host.epoch + 1) if host.is_last_batch else set()
             names += [name for name in of_due if name in due]
-        if names:
+        self._listeners_of_batch = names
+        self.forward_begins()
+
+    def forward_begins(self) -> None:
+        """Listen to one more forward of the present batch, if its first was listened to."""
+        if names := self._listeners_of_batch:
             self.recorder.open(one_forward=True, names=names)
+
+    @property
+    def listens(self) -> bool:
+        """True if the forwards of the present batch are listened to."""
+        return bool(self._listeners_of_batch)
 
     def forward_ends(self) -> None:
         """Cease to listen: what follows in this batch are no forwards but repeated ones."""

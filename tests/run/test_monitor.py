@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 import jaynes_callbacks
 from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.figures import log_density
-from jaynes_callbacks.run.monitor import default_sinks
+from jaynes_callbacks.run.arguments import default_sinks
 
 Loader = DataLoader[Any]
 

@@ -13,7 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 from jaynes_callbacks.instruments.record import Records, aggregates
-from jaynes_callbacks.run.monitor import default_sinks
+from jaynes_callbacks.run.arguments import default_sinks
 from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.loggers import LoggerSink
 from jaynes_callbacks.sinks.tensorboard import TensorBoardSink

@@ -6,8 +6,7 @@ from typing import NamedTuple, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jaynes_callbacks.records.stream import WEIGHT, Stream
-from jaynes_callbacks.watch.parameters import (
+from jaynes_callbacks.probes.parameters import (
     CurrentValues,
     WeightFinder,
     WeightStream,
@@ -16,7 +15,8 @@ from jaynes_callbacks.watch.parameters import (
     sample,
     warn_of_failure,
 )
-from jaynes_callbacks.watch.selection import Selection, Skipped
+from jaynes_callbacks.probes.selection import Selection, Skipped
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 
 __all__ = ["WeightValue", "WeightWatch"]
 

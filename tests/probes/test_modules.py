@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from jaynes_callbacks.counts.counting import count_
 from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.modules import Activations, chosen_activations
+from jaynes_callbacks.probes.selection import Selection
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.modules import Activations, chosen_activations
-from jaynes_callbacks.watch.selection import Selection
 
 
 class _Written(nn.Module):

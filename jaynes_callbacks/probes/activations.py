@@ -1,16 +1,16 @@
 """Activations of a model: one stream for each place where an activation function is applied.
 
-A `TorchFunctionMode` sees every call of a function of `jaynes_callbacks.watch.functions`, whichever
-way it is spelt: ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU`` alike.
+A `TorchFunctionMode` sees every call of a function of `probes.functions`, whichever way it is
+spelt: ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU`` alike.
 Forward hooks on the modules tell in which module's forward a call happens, and so name its stream.
-A module that is an activation as a whole (`watch.modules`) is read by its hooks, from its input and
-its output; functions that are called inside it are no streams.
+A module that is an activation as a whole (`probes.modules`) is read by its hooks, from its input
+and its output; functions that are called inside it are no streams.
 
 A call is counted at once and none of its tensors is kept, so in-place operations are counted like
 any other and no memory is needed.  Mode and hooks exist only while the watch is open; while it is
 closed the model runs as if there were no watch.
 
-What is taken of a call is up to a `watch.reading.Reading`.
+What is taken of a call is up to a `probes.reading.Reading`.
 
 Compiled models: `torch.compile` traces the mode and the hooks into a second graph, which it keeps
 beside the graph of the closed watch.  In it the row of each call is a constant.
@@ -29,22 +29,22 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from jaynes_callbacks.interrupts import delayed_interrupts
-from jaynes_callbacks.watch.compiling import (
+from jaynes_callbacks.probes.compiling import (
     dispatch_every_spelling,
     do_not_compile_alone,
     is_called_by_graph_outside,
     spellings_hidden_by_dynamo,
 )
-from jaynes_callbacks.watch.functions import (
+from jaynes_callbacks.probes.functions import (
     FUNCTIONS,
     NOT_RECORDED,
     preactivation,
     variable_of,
     writes_in_place,
 )
-from jaynes_callbacks.watch.hooks import DeepCalls, Hook, HookedModule
-from jaynes_callbacks.watch.ledger import NO_ROW, Ledger
-from jaynes_callbacks.watch.modules import (
+from jaynes_callbacks.probes.hooks import DeepCalls, Hook, HookedModule
+from jaynes_callbacks.probes.ledger import NO_ROW, Ledger
+from jaynes_callbacks.probes.modules import (
     NOWHERE,
     Activations,
     Place,
@@ -52,8 +52,8 @@ from jaynes_callbacks.watch.modules import (
     place_of,
     sees_functions,
 )
-from jaynes_callbacks.watch.reading import Counts, Reading
-from jaynes_callbacks.watch.written_out import ARITHMETIC, Context
+from jaynes_callbacks.probes.reading import Counts, Reading
+from jaynes_callbacks.probes.written_out import ARITHMETIC, Context
 
 __all__ = ["ActivationWatch"]
 

@@ -1,7 +1,7 @@
 """Define what is taken of each call of an activation function: by default the counts of its iota.
 
-Other readings sum powers for each neuron (`watch.neurons`) or wait for the gradient
-(`watch.saliency`).
+Other readings sum powers for each neuron (`probes.neurons`) or wait for the gradient
+(`probes.saliency`).
 """
 
 from collections.abc import Callable, Container
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.counting import count_, count_product_, subsample
 from jaynes_callbacks.counts.grid import CODES
+from jaynes_callbacks.probes.dtensors import owned_values
 from jaynes_callbacks.records.stream import IOTA
-from jaynes_callbacks.watch.dtensors import owned_values
 
 __all__ = ["Counts", "Reading"]
 
@@ -41,7 +41,7 @@ class Reading(Protocol):
         """Return the name of what is taken of a function's calls, as records have it.
 
         Args:
-            iota: of the function, ``y`` or ``z*y`` (`watch.functions.variable_of`).
+            iota: of the function, ``y`` or ``z*y`` (`probes.functions.variable_of`).
         """
         ...
 

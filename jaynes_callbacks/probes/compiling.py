@@ -6,7 +6,7 @@ import types
 from torch import fx, nn
 from torch.overrides import get_overridable_functions, resolve_name
 
-from jaynes_callbacks.watch.functions import FUNCTIONS
+from jaynes_callbacks.probes.functions import FUNCTIONS
 
 __all__ = [
     "dispatch_every_spelling",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from jaynes_callbacks.watch.functions import (
+from jaynes_callbacks.probes.functions import (
     ACTIVATION_MODULES,
     FUNCTIONS,
     RECURRENT_MODULES,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from jaynes_callbacks.probes.functions import FUNCTIONS
+from jaynes_callbacks.probes.modules import Activations, chosen_activations
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order, kind_label
-from jaynes_callbacks.watch.functions import FUNCTIONS
-from jaynes_callbacks.watch.modules import Activations, chosen_activations
 
 __all__ = ["MIN_SIZE", "Coverage", "Selection", "Skipped", "TooSmall", "shorten"]
 
