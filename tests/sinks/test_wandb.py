@@ -16,7 +16,7 @@ from jaynes_callbacks.sinks.base import RunContext, Sink, sparing
 from jaynes_callbacks.sinks.figures import FigureSink
 from jaynes_callbacks.sinks.histograms import HistogramSink
 from jaynes_callbacks.sinks.loggers import LoggerSink
-from jaynes_callbacks.sinks.wandb import WandbSink, final_numbers
+from jaynes_callbacks.sinks.summary import SummarySink, final_numbers
 
 wandb = pytest.importorskip("wandb")
 
@@ -92,7 +92,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(snapshots: list[Records], *loggers: Any, figures: int = 1) -> None:
-    sinks: list[Sink] = [WandbSink(), LoggerSink(), HistogramSink()]
+    sinks: list[Sink] = [SummarySink(), LoggerSink(), HistogramSink()]
     sinks.append(FigureSink(max_streams=figures))
     context = RunContext(loggers=loggers)
     history = Records()
@@ -116,7 +116,7 @@ def offline(directory: Path, **options: Any) -> WandbLogger:
 
 
 def test_it_is_a_sink() -> None:
-    assert isinstance(WandbSink(), Sink)
+    assert isinstance(SummarySink(), Sink)
 
 
 def test_a_run_has_all_that_w_and_b_can_show(snapshots: list[Records], tmp_path: Path) -> None:
