@@ -24,6 +24,9 @@ _BATCH, _LONGEST = 1000, 250
 _LONGEST_IMAGE = 120
 _FOLDER = "equilibrium"
 _ESCAPED = re.compile(r"_x([0-9a-f]+)_")
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_./ -]")
+#: An underscore that would be read as the beginning of an escaped character.
+_AMBIGUOUS = re.compile(rf"_(?=x[0-9a-f]+(?:_|{_FORBIDDEN.pattern}|//|/$))")
 
 
 class MlflowRun(Tracker):
@@ -38,7 +41,7 @@ class MlflowRun(Tracker):
     needs = {  # noqa: RUF012
         Ability.SCALARS: "log_batch",
         Ability.IMAGES: "log_image",
-        Ability.TABLE: "log_table",
+        Ability.TABLE: "log_text",
         Ability.SUMMARY: "log_batch",
         Ability.ARTIFACTS: "log_artifact",
     }
@@ -76,8 +79,10 @@ class MlflowRun(Tracker):
         self._target.log_image(self._run_id, pixels, key=key, step=step)
 
     def log_table(self, tag: str, table: "pd.DataFrame", step: int) -> None:
-        """Keep a table as an artifact, to which a later one of the same tag is appended."""
-        self._target.log_table(self._run_id, table, f"{metric_name(tag)}.json")
+        """Keep a table as an artifact that MLflow shows as a table; a later one replaces it."""
+        # `log_table` would append the rows of a resumed run to those of its first part.
+        text = table.to_csv(index=False)
+        self._target.log_text(self._run_id, text, f"{metric_name(tag)}.csv")
 
     def summarise(self, numbers: Mapping[str, float], step: int) -> None:
         """Log final numbers: MLflow lists and ranks runs by the last value of each metric."""
@@ -99,8 +104,7 @@ def metric_name(tag: str, longest: int = _LONGEST) -> str:
     >>> metric_name("gap_iota/relu#1")
     'gap_iota/relu_x23_1'
     """
-    name = _ESCAPED.sub(lambda found: f"_x5f_{found[0][1:]}", tag)
-    name = re.sub(r"[^A-Za-z0-9_./ -]", lambda found: _escape(found[0]), name)
+    name = _FORBIDDEN.sub(lambda found: _escape(found[0]), _AMBIGUOUS.sub(_escape("_"), tag))
     parts = name.split("/")
     # A path's empty parts and those of one or two dots would be resolved.
     parts = [_escape(part[0]) + part[1:] if part in (".", "..") else part for part in parts]

@@ -57,7 +57,7 @@ class SummaryWriterTracker(Tracker):
             return False
         if ability in (Ability.CHARTS, Ability.HYPERPARAMETERS):
             # Lightning's placeholder of a logger answers to every name, with None.
-            return super().can(ability) and isinstance(self._target.get_logdir(), str)
+            return super().can(ability) and isinstance(self._target.get_logdir(), str | Path)
         return super().can(ability)
 
     def log_scalars(self, numbers: Mapping[str, float], step: int) -> None:
