@@ -57,12 +57,13 @@ class SummarySink:
         """Give the final records and numbers."""
         if not len(end) or not self._trackers:
             return
-        numbers, table, step = final_numbers(end), _final_table(end), int(end["step"][0])
+        ends, counts = end.schema.aggregate(end), _verdict_counts(end)
+        table, step = _final_table(end), int(end["step"][0])
         group = "equilibrium" if end.schema.main else end.schema.instrument
 
         def finish(tracker: Tracker) -> None:
             if tracker.can(Ability.SUMMARY):
-                tracker.summarise(numbers, step)
+                tracker.summarise(ends, counts, step)
             if tracker.can(Ability.TABLE):
                 tracker.log_table(f"{group}/records", table, step)
 
@@ -80,14 +81,18 @@ def final_numbers(records: Frame[Any]) -> dict[str, float]:
         >>> numbers["equilibrium/weight/verdict/not_emerging"]
         1
     """
-    numbers = records.schema.aggregate(records)
+    return records.schema.aggregate(records) | _verdict_counts(records)
+
+
+def _verdict_counts(records: Frame[Any]) -> dict[str, int]:
+    """Return how many streams of each kind have each verdict; nothing of other instruments."""
+    numbers: dict[str, int] = {}
     if not records.schema.main:
         return numbers
     for kind in dict.fromkeys(records["kind"].tolist()):
         found = Counter(records.select(kind=kind)["verdict"].tolist())
         for verdict in VERDICTS:
-            tag = f"equilibrium/{kind}/verdict/{verdict.replace(' ', '_')}"
-            numbers[tag] = found[verdict]
+            numbers[f"equilibrium/{kind}/verdict/{verdict.replace(' ', '_')}"] = found[verdict]
     return numbers
 
 

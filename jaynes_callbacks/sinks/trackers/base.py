@@ -124,8 +124,14 @@ class Tracker:
         """Show a table of plain numbers and texts."""
         raise self._cannot(Ability.TABLE)
 
-    def summarise(self, numbers: Mapping[str, float], step: int) -> None:
-        """Keep final numbers where runs can be compared and ranked by them."""
+    def summarise(self, ends: Mapping[str, float], counts: Mapping[str, float], step: int) -> None:
+        """Keep final numbers where runs can be compared and ranked by them.
+
+        Args:
+            ends: final values of curves, which `log_scalars` has had.
+            counts: numbers of which there is no curve.
+            step: of both.
+        """
         raise self._cannot(Ability.SUMMARY)
 
     def log_artifact(self, path: Path) -> None:

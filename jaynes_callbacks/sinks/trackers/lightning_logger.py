@@ -90,9 +90,9 @@ class LoggerTracker(Tracker):
         """Show a table in the tracker."""
         self._behind.log_table(tag, table, step)
 
-    def summarise(self, numbers: Mapping[str, float], step: int) -> None:
+    def summarise(self, ends: Mapping[str, float], counts: Mapping[str, float], step: int) -> None:
         """Keep final numbers in the tracker."""
-        self._behind.summarise(numbers, step)
+        self._behind.summarise(ends, counts, step)
 
     def log_artifact(self, path: Path) -> None:
         """Keep a copy of a file in the tracker."""

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaynes_callbacks.sinks.trackers.base import Ability, Tracker, finite, has, loaded
+from jaynes_callbacks.sinks.trackers.base import Ability, Tracker, has, loaded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,9 +84,9 @@ class MlflowRun(Tracker):
         text = table.to_csv(index=False)
         self._target.log_text(self._run_id, text, f"{metric_name(tag)}.csv")
 
-    def summarise(self, numbers: Mapping[str, float], step: int) -> None:
-        """Log final numbers: MLflow lists and ranks runs by the last value of each metric."""
-        self.log_scalars(finite(numbers), step)
+    def summarise(self, ends: Mapping[str, float], counts: Mapping[str, float], step: int) -> None:
+        """Log the counts: MLflow lists and ranks runs by the last value of each metric."""
+        self.log_scalars(counts, step)
 
     def log_artifact(self, path: Path) -> None:
         """Copy a file to the run's artifacts, into the folder ``equilibrium``."""

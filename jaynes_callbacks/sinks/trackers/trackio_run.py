@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaynes_callbacks.sinks.trackers.base import Ability, BinnedValues, Tracker, finite, has, loaded
+from jaynes_callbacks.sinks.trackers.base import Ability, BinnedValues, Tracker, has, loaded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,9 +59,10 @@ class TrackioRun(Tracker):
         """Show a table."""
         self._log({tag: loaded("trackio").Table(dataframe=table)}, step)
 
-    def summarise(self, numbers: Mapping[str, float], step: int) -> None:
-        """Log final numbers: trackio compares runs by the values of their metrics."""
-        self._log(finite(numbers), step)
+    def summarise(self, ends: Mapping[str, float], counts: Mapping[str, float], step: int) -> None:
+        """Log the counts: trackio compares runs by the values of their metrics."""
+        if counts:
+            self._log(counts, step)
 
     def log_artifact(self, path: Path) -> None:
         """Keep a file as a version of the run's artifact of that name."""

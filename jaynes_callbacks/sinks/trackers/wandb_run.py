@@ -84,9 +84,9 @@ class WandbRun(Tracker):
         """Show a table."""
         self._log({tag: loaded("wandb").Table(dataframe=table)}, step)
 
-    def summarise(self, numbers: Mapping[str, float], step: int) -> None:
+    def summarise(self, ends: Mapping[str, float], counts: Mapping[str, float], step: int) -> None:
         """Put final numbers into the run's summary."""
-        self._target.summary.update(dict(numbers))
+        self._target.summary.update({**ends, **counts})
 
     def _log(self, row: Mapping[str, Any], step: int) -> None:
         if self._log_metrics is not None:

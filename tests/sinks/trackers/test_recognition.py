@@ -139,7 +139,7 @@ def test_what_a_tracker_has_not_is_refused(binned: BinnedValues, tmp_path: Path)
         Ability.HYPERPARAMETERS: lambda: nothing.enter({}, 0),
         Ability.AXES: lambda: nothing.define_axes([]),
         Ability.TABLE: lambda: nothing.log_table("a", None, 0),  # type: ignore[arg-type]
-        Ability.SUMMARY: lambda: nothing.summarise({}, 0),
+        Ability.SUMMARY: lambda: nothing.summarise({}, {}, 0),
         Ability.ARTIFACTS: lambda: nothing.log_artifact(path),
     }
     assert set(calls) == set(Ability)

@@ -20,12 +20,10 @@ def run() -> Iterator[Any]:
     yield trackio.init(project=f"test-{uuid4().hex}", embed=False, auto_log_cpu=False)
     if active_trackers():
         trackio.finish()
-        trackio.context_vars.current_run.set(None)
 
 
 def rows(run: Any) -> list[dict[str, Any]]:
     trackio.finish()
-    trackio.context_vars.current_run.set(None)
     found: list[dict[str, Any]] = trackio.sqlite_storage.SQLiteStorage.get_logs(
         run.project, run.name
     )
@@ -58,8 +56,9 @@ def test_a_run_has_all_that_trackio_can_show(
     assert step == 20
     assert [row["name"] for row in table["_value"]] == [record.name for record in last]
     assert table["_value"][0]["shape"] == "100×200"
-    (numbers,) = [row for row in found if "equilibrium/weight/verdict/emerged" in row]
-    assert numbers.items() >= final_numbers(last).items()
+    ends = [row for row in found if row["step"] == 20]
+    assert {tag: row[tag] for row in ends for tag in row}.items() >= final_numbers(last).items()
+    assert len(curve(found, "equilibrium/weight/gap_median")) == 3, "no point stands there twice"
 
     path = f"equilibrium-report-{run.name}"
     manifest = trackio.sqlite_storage.SQLiteStorage.get_artifact_manifest(run.project, path, "v0")
