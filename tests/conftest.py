@@ -1,17 +1,22 @@
 """Shared by all tests: shapes and types are checked at run time, one thread a worker."""
 
+import atexit
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 # Before numpy and torch are imported, here and by the processes that tests start: workers share the
 # cores, and a pool of threads in each of them would wait for the others most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# trackio takes its folder when it is imported: never that of whoever runs the tests.
+os.environ["TRACKIO_DIR"] = f"{gettempdir()}/trackio-of-tests-{os.getpid()}"
 
 import hypothesis
 import jaxtyping
@@ -44,6 +49,7 @@ from jaynes_callbacks.instruments.record import Record, Records  # noqa: E402
 from jaynes_callbacks.instruments.tally import tally_of_counts, tally_of_tensors  # noqa: E402
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream  # noqa: E402
 
+atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 torch.set_num_threads(1)
 # Tests share their cores: how long one example takes says nothing.  The same examples every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)

@@ -99,9 +99,15 @@ def test_the_loggers_get_what_they_can_show(
     }
     quiet |= {"enable_progress_bar": False, "enable_model_summary": False}
     monkeypatch.setattr(L, "Trainer", lambda **options: plain(**{**quiet, **options}))
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
     names: dict[str, Any] = {}
     for block in blocks("docs/loggers.md"):
+        for tracker in re.findall(r"^import (mlflow|trackio)$", block, re.MULTILINE):
+            pytest.importorskip(tracker)
         exec(compile(block, "docs/loggers.md", "exec"), names)
+    names["mlflow"].end_run()
+    names["trackio"].finish()
     names["trainer"].fit(task, loader)
     events = EventAccumulator(names["logger"].log_dir).Reload()
     assert "equilibrium/weight/gap_median" in events.Tags()["scalars"]

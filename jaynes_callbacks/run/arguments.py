@@ -66,22 +66,24 @@ instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, o
 
 
 def default_sinks(figures_every_n_epochs: int | None = None) -> tuple[Sink, ...]:
-    """Make a sink for everything that loggers can show, one for the dataset and one for figures."""
+    """Make sinks for everything that trackers can show, the dataset, figures and the report."""
     # Here, not above: pandas, pyarrow and matplotlib are loaded when a monitor is made.
+    from jaynes_callbacks.run.reporting import ReportSink
     from jaynes_callbacks.sinks.dataset import DatasetSink
     from jaynes_callbacks.sinks.figures import FigureSink
     from jaynes_callbacks.sinks.histograms import HistogramSink
     from jaynes_callbacks.sinks.loggers import LoggerSink
+    from jaynes_callbacks.sinks.summary import SummarySink
     from jaynes_callbacks.sinks.tensorboard import TensorBoardSink
-    from jaynes_callbacks.sinks.wandb import WandbSink
 
     return (
-        WandbSink(),
+        SummarySink(),
         LoggerSink(),
         HistogramSink(),
         TensorBoardSink(),
         DatasetSink(),
         FigureSink(every_n_epochs=figures_every_n_epochs),
+        ReportSink(),
     )
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 from jaynes_callbacks.instruments.record import SCHEMA
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Schema
+from jaynes_callbacks.sinks.trackers import Ability, Tracker, tracker_of
 
 __all__ = ["Recalling", "RunContext", "Sink", "sparing"]
 
@@ -24,7 +26,7 @@ class RunContext:
         run: the run's name, as it stands in the records.
         directory: where the run keeps its files; sinks write to ``directory / "jaynes"`` and
             beside it.  The folder may not be there yet.
-        loggers: the host's loggers, whatever their kind.
+        loggers: the host's loggers and trackers: whatever `sinks.trackers.tracker_of` recognises.
         resumed_step: the optimizer step a resumed run goes on from, None for a fresh run.
         resumed_directory: the ``directory`` of the run that is continued, if it is known.
         run_id: tells this run from every other, and is the same when it is resumed.
@@ -41,6 +43,29 @@ class RunContext:
     run_id: str = field(default_factory=lambda: uuid4().hex)
     describe: Callable[[], Mapping[str, Any]] = dict
     schemas: Sequence[Schema[Any]] = (SCHEMA,)
+
+    @cached_property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """The trackers of the loggers, one object each for all sinks."""
+        return tuple(found for each in self.loggers if (found := tracker_of(each)) is not None)
+
+    def trackers_with(self, *abilities: Ability, what: str) -> list[Tracker]:
+        """Return the trackers that have any of some abilities.
+
+        One that fails when it is asked has none, and a warning says so.
+
+        Args:
+            abilities: any of which is enough.
+            what: those that have one will get, as the warning says.
+        """
+        found: list[Tracker] = []
+
+        def ask(tracker: Tracker) -> None:
+            if any(tracker.can(ability) for ability in abilities):
+                found.append(tracker)
+
+        sparing(self.trackers, ask, what)
+        return found
 
 
 @runtime_checkable
@@ -78,7 +103,7 @@ def sparing(items: Iterable[T], act: Callable[[T], None], what: str = "records")
     """Let every item act; an exception costs that item its place, and nothing else.
 
     Args:
-        items: sinks or loggers.
+        items: sinks or trackers.
         act: what each is to do.
         what: it will get no more of this if it fails, as the warning says.
 
@@ -91,8 +116,9 @@ def sparing(items: Iterable[T], act: Callable[[T], None], what: str = "records")
             act(item)
             working.append(item)
         except Exception as error:
+            name = item.label if isinstance(item, Tracker) else type(item).__name__
             warnings.warn(
-                f"{type(item).__name__} gets no more {what} in this run: "
+                f"{name} gets no more {what} in this run: "
                 f"{type(error).__name__}: {error}; training and all else go on, and "
                 "monitor.history keeps every record",
                 stacklevel=2,

@@ -1,4 +1,4 @@
-"""Draws figures at the end of a run, and now and then, as PNG files and into loggers."""
+"""Draws figures at the end of a run, and now and then, as PNG files and into trackers."""
 
 import math
 import re
@@ -36,6 +36,7 @@ from jaynes_callbacks.records.stream import in_order
 from jaynes_callbacks.schedule import every, never
 from jaynes_callbacks.sinks.base import RunContext, sparing
 from jaynes_callbacks.sinks.dataset import figures_beside, place
+from jaynes_callbacks.sinks.trackers import Ability, Tracker
 
 __all__ = ["MAX_STREAMS", "OF_HISTORY", "OF_MOMENT", "FigureSink", "choose_streams"]
 
@@ -53,6 +54,7 @@ OF_MOMENT: dict[str, Callable[..., Figure]] = {
     "exponents_over_layers": exponents_over_layers,
 }
 _LONGEST_FILE_NAME = 80
+_WHAT = "figures"
 
 #: A figure's tag, and what draws it.
 _Drawing = tuple[str, Callable[[], Figure]]
@@ -67,7 +69,7 @@ class FigureSink:
     end.
 
     Files hold the newest state: ``<figure>-<kind>-<stream>.png`` in a directory beside the dataset.
-    Loggers that can show images keep one for each time of drawing.
+    Trackers that can show images keep one for each time of drawing.
 
     Args:
         every_n_epochs: draw at the first record of every n-th epoch; None for at the end only.
@@ -97,17 +99,17 @@ class FigureSink:
         self._max_streams = max_streams
         self._look = look
         self.directory: Path | None = None
-        self._loggers: list[Any] = []
+        self._trackers: list[Tracker] = []
         self._start: dict[tuple[str, str], Record] = {}
         self._followed: set[tuple[str, str]] = set()
         self._drawn_epoch = -1
         self._drawn: dict[str, int] = {}
 
     def open(self, context: RunContext) -> None:
-        """Take the directory and the loggers."""
+        """Take the directory, and the trackers that can show images."""
         dataset = place(context)
         self.directory = figures_beside(dataset) if dataset is not None else None
-        self._loggers = list(context.loggers)
+        self._trackers = context.trackers_with(Ability.IMAGES, what=_WHAT)
         self._start, self._followed, self._drawn_epoch, self._drawn = {}, set(), -1, {}
 
     def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
@@ -140,7 +142,7 @@ class FigureSink:
 
     @property
     def _has_destination(self) -> bool:
-        return self.directory is not None or bool(self._loggers)
+        return self.directory is not None or bool(self._trackers)
 
     def _is_due(self, epoch: int) -> bool:
         return epoch != self._drawn_epoch and self._due(epoch + 1)
@@ -163,7 +165,12 @@ class FigureSink:
             pixels = rendered(draw())
             if self.directory is not None:
                 save(pixels, self.directory / file_name(tag))
-            self._loggers = sparing(self._loggers, _sender(tag, pixels, step))
+            self._show(tag, pixels, step)
+
+    def _show(self, tag: str, pixels: Pixels, step: int) -> None:
+        self._trackers = sparing(
+            self._trackers, lambda tracker: tracker.log_image(tag, pixels, step), _WHAT
+        )
 
     def _of_magnitudes(
         self, chosen: Iterable[Record], records: Sequence[Record], table: Frame[Any]
@@ -232,7 +239,7 @@ def _in_turns(*queues: list[Record]) -> list[Record]:
     return list({record.key: record for record in mixed if record is not None}.values())
 
 
-# Files and loggers -------------------------------------------------------------------------
+# Files -----------------------------------------------------------------------------------
 
 
 def save(pixels: Pixels, path: Path) -> None:
@@ -256,18 +263,3 @@ def file_name(tag: str) -> str:
     if safe == plain and plain == plain.lower():
         return f"{safe}.png"
     return f"{safe}-{sha256(tag.encode(errors='surrogatepass')).hexdigest()[:6]}.png"
-
-
-def _sender(tag: str, pixels: Pixels, step: int) -> Callable[[Any], None]:
-    """Return what sends an image to a logger, if that can show images."""
-
-    def send(logger: Any) -> None:
-        if hasattr(logger, "log_image"):
-            # Lightning's loggers put the step beside the image; W&B's own counter is left alone.
-            logger.log_image(key=tag, images=[pixels], step=step)
-            return
-        writer: Any = getattr(logger, "experiment", None)
-        if hasattr(writer, "add_image"):
-            writer.add_image(tag, pixels, global_step=step, dataformats="HWC")
-
-    return send

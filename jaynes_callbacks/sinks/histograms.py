@@ -1,11 +1,9 @@
 """Histograms of ln |w| in viewers that have them, made of counts: no tensor is read or copied.
 
-``ln_magnitude_<kind>/<stream>`` is a group of its own.  A logger takes part by what it can do: its
-``experiment`` has ``add_histogram_raw`` (TensorBoard's writer) or ``define_metric`` (a W&B run).
+``ln_magnitude_<kind>/<stream>`` is a group of its own.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import ColumnType
 from jaynes_callbacks.sinks.base import RunContext, sparing
 from jaynes_callbacks.sinks.loggers import evenly
+from jaynes_callbacks.sinks.trackers import Ability, BinnedValues, Tracker
 
 __all__ = ["MAX_HISTOGRAMS", "EvenHistogram", "HistogramSink", "even_histogram"]
 
@@ -32,6 +31,7 @@ _EDGES = log_edges("cpu").numpy()
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
+_WHAT = "histograms"
 #: TensorBoard draws 30 bins of whatever it is given; W&B takes up to 512, its own default is 64.
 _BINS = 64
 #: So many snapshots are shown one by one, of later ones ever fewer.
@@ -61,12 +61,12 @@ class HistogramSink:
         if max_streams < 0:
             raise ValueError(f"max_streams must be 0 or more, got {max_streams!r}")
         self._max_streams = max_streams
-        self._loggers: list[Any] = []
+        self._trackers: list[Tracker] = []
         self._shown: dict[str, _Shown] = {}
 
     def open(self, context: RunContext) -> None:
-        """Take the loggers that can show histograms."""
-        self._loggers = list(context.loggers)
+        """Take the trackers that can show histograms."""
+        self._trackers = context.trackers_with(Ability.HISTOGRAMS, what=_WHAT)
         self._shown = {}
 
     def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
@@ -91,9 +91,11 @@ class HistogramSink:
     def _show(self, records: Frame[Any], shown: "_Shown") -> None:
         shown.step = int(records["step"][0])
         chosen = [record for record in records if record.key in shown.keys]
-        self._loggers = sparing(
-            self._loggers, lambda logger: _send_all(logger, chosen), "histograms"
-        )
+        if self._trackers and (binned := _binned(chosen)):
+            step = max(record.step for record in chosen)
+            self._trackers = sparing(
+                self._trackers, lambda tracker: tracker.log_histograms(binned, step), _WHAT
+            )
 
 
 @dataclass
@@ -124,45 +126,14 @@ def _is_shown(number: int) -> bool:
     return number % stride == 0
 
 
-def _send_all(logger: Any, records: list[Record]) -> None:
-    experiment = getattr(logger, "experiment", None)
-    if hasattr(experiment, "add_histogram_raw"):
-        for record in records:
-            _to_writer(experiment, record)
-    elif hasattr(experiment, "define_metric"):
-        _to_run(logger, records)
-
-
-def _to_writer(writer: Any, record: Record) -> None:
-    """Write one summary; its sums are of the record's own moments, not of its bins."""
-    if (found := even_histogram(record, _BINS)) is None:
-        return
-    mean, square = record.log_mean, record.log_std**2 + record.log_mean**2
-    writer.add_histogram_raw(
-        _tag(record),
-        min=float(found.edges[0]),
-        max=float(found.edges[-1]),
-        num=record.n,
-        sum=record.n * mean if math.isfinite(mean) else 0.0,
-        sum_squares=record.n * square if math.isfinite(square) else 0.0,
-        bucket_limits=found.edges[1:].tolist(),
-        bucket_counts=found.counts.tolist(),
-        global_step=record.step,
-    )
-
-
-def _to_run(logger: Any, records: list[Record]) -> None:
-    """Log one row of the run's history, at the trainer's step."""
-    import wandb  # loaded already, for there is a run
-
-    found = {_tag(record): even_histogram(record, _BINS) for record in records}
-    shown = {
-        tag: wandb.Histogram(np_histogram=(histogram.counts.tolist(), histogram.edges.tolist()))
-        for tag, histogram in found.items()
-        if histogram is not None
+def _binned(records: Iterable[Record]) -> dict[str, BinnedValues]:
+    """Return ln |w| of each record in bins, by its tag; what has no values is left out."""
+    found = ((record, even_histogram(record, _BINS)) for record in records)
+    return {
+        _tag(record): BinnedValues(each.edges, each.counts, record.log_mean, record.log_std)
+        for record, each in found
+        if each is not None
     }
-    if shown:
-        logger.log_metrics(shown, step=records[0].step)
 
 
 def _tag(record: Record) -> str:

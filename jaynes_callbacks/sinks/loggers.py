@@ -1,4 +1,4 @@
-"""Curves in the viewer that a user already has: any logger that has ``log_metrics``.
+"""Curves in the viewer that a user already has: any tracker of scalars.
 
 Which columns become curves, and under which tags, is said by each instrument's schema.  Viewers
 group tags by what stands before the first slash and sort the groups by name, so a person sees the
@@ -15,15 +15,16 @@ Everything else is in the dataset.
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Column, Schema
 from jaynes_callbacks.sinks.base import RunContext, sparing
+from jaynes_callbacks.sinks.trackers import Ability, Tracker, trackers_of
+from jaynes_callbacks.sinks.trackers.base import finite
 
-__all__ = ["MAX_STREAM_TAGS", "LoggerSink", "able", "curves_of", "evenly", "room_of"]
+__all__ = ["MAX_STREAM_TAGS", "LoggerSink", "curves_of", "evenly", "room_of"]
 
 #: Most tags of single streams of magnitudes; with overview, histograms and figures, at most 300
 #: come from us.
@@ -65,7 +66,7 @@ class _Choice:
 
 
 class LoggerSink:
-    """Logs the scalars of every record through every logger of the host, at its step.
+    """Logs the scalars of every record through every logger and tracker of the host, at its step.
 
     Where the streams are too many for all curves, each has its first curve only (of magnitudes, the
     gap); where they are too many even for that, streams at even distances over the network have
@@ -84,12 +85,17 @@ class LoggerSink:
         if max_stream_tags < 0:
             raise ValueError(f"max_stream_tags must be 0 or more, got {max_stream_tags!r}")
         self._max_stream_tags = max_stream_tags
-        self._loggers: list[Any] = []
+        self._trackers: list[Tracker] = []
         self._choices: dict[str, _Choice] = {}
 
     def open(self, context: RunContext) -> None:
-        """Take the host's loggers."""
-        self._loggers = list(context.loggers)
+        """Take the trackers of scalars; a warning names what is no tracker."""
+
+        def check(target: Any) -> None:
+            trackers_of([target])
+
+        sparing(context.loggers, check)
+        self._trackers = context.trackers_with(Ability.SCALARS, what="records")
         self._choices = {}
 
     def write(self, records: Frame[Any], history: Sequence[Any]) -> None:
@@ -101,35 +107,19 @@ class LoggerSink:
             room = room_of(schema, self._max_stream_tags)
             self._choices[schema.instrument] = _Choice(records, room)
         numbers = schema.aggregate(records) | self._choices[schema.instrument].numbers(records)
-        finite = {tag: value for tag, value in numbers.items() if math.isfinite(value)}
-        if finite:
+        if shown := finite(numbers):
             step = int(records["step"][0])
-            self._loggers = sparing(
-                self._loggers, lambda logger: logger.log_metrics(finite, step=step)
+            self._trackers = sparing(
+                self._trackers, lambda tracker: tracker.log_scalars(shown, step)
             )
 
     def close(self, start: Frame[Any], end: Frame[Any], history: Sequence[Any]) -> None:
-        """Do nothing: the host finishes its loggers."""
+        """Do nothing: the host finishes its trackers."""
 
 
 def room_of(schema: Schema[Any], max_stream_tags: int) -> int:
     """Return the most tags of single streams that an instrument may have."""
     return max_stream_tags if schema.main else max_stream_tags // _SHARE_OF_OTHERS
-
-
-def able(loggers: Iterable[Any], can: Callable[[Any], bool], what: str) -> list[Any]:
-    """Return the loggers that can do something.
-
-    One that fails when asked cannot, and a warning says so.
-
-    Args:
-        loggers: of any kind.
-        can: asks a logger for an ability, not for its class.
-        what: those that can will get, as the warning says.
-    """
-    found: list[Any] = []
-    sparing(loggers, lambda logger: found.append(logger) if can(logger) else None, what)
-    return found
 
 
 def curves_of(schema: Schema[Any], streams: int, room: int) -> tuple[Column, ...]:

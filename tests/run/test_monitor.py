@@ -104,8 +104,8 @@ def test_both_names_survive_an_error(
 
 def test_the_default_sinks() -> None:
     names = [type(sink).__name__ for sink in default_sinks()]
-    viewers = ["WandbSink", "LoggerSink", "HistogramSink", "TensorBoardSink"]
-    assert names == [*viewers, "DatasetSink", "FigureSink"]
+    viewers = ["SummarySink", "LoggerSink", "HistogramSink", "TensorBoardSink"]
+    assert names == [*viewers, "DatasetSink", "FigureSink", "ReportSink"]
 
 
 def test_the_state_key_tells_arguments_apart() -> None:
