@@ -211,8 +211,6 @@ class LoopWatch(Watcher):
         begin = run.forward_begins if self._called else partial(run.batch_begins, self._batch)
         self._called.add(module)
         self._forward = ListenedForward(module, begin, run.forward_ends)
-        if not run.listens:
-            self._forward_ends()
 
     def _step_begins(self, name: int | str, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Show an optimizer's gradients."""

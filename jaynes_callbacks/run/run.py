@@ -178,11 +178,6 @@ class WatchedRun:
         if names := self._listeners_of_batch:
             self.recorder.open(one_forward=True, names=names)
 
-    @property
-    def listens(self) -> bool:
-        """True if the forwards of the present batch are listened to."""
-        return bool(self._listeners_of_batch)
-
     def forward_ends(self) -> None:
         """Cease to listen: what follows in this batch are no forwards but repeated ones."""
         self.recorder.close()
