@@ -34,7 +34,6 @@ __all__ = [
     "reason_to_skip",
     "relative_distance",
     "sample",
-    "warn_of_failure",
     "weight_names",
 ]
 
@@ -68,7 +67,8 @@ class CurrentValues:
     """
 
     def __init__(self) -> None:
-        self._values: dict[Callable[[], Tensor], Tensor] = {}
+        self._values: dict[Callable[[], Tensor], Tensor | Exception] = {}
+        self._lost: set[str] = set()
 
     @classmethod
     def now(cls) -> "CurrentValues":
@@ -76,10 +76,28 @@ class CurrentValues:
         return _OF_MOMENT.get() or cls()
 
     def of(self, value: Callable[[], Tensor]) -> Tensor:
-        """Return the weight that `value` computes."""
+        """Return the weight that `value` computes.
+
+        Raises:
+            Exception: what it raised the first time: foreign code is not called again.
+        """
         if value not in self._values:
-            self._values[value] = value()
-        return self._values[value]
+            try:
+                self._values[value] = value()
+            except Exception as error:
+                self._values[value] = error
+        found = self._values[value]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def say_lost(self, name: str, reason: str) -> None:
+        """Say in a warning that a weight is not recorded, once for all that read it."""
+        if name not in self._lost:
+            self._lost.add(name)
+            warnings.warn(
+                f"weight {name!r} is not recorded: {reason}; training goes on", stacklevel=2
+            )
 
     def counted_of(self, weight: WeightStream) -> Tensor:
         """Return the values of a weight that this rank counts."""
@@ -190,18 +208,13 @@ class WeightFinder:
         except Exception as error:
             reason = reason_of_failure(error)
             if earlier is None or earlier.reason != reason:
-                warn_of_failure(weight.name, reason)
+                now.say_lost(weight.name, reason)
             return _Finding(weight.recipe, (), sharded=False, reason=reason)
 
 
 def reason_of_failure(error: Exception) -> str:
     """Say in the coverage that reading a weight raised an error."""
     return f"reading it failed with {type(error).__name__}: {error}"
-
-
-def warn_of_failure(name: str, reason: str) -> None:
-    """Say in a warning that a weight is not recorded."""
-    warnings.warn(f"weight {name!r} is not recorded: {reason}; training goes on", stacklevel=2)
 
 
 def weight_names(model: nn.Module) -> list[str]:

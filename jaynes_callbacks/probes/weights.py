@@ -13,7 +13,6 @@ from jaynes_callbacks.probes.parameters import (
     reason_of_failure,
     relative_distance,
     sample,
-    warn_of_failure,
 )
 from jaynes_callbacks.probes.selection import Selection, Skipped
 from jaynes_callbacks.records.stream import WEIGHT, Stream
@@ -98,7 +97,9 @@ class WeightWatch:
         """Return every weight as it is now; nothing is said to other ranks, nor waited for."""
         now = CurrentValues.now()
         self._find(now)
-        read = [self._spare(weight, lambda each: self._read(each, now)) for weight in self._weights]
+        read = [
+            self._spare(weight, now, lambda each: self._read(each, now)) for weight in self._weights
+        ]
         return [value for value in read if value is not None]
 
     def _read(self, weight: WeightStream, now: CurrentValues) -> WeightValue:
@@ -111,7 +112,7 @@ class WeightWatch:
         )
 
     def _spare(
-        self, weight: WeightStream, act: Callable[[WeightStream], _Result]
+        self, weight: WeightStream, now: CurrentValues, act: Callable[[WeightStream], _Result]
     ) -> _Result | None:
         """Return what `act` makes of a weight; None, with the reason noted, if it fails.
 
@@ -127,7 +128,7 @@ class WeightWatch:
             if weight.sharded:
                 raise
             if name not in self._failed:
-                warn_of_failure(name, reason_of_failure(error))
+                now.say_lost(name, reason_of_failure(error))
             self._failed[name] = reason_of_failure(error)
             return None
 
@@ -144,6 +145,6 @@ class WeightWatch:
         if not self._resumed:
             new = [weight for weight in self._weights if weight.stream.name not in self.first]
             for weight in new:
-                value = self._spare(weight, lambda each: sample(now.of(each.value)))
+                value = self._spare(weight, now, lambda each: sample(now.of(each.value)))
                 if value is not None:
                     self.first[weight.stream.name] = value

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaynes_callbacks.run.trackers import folder_of_run, is_remote, logger_directory
+from jaynes_callbacks.run.folders import folder_of_run, is_remote, logger_directory
 
 __all__ = ["LightningHost", "run_directory"]
 

@@ -33,9 +33,9 @@ from jaynes_callbacks.run.optimizers import (
     parameters_of,
 )
 from jaynes_callbacks.run.roots import ListenedForward, Models, hook_forwards, roots_of
-from jaynes_callbacks.run.trackers import active_loggers, as_loggers
 from jaynes_callbacks.run.watcher import Watcher
 from jaynes_callbacks.schedule import Schedule, log_spaced
+from jaynes_callbacks.sinks.trackers import active_trackers, tracker_of, trackers_of
 
 __all__ = ["LoopArguments", "LoopWatch", "watch"]
 
@@ -51,8 +51,9 @@ class LoopArguments(Arguments):
     Attributes:
         every_n_steps: as of `Arguments`; by default ten steps between 1 and 10, between 10 and 100,
             and so on, for nobody knows how long a loop will be.
-        loggers: where curves go: one or several of ``SummaryWriter``, W&B runs, and objects with
-            ``log_metrics``; ``()`` for none; None for the tracker's run that is active.
+        loggers: where curves go: one or several of what `sinks.trackers.tracker_of` recognises,
+            such as a ``SummaryWriter``, a run of W&B, trackio or MLflow, or an object with
+            ``log_metrics``; ``()`` for none; None for the runs of these trackers that are active.
         step: of several optimizers, the place or the name of the one whose steps count; None to
             count as `jaynes_callbacks.run.optimizers.Rounds` does.
 
@@ -70,7 +71,7 @@ class LoopArguments(Arguments):
         if self.iota_from != "train":
             raise ValueError(f"iota_from must be 'train' in a loop, got {self.iota_from!r}")
         if self.loggers is not None:
-            as_loggers(self.loggers)
+            trackers_of(_listed(self.loggers))
 
 
 class LoopWatch(Watcher):
@@ -242,7 +243,7 @@ class LoopWatch(Watcher):
             return
         self._has_begun = True
         given = self._loggers
-        self._host.loggers = active_loggers() if given is None else as_loggers(given)
+        self._host.loggers = active_trackers() if given is None else _listed(given)
         if earlier := self._resumed.get("directory"):
             self._host.folder = Path(earlier)
         self._begin(self._host)
@@ -385,3 +386,9 @@ watch.__doc__ = f"""Record a model that a loop of your own trains with a torch o
         >>> watched.history.step.unique().tolist()
         [0, 2, 4]
     """
+
+
+def _listed(loggers: Any) -> list[Any]:
+    """Return one logger or several as a list; an MLflow client with a run's id is one."""
+    several = isinstance(loggers, list | tuple) and tracker_of(loggers) is None
+    return list(loggers) if several else [loggers]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from jaynes_callbacks.run.trackers import logger_directory
+from jaynes_callbacks.run.folders import logger_directory
 
 __all__ = ["LoopHost", "is_distributed"]
 

@@ -186,9 +186,10 @@ class ListenedForward:
         if module._compiled_call_impl is not None:
             return  # `CompiledCall` tells of the end; hooks are compiled with the module.
         # torch calls the hooks that were there when the call began.
+        with_kwargs = module._forward_pre_hooks_with_kwargs
         for name, hook in list(module._forward_pre_hooks.items()):
             if name not in before:
-                hook(module, ())
+                hook(module, (), *([{}] if name in with_kwargs else []))
         # Registered after all others, so that none is taken off before torch has come to it.
         self._handle = module.register_forward_hook(
             partial(_end_of, weakref.ref(self)), always_call=True
