@@ -25,10 +25,14 @@ _STORES = [
     "file",
     pytest.param(
         "sqlite",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("sqlalchemy") is None,
-            reason="MLflow's SQLite store needs sqlalchemy and alembic: the extra mlflow",
-        ),
+        marks=[
+            pytest.mark.slow,  # its tables take five seconds
+            pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+            pytest.mark.skipif(
+                importlib.util.find_spec("sqlalchemy") is None,
+                reason="MLflow's SQLite store needs sqlalchemy and alembic: the extra mlflow",
+            ),
+        ],
     ),
 ]
 
