@@ -82,9 +82,10 @@ class HuggingFaceHost:
 
     @property
     def decides_at_any_step(self) -> bool:
-        """True if the metric for the best model, by which training may stop, is one of ours."""
+        """True if the best model is chosen by a number of ours, or hyperparameters may be."""
         metric = str(self._args.metric_for_best_model or "")
-        return metric.removeprefix(EVALUATION).startswith(_OURS)
+        ours = metric.removeprefix(EVALUATION).startswith(_OURS)
+        return ours or bool(self._state.is_hyper_param_search)
 
     def describe(self) -> Mapping[str, Any]:
         """Return settings of the training, under the names that they have in other hosts too."""

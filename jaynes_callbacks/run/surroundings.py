@@ -75,8 +75,8 @@ def surroundings_of(callback: Any) -> Surroundings:
         elif handler is not None and getattr(owner, "callback_handler", None) is handler:
             called = getattr(owner, "model_wrapped", None)
             resumed = names.get("resume_from_checkpoint")
-            alive = _Alive()
             # A name that the function does not have: the frame keeps it until it is left.
+            alive = names.get(_ALIVE) or _Alive()
             names[_ALIVE] = alive
             return Surroundings(
                 handler.callbacks,

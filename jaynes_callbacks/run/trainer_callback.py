@@ -41,7 +41,8 @@ class TrainerWatch(Watcher):  # noqa: D101
     the state of this callback in its folder, as ``jaynes.pt``, from which
     ``resume_from_checkpoint`` goes on.  The last record's aggregates are among the metrics of every
     evaluation, as ``eval_equilibrium/...``, for ``metric_for_best_model`` and
-    ``EarlyStoppingCallback``.  Gradients are shown as the optimizer gets them: after clipping.
+    ``EarlyStoppingCallback``; where neither of these uses them, they may be up to 16 records by
+    step old.  Gradients are shown as the optimizer gets them: after clipping.
 
     Raises:
         ValueError: at construction for arguments out of range; at the start of ``train`` for
@@ -72,7 +73,7 @@ class TrainerWatch(Watcher):  # noqa: D101
         watches = [each for each in around.callbacks if isinstance(each, TrainerWatch)]
         self._file = state_file(next((i for i, each in enumerate(watches) if each is self), 0))
         around.put_first(self)
-        roots = roots_of(around.called or kwargs["model"])
+        roots = roots_of(kwargs["model"] if around.called is None else around.called)
         self._roots = roots.roots
         self._has_begun = self._was_called = False
         self._host = HuggingFaceHost(args, state, kwargs["train_dataloader"], around.callbacks)
@@ -117,9 +118,8 @@ class TrainerWatch(Watcher):  # noqa: D101
             self._record_last_if(control)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the last record's aggregates to the metrics of the evaluation."""
+        """Add the last computed record's aggregates to the metrics of the evaluation."""
         if (run := self._live) and (metrics := kwargs.get("metrics")) is not None:
-            run.deliver()
             metrics.update({f"{EVALUATION}{tag}": number for tag, number in run.numbers.items()})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
