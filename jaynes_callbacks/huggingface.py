@@ -9,5 +9,5 @@ with require_extra("huggingface", "EquilibriumCallback"):
 __all__ = ["EquilibriumCallback"]
 
 
-class EquilibriumCallback(TrainerWatch, TrainerCallback):  # noqa: D101
+class EquilibriumCallback(TrainerWatch, TrainerCallback):  # type: ignore[misc]  # noqa: D101
     __doc__ = TrainerWatch.__doc__

@@ -65,21 +65,21 @@ def surroundings_of(callback: Any) -> Surroundings:
     Args:
         callback: that the Trainer is calling.
     """
-    handler: Any = None
+    callbacks: list[Any] | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         names = frame.f_locals
         owner = names.get("self")
-        if handler is None and _holds(owner, callback):
-            handler = owner
-        elif handler is not None and getattr(owner, "callback_handler", None) is handler:
+        if callbacks is None:
+            callbacks = _callbacks_of(owner, callback)
+        elif getattr(getattr(owner, "callback_handler", None), "callbacks", None) is callbacks:
             called = getattr(owner, "model_wrapped", None)
             resumed = names.get("resume_from_checkpoint")
             # A name that the function does not have: the frame keeps it until it is left.
             alive = names.get(_ALIVE) or _Alive()
             names[_ALIVE] = alive
             return Surroundings(
-                handler.callbacks,
+                callbacks,
                 called if isinstance(called, nn.Module) else None,
                 Path(resumed) if isinstance(resumed, str | Path) else None,
                 alive,
@@ -88,6 +88,9 @@ def surroundings_of(callback: Any) -> Surroundings:
     return Surroundings()
 
 
-def _holds(owner: Any, callback: Any) -> bool:
+def _callbacks_of(owner: Any, callback: Any) -> list[Any] | None:
+    """Return the list of callbacks of an object that holds this one; None of any other."""
     callbacks = getattr(owner, "callbacks", None)
-    return isinstance(callbacks, list) and any(each is callback for each in callbacks)
+    if isinstance(callbacks, list) and any(each is callback for each in callbacks):
+        return callbacks
+    return None

@@ -230,7 +230,7 @@ class TrainerWatch(Watcher):  # noqa: D101
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy what was recorded, but no hold on the Trainer."""
-        own = {"_host": None, "_roots": (), "_handles": [], "_forward": None}
+        own: dict[str, Any] = {"_host": None, "_roots": (), "_handles": [], "_forward": None}
         return {**super().__getstate__(), **own}
 
 

@@ -642,7 +642,8 @@ arguments = TrainingArguments(
     eval_strategy="steps", eval_steps=1, metric_for_best_model="equilibrium/weight/gap_median",
     disable_tqdm=True,
 )
-made = Skipping(gpt2(), arguments, train_dataset=texts(), eval_dataset=texts(4), callbacks=[callback])
+data = {"train_dataset": texts(), "eval_dataset": texts(4)}
+made = Skipping(gpt2(), arguments, callbacks=[callback], **data)
 made.train()
 rank = arguments.process_index
 callback.history.drop(columns="run").to_parquet(f"history-{rank}.parquet")
