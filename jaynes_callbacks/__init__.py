@@ -2,7 +2,7 @@
 
 Data goes one way::
 
-    model in training ──> watch ──┐
+    model in training ──> probes ─┐
                                   ├──> counts on one fixed grid ──> statistics ──> records ──> sinks
     checkpoint files ──> files ───┘
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaynes_callbacks.instruments.record import Record, Records
     from jaynes_callbacks.lightning import EquilibriumMonitor
     from jaynes_callbacks.recorder import Recorder
+    from jaynes_callbacks.run.loop import watch
 
 __all__ = [
     "EquilibriumMonitor",
@@ -32,6 +33,7 @@ __all__ = [
     "analyse",
     "compare",
     "measure_checkpoint",
+    "watch",
 ]
 
 #: Public names and the modules that define them; each is imported when it is first asked for.
@@ -44,6 +46,7 @@ _HOMES = {
     "analyse": "jaynes_callbacks.api",
     "compare": "jaynes_callbacks.api",
     "measure_checkpoint": "jaynes_callbacks.api",
+    "watch": "jaynes_callbacks.run.loop",
 }
 
 

@@ -24,9 +24,9 @@ from jaynes_callbacks.instruments.judge import judged
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.instruments.scales import with_cores
 from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins, tally_of_tensors
+from jaynes_callbacks.probes.parameters import relative_distance, sample
+from jaynes_callbacks.probes.selection import MIN_SIZE, Selection
 from jaynes_callbacks.records.stream import WEIGHT, Stream
-from jaynes_callbacks.watch.parameters import relative_distance, sample
-from jaynes_callbacks.watch.selection import MIN_SIZE, Selection
 
 __all__ = [
     "Comparison",

@@ -20,12 +20,12 @@ from jaynes_callbacks.instruments.packing import pack_frame, unpack_frame
 from jaynes_callbacks.instruments.ranks import RankReduction
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import PAPER_BINS
+from jaynes_callbacks.probes.parameters import weight_names
+from jaynes_callbacks.probes.selection import MIN_SIZE, Coverage, Selection, shorten
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.description import describe_run
-from jaynes_callbacks.watch.parameters import weight_names
-from jaynes_callbacks.watch.selection import MIN_SIZE, Coverage, Selection, shorten
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -36,6 +36,7 @@ LIGHT: list[list[tuple[str, str]]] = [
             "from jaynes_callbacks import Recorder, MagnitudeHistogram, Records",
             "lightning pytorch_lightning pyarrow wandb hydra",
         ),
+        ("from jaynes_callbacks import watch", "lightning pytorch_lightning wandb hydra"),
         ("from jaynes_callbacks import EquilibriumMonitor", "pytorch_lightning wandb"),
     ],
     [
@@ -77,9 +78,8 @@ OPTIONAL = {
 WORKS = """
 import logging, sys
 import torch
-from jaynes_callbacks import Recorder, analyse, compare, measure_checkpoint
+from jaynes_callbacks import Recorder, analyse, compare, measure_checkpoint, watch
 from jaynes_callbacks.cli import main
-from jaynes_callbacks.run.loop import watch
 
 model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU())
 with Recorder(model) as recorder:

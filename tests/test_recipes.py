@@ -1,6 +1,7 @@
 """The Python blocks of docs/recipes.md and README.md, run as they stand."""
 
 import copy
+import importlib.util
 import re
 import warnings
 from pathlib import Path
@@ -58,16 +59,20 @@ class Anything(L.LightningModule):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
 
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.net(batch)
+
     def training_step(self, batch: torch.Tensor) -> torch.Tensor:
-        return self.net(batch).square().mean()
+        return self(batch).square().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def updated(model: L.LightningModule, batch: torch.Tensor) -> None:
+def updated(
+    model: L.LightningModule, optimizer: torch.optim.Optimizer, batch: torch.Tensor
+) -> None:
     """One optimizer step, as a reader's own loop takes it."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.training_step(batch).backward()
     optimizer.step()
     model.zero_grad()
@@ -77,9 +82,11 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     _quiet_trainer(monkeypatch)
     data: DataLoader[Any] = DataLoader(torch.randn(32, 16), 8)  # type: ignore[arg-type]
+    model = Anything()
     names = {
         "L": L,
-        "model": Anything(),
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "data": data,
         "batches": [*data] * 25,  # the block looks at every hundredth
         "train": updated,
@@ -93,6 +100,9 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert of_gradients.kind.unique().tolist() == ["gradient", "update"]
     assert of_gradients.step.unique().tolist() == [1, 2, 3, 4]
     assert (tmp_path / "jaynes-1" / "_gradients" / "part-000000000001.parquet").exists()
+    watched: Any = names["watched"]
+    assert watched.history.step.unique().tolist() == [0, 100]
+    assert set(watched.history.kind) == {"weight", "iota"}
     recorder: Any = names["recorder"]
     assert recorder.history.step.unique().tolist() == [0, 100]
     (untouched,) = analyse({"net.0.weight": names["untouched"].net[0].weight.detach()})
@@ -101,3 +111,16 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert start.moved == 0
     assert end.moved > 0.001
     assert (tmp_path / "runs" / "plain" / "jaynes" / "part-000000000100.parquet").exists()
+
+
+def test_the_page_of_loops_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(FigureSink, "close", lambda *_: None)
+    first, *others = blocks("docs/loops.md")
+    assert len(first.splitlines()) < 25
+    names: dict[str, Any] = {"__name__": "loops"}
+    for block in (first, *others):
+        if "accelerate" not in block or importlib.util.find_spec("accelerate"):
+            exec(compile(block, "docs/loops.md", "exec"), names)
+    (run,) = (tmp_path / "jaynes_runs").iterdir()
+    assert len(list((run / "jaynes").glob("part-*.parquet"))) == 19

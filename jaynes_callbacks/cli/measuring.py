@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaynes_callbacks.files import Limits
     from jaynes_callbacks.files.survey import Survey
     from jaynes_callbacks.instruments.record import Records
-    from jaynes_callbacks.watch.selection import Selection
+    from jaynes_callbacks.probes.selection import Selection
 
 __all__ = [
     "iterate_with_bar",

@@ -12,7 +12,7 @@ from jaynes_callbacks.cli.output import rows_output
 if TYPE_CHECKING:
     from jaynes_callbacks.files import Limits
     from jaynes_callbacks.instruments.record import Records
-    from jaynes_callbacks.watch.selection import Selection
+    from jaynes_callbacks.probes.selection import Selection
 
 __all__ = [
     "DONE",
@@ -74,8 +74,8 @@ def selection_of(options: argparse.Namespace) -> "Selection":
     Raises:
         UsageError: if they are wrong.
     """
+    from jaynes_callbacks.probes.selection import MIN_SIZE, Selection
     from jaynes_callbacks.records.stream import WEIGHT
-    from jaynes_callbacks.watch.selection import MIN_SIZE, Selection
 
     min_size = MIN_SIZE if options.min_size is None else options.min_size
     try:

@@ -10,11 +10,11 @@ import pandas as pd
 
 from jaynes_callbacks.instruments import KNOWN, made
 from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
+from jaynes_callbacks.probes.selection import shorten
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.history import History
 from jaynes_callbacks.records.parts import parts, read_parts
 from jaynes_callbacks.records.schema import Array, ColumnType, Schema
-from jaynes_callbacks.watch.selection import shorten
 
 __all__ = ["Rows", "RowsOfStream", "as_frame", "end_and_start"]
 

@@ -17,9 +17,9 @@ from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.scales import with_cores
 from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins, tally_of_counts
+from jaynes_callbacks.probes.selection import Selection, Skipped, shorten
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics import Influence, influences, standard_errors_of
-from jaynes_callbacks.watch.selection import Selection, Skipped, shorten
 
 __all__ = ["Survey"]
 

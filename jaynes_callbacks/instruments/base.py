@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from jaynes_callbacks.instruments.laws import Laws, fit_laws
+from jaynes_callbacks.probes.selection import Coverage, Selection
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array, ColumnType, R, Schema
 from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.schedule import Cadence
-from jaynes_callbacks.watch.selection import Coverage, Selection
 
 __all__ = [
     "Counted",

@@ -26,9 +26,9 @@ from jaynes_callbacks.counts.two_way import (
 from jaynes_callbacks.instruments.base import Quantity, Slot, State
 from jaynes_callbacks.instruments.ranks import summed
 from jaynes_callbacks.instruments.scale_row import SCALE
+from jaynes_callbacks.probes.weights import WeightValue
 from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics.two_way import core_standard_error
-from jaynes_callbacks.watch.weights import WeightValue
 
 __all__ = [
     "COLUMNS",

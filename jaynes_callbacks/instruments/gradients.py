@@ -22,12 +22,12 @@ from jaynes_callbacks.instruments.distribution import Batch, summarise_batch, ta
 from jaynes_callbacks.instruments.laws import Laws
 from jaynes_callbacks.instruments.record import SCHEMA, Record
 from jaynes_callbacks.instruments.tally import QUANTITIES, weights_state
+from jaynes_callbacks.probes.gradients import GRADIENT, UPDATE, Gradient, GradientWatch, Update
+from jaynes_callbacks.probes.selection import Coverage, Selection
+from jaynes_callbacks.probes.weights import WeightValue
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array, Schema, column, medians
 from jaynes_callbacks.schedule import Cadence
-from jaynes_callbacks.watch.gradients import GRADIENT, UPDATE, Gradient, GradientWatch, Update
-from jaynes_callbacks.watch.selection import Coverage, Selection
-from jaynes_callbacks.watch.weights import WeightValue
 
 __all__ = ["GRADIENT", "UPDATE", "GradientRecord", "Gradients"]
 

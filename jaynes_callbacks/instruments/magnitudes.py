@@ -26,13 +26,13 @@ from jaynes_callbacks.instruments.tally import (
     quantities,
     weights_state,
 )
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.ledger import pack_counts, restore_counts
+from jaynes_callbacks.probes.selection import Coverage, Selection
+from jaynes_callbacks.probes.weights import WeightWatch
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
 from jaynes_callbacks.schedule import Cadence
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.ledger import pack_counts, restore_counts
-from jaynes_callbacks.watch.selection import Coverage, Selection
-from jaynes_callbacks.watch.weights import WeightWatch
 
 __all__ = ["IOTA_GROUPS", "IOTA_VALUES_PER_CALL", "Magnitudes"]
 

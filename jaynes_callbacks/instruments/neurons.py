@@ -8,7 +8,7 @@ them.
 
 Power sums of ln y are kept for each neuron (`counts.log_powers`), of the same values that
 `magnitudes` counts: ln y of a ReLU, ln|z·y| of other functions.  What a neuron is (a channel of a
-map, or a feature) is decided by the layer before the activation (`watch.neurons`).  Formulas:
+map, or a feature) is decided by the layer before the activation (`probes.neurons`).  Formulas:
 `statistics.neurons`.
 """
 
@@ -22,15 +22,15 @@ from jaynes_callbacks.counts.log_powers import POWERS
 from jaynes_callbacks.instruments.base import Instrument, Moment, Quantity, Slot, State
 from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
 from jaynes_callbacks.instruments.ranks import is_alone
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.ledger import pack_counts, restore_counts
+from jaynes_callbacks.probes.neurons import LogPowers
+from jaynes_callbacks.probes.selection import Coverage, Selection
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Row, Schema, column
 from jaynes_callbacks.records.text import count_text
 from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.statistics.neurons import NeuronStatus, neuron_moments
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.ledger import pack_counts, restore_counts
-from jaynes_callbacks.watch.neurons import LogPowers
-from jaynes_callbacks.watch.selection import Coverage, Selection
 
 __all__ = ["MOST_NEURONS", "NeuronRow", "Neurons"]
 

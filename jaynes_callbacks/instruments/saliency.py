@@ -23,20 +23,20 @@ from jaynes_callbacks.instruments.laws import Laws
 from jaynes_callbacks.instruments.magnitudes import IOTA_VALUES_PER_CALL
 from jaynes_callbacks.instruments.record import SCHEMA, Record
 from jaynes_callbacks.instruments.tally import QUANTITIES, counts_state, weights_state
-from jaynes_callbacks.records.frame import Frame
-from jaynes_callbacks.records.schema import Schema, medians
-from jaynes_callbacks.schedule import Cadence
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.gradients import (
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.gradients import (
     GRADIENT,
     SALIENCY,
     Gradient,
     GradientWatch,
     saliency_stream,
 )
-from jaynes_callbacks.watch.saliency import Saliencies
-from jaynes_callbacks.watch.selection import Coverage, Selection
-from jaynes_callbacks.watch.weights import WeightValue
+from jaynes_callbacks.probes.saliency import Saliencies
+from jaynes_callbacks.probes.selection import Coverage, Selection
+from jaynes_callbacks.probes.weights import WeightValue
+from jaynes_callbacks.records.frame import Frame
+from jaynes_callbacks.records.schema import Schema, medians
+from jaynes_callbacks.schedule import Cadence
 
 __all__ = ["SALIENCY", "Saliency"]
 
@@ -55,7 +55,7 @@ class Saliency(FittingInstrument[Record, Batch]):
 
     Args:
         activations: whether |z·∂L/∂z| of activations is counted, by hooks on their pre-activations
-            (`watch.saliency`).
+            (`probes.saliency`).
         values_per_call: most values counted of one activation call.
         cadence: when to record; None for whenever the recorder does.
 

@@ -45,6 +45,8 @@ from jaynes_callbacks.instruments.laws import (
 )
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.scale_row import LENT, SCHEMA, ScaleRow
+from jaynes_callbacks.probes.selection import Coverage, Selection
+from jaynes_callbacks.probes.weights import WeightWatch
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array
 from jaynes_callbacks.records.stream import WEIGHT, Stream
@@ -55,8 +57,6 @@ from jaynes_callbacks.statistics.two_way import (
     gaussian_core_gaps,
     variance_components,
 )
-from jaynes_callbacks.watch.selection import Coverage, Selection
-from jaynes_callbacks.watch.weights import WeightWatch
 
 __all__ = ["Scales", "with_cores"]
 

@@ -11,6 +11,7 @@ from jaynes_callbacks.counts.counting import count, count_
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.instruments.base import Quantity, Slot, State
 from jaynes_callbacks.instruments.change import GapChanges
+from jaynes_callbacks.probes.weights import WeightValue
 from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.statistics import (
     Influence,
@@ -18,7 +19,6 @@ from jaynes_callbacks.statistics import (
     jackknife_standard_error,
     standard_errors_of,
 )
-from jaynes_callbacks.watch.weights import WeightValue
 
 __all__ = [
     "PAPER_BINS",

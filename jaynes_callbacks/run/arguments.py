@@ -17,13 +17,13 @@ from torch import nn
 from jaynes_callbacks.instruments import DEFAULT, made
 from jaynes_callbacks.instruments.base import Instrument
 from jaynes_callbacks.instruments.tally import PAPER_BINS
+from jaynes_callbacks.probes.selection import Selection
 from jaynes_callbacks.recorder import IOTA_VALUES_PER_CALL, MIN_SIZE, Recorder
 from jaynes_callbacks.records.stream import IOTA, WEIGHT
 from jaynes_callbacks.run.run import IotaFrom, Listening, WatchedRun
 from jaynes_callbacks.schedule import Cadence, Schedule, describe, every
 from jaynes_callbacks.sinks.base import Sink
 from jaynes_callbacks.sinks.delivery import Delivery
-from jaynes_callbacks.watch.selection import Selection
 
 __all__ = ["DESCRIPTION", "Arguments", "accepts", "default_sinks"]
 

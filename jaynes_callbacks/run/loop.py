@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.instruments.base import Instrument
+from jaynes_callbacks.probes.selection import Coverage
 from jaynes_callbacks.run.arguments import DESCRIPTION, Arguments, accepts
 from jaynes_callbacks.run.loop_host import LoopHost, is_distributed
 from jaynes_callbacks.run.optimizers import (
@@ -35,7 +36,6 @@ from jaynes_callbacks.run.roots import ListenedForward, Models, hook_forwards, r
 from jaynes_callbacks.run.trackers import active_loggers, as_loggers
 from jaynes_callbacks.run.watcher import Watcher
 from jaynes_callbacks.schedule import Schedule, log_spaced
-from jaynes_callbacks.watch.selection import Coverage
 
 __all__ = ["LoopArguments", "LoopWatch", "watch"]
 

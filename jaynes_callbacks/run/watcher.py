@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from jaynes_callbacks.probes.selection import Coverage
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.run.arguments import Arguments
 from jaynes_callbacks.run.host import Host
 from jaynes_callbacks.run.run import WatchedRun
-from jaynes_callbacks.watch.selection import Coverage
 
 if TYPE_CHECKING:
     import pandas as pd

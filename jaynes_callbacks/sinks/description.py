@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.watch.selection import Coverage
+from jaynes_callbacks.probes.selection import Coverage
 
 __all__ = ["describe_run"]
 

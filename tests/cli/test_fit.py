@@ -17,10 +17,10 @@ from jaynes_callbacks import Records, analyse
 from jaynes_callbacks.cli.tables import Layout, weight_table
 from jaynes_callbacks.files.survey import Survey
 from jaynes_callbacks.instruments.distribution import recompute
+from jaynes_callbacks.probes.selection import MIN_SIZE
 from jaynes_callbacks.records.exports import FORMATS
 from jaynes_callbacks.records.parquet import write_frame
 from jaynes_callbacks.sinks.dataset import read_records
-from jaynes_callbacks.watch.selection import MIN_SIZE
 from tests.missing import jaynes_without
 
 Run = Callable[..., tuple[int, str, str]]

@@ -138,7 +138,7 @@ def test_the_bar_shows_names_as_they_are(
 
     from jaynes_callbacks.cli import measuring
     from jaynes_callbacks.files import Limits
-    from jaynes_callbacks.watch.selection import Selection
+    from jaynes_callbacks.probes.selection import Selection
 
     path = tmp_path / "a[red]\x1b[2J.safetensors"
     save_file({"w": torch.randn(40, 40, generator=generator)}, path)

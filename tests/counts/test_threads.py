@@ -58,3 +58,10 @@ def test_the_threads_compute_as_this_one_does() -> None:
         assert side_by_side(state, [0], 2) == [(True, False, False)]
     with torch.inference_mode():
         assert side_by_side(state, [0], 2) == [(True, False, True)]
+
+
+def test_no_thread_is_started_while_python_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As `atexit` finds it: Python then starts no thread, and a pool raises RuntimeError.
+    main = threading.main_thread()
+    monkeypatch.setattr(threading, "main_thread", lambda: SimpleNamespace(is_alive=lambda: False))
+    assert side_by_side(lambda _: threading.current_thread(), range(3), threads=2) == [main] * 3

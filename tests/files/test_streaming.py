@@ -132,7 +132,7 @@ def test_groups_are_closed_by_number_and_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
     from jaynes_callbacks.files import open_checkpoint
-    from jaynes_callbacks.watch.selection import Selection
+    from jaynes_callbacks.probes.selection import Selection
 
     state = {f"{n}": torch.randn(30, 30, generator=generator) for n in range(7)}
     save_file(state, tmp_path / "a.safetensors")
@@ -148,7 +148,7 @@ def test_groups_are_closed_by_number_and_size(
 PEAK = """
 import re, sys, torch
 from jaynes_callbacks.files import open_checkpoint
-from jaynes_callbacks.watch.selection import Selection
+from jaynes_callbacks.probes.selection import Selection
 from jaynes_callbacks.files.survey import Survey
 def peak(): return int(re.search("VmHWM:[^0-9]+([0-9]+)", open("/proc/self/status").read())[1])
 everything = Selection.of("weight", "*", (), 64)

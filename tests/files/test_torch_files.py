@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from jaynes_callbacks import Record, Records, analyse
 from jaynes_callbacks.files import CheckpointError, open_checkpoint
 from jaynes_callbacks.files.survey import Survey
-from jaynes_callbacks.watch.selection import Selection
+from jaynes_callbacks.probes.selection import Selection
 
 AssertSame = Callable[[Records, Mapping[str, Record]], None]
 EVERYTHING = Selection.of("weight", "*", (), 64)

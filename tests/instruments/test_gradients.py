@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader
 from jaynes_callbacks import EquilibriumMonitor, Recorder
 from jaynes_callbacks.instruments import gradients as instrument
 from jaynes_callbacks.instruments.gradients import Gradients
+from jaynes_callbacks.probes import gradients as watch
 from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from jaynes_callbacks.sinks.histograms import HistogramSink
 from jaynes_callbacks.sinks.loggers import LoggerSink
-from jaynes_callbacks.watch import gradients as watch
-from tests.watch.training import Exact, Sharded, train
+from tests.probes.training import Exact, Sharded, train
 
 MakeTrainer = Callable[..., L.Trainer]
 Ranks = Callable[..., list[Any]]

@@ -16,8 +16,8 @@ from jaynes_callbacks import EquilibriumMonitor, Recorder
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_
 from jaynes_callbacks.instruments.neurons import MOST_NEURONS, Neurons
 from jaynes_callbacks.statistics.neurons import neuron_moments
+from tests.probes.training import Exact, train
 from tests.test_life_cycle import Saving, Stateful
-from tests.watch.training import Exact, train
 
 MakeTrainer = Callable[..., L.Trainer]
 Ranks = Callable[..., list[Any]]

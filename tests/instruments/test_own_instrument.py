@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor, Recorder
 from jaynes_callbacks.instruments.base import Instrument, Moment, Quantity, State
+from jaynes_callbacks.probes.selection import Coverage
 from jaynes_callbacks.records.exports import open_export
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Row, Schema, column
@@ -25,7 +26,6 @@ from jaynes_callbacks.records.stream import Stream
 from jaynes_callbacks.report import read_run, write_report
 from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.sinks.loggers import curves_of
-from jaynes_callbacks.watch.selection import Coverage
 
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]

@@ -9,7 +9,7 @@ from jaynes_callbacks.instruments import ranks as module
 from jaynes_callbacks.instruments.base import Quantity, Slot, State
 from jaynes_callbacks.instruments.ranks import RankReduction
 from jaynes_callbacks.records.stream import Stream
-from tests.watch.collectives import Collectives
+from tests.probes.collectives import Collectives
 
 Ranks = Callable[..., list[Any]]
 CPU = torch.device("cpu")

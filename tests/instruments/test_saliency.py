@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from jaynes_callbacks import EquilibriumMonitor, Recorder
 from jaynes_callbacks.instruments.saliency import Saliency
+from jaynes_callbacks.probes import saliency as watch
+from jaynes_callbacks.probes.gradients import GradientWatch
+from jaynes_callbacks.probes.selection import Selection
 from jaynes_callbacks.schedule import Cadence
-from jaynes_callbacks.watch import saliency as watch
-from jaynes_callbacks.watch.gradients import GradientWatch
-from jaynes_callbacks.watch.selection import Selection
 from tests.instruments.test_gradients import BATCHES, EPOCHS, GAN, Keep, Task, _batches, _loader
-from tests.watch.training import Exact, train
+from tests.probes.training import Exact, train
 
 MakeTrainer = Callable[..., L.Trainer]
 Ranks = Callable[..., list[Any]]

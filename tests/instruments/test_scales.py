@@ -31,7 +31,7 @@ from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.instruments.scale_row import LENT, SCALE, SCHEMA, core_text, share_text
 from jaynes_callbacks.instruments.scales import Scales
 from jaynes_callbacks.instruments.verdict import in_words
-from tests.watch.collectives import Collectives
+from tests.probes.collectives import Collectives
 
 Ranks = Callable[..., list[Any]]
 BOTH = ["magnitudes", "scales"]

@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from jaynes_callbacks import EquilibriumMonitor, Recorder
-from jaynes_callbacks.run.loop import LoopWatch, watch
+from jaynes_callbacks import EquilibriumMonitor, Recorder, watch
+from jaynes_callbacks.run.loop import LoopWatch
 from jaynes_callbacks.run.optimizers import Rounds
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from tests.operators import Recording

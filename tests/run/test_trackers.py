@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from jaynes_callbacks.run.loop import watch
+from jaynes_callbacks import watch
 from jaynes_callbacks.run.trackers import active_loggers
 
 

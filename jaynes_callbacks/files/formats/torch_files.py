@@ -37,7 +37,7 @@ from jaynes_callbacks.files.formats.pickled_tensors import (
     storage_of,
 )
 from jaynes_callbacks.files.limits import Limits
-from jaynes_callbacks.watch.selection import shorten
+from jaynes_callbacks.probes.selection import shorten
 
 __all__ = ["TorchArchive", "open_torch"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from jaynes_callbacks.probes.functions import FUNCTIONS
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream, in_order, kind_label
-from jaynes_callbacks.watch.functions import FUNCTIONS
 
 __all__ = ["MIN_SIZE", "Coverage", "Selection", "Skipped", "TooSmall", "shorten"]
 

@@ -12,14 +12,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from jaynes_callbacks.watch.dtensors import (
+from jaynes_callbacks.probes.dtensors import (
     is_sharded,
     local_shard,
     owned_values,
     reason_not_countable_in_parts,
 )
-from jaynes_callbacks.watch.parameters import CurrentValues, WeightFinder, WeightStream, sample
-from jaynes_callbacks.watch.selection import Selection, Skipped
+from jaynes_callbacks.probes.parameters import CurrentValues, WeightFinder, WeightStream, sample
+from jaynes_callbacks.probes.selection import Selection, Skipped
 
 OnEveryRank = Callable[..., list[Any]]
 Ranks = Callable[..., list[Any]]

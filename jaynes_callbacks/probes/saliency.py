@@ -19,9 +19,9 @@ from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.counts.counting import coprime_stride, count_product_
 from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.watch.dtensors import owned_values, reason_not_countable_in_parts
-from jaynes_callbacks.watch.gradients import SALIENCY
-from jaynes_callbacks.watch.ledger import NO_ROW
+from jaynes_callbacks.probes.dtensors import owned_values, reason_not_countable_in_parts
+from jaynes_callbacks.probes.gradients import SALIENCY
+from jaynes_callbacks.probes.ledger import NO_ROW
 
 __all__ = ["Saliencies"]
 

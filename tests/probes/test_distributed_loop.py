@@ -19,7 +19,7 @@ from torch.distributed.tensor.parallel import (
 
 from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.recorder import Recorder
-from tests.watch.collectives import note_records
+from tests.probes.collectives import note_records
 
 Ranks = Callable[..., list[Any]]
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 from jaynes_callbacks.counts.counting import count_
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.ledger import Ledger, pack_counts
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.ledger import Ledger, pack_counts
 
 
 class Calling(nn.Module):
@@ -194,7 +194,7 @@ def _broken(*args: object) -> None:
 def test_a_failure_to_count_is_said_once_a_site_and_spares_the_forward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jaynes_callbacks.watch.activations.count_", _broken)
+    monkeypatch.setattr("jaynes_callbacks.probes.activations.count_", _broken)
     model = Reusing()
     watch = ActivationWatch(model, _everything, 1 << 30)
     watch.attach()
@@ -246,7 +246,7 @@ def test_a_site_that_fails_costs_only_its_own_stream(
     model = Mixed()
     whole = _watched(model, x)
     for name, broken in FAILURES[site].items():
-        monkeypatch.setattr(f"jaynes_callbacks.watch.activations.{name}", broken)
+        monkeypatch.setattr(f"jaynes_callbacks.probes.activations.{name}", broken)
     admits = _everything if FAILURES[site] else _broken_for_first
     watch = ActivationWatch(model, admits, 1 << 30)
     watch.attach()
@@ -287,7 +287,7 @@ def test_what_was_counted_before_a_failure_enters_no_record(
     with recorder:
         model(torch.randn(50, 8))
         assert [stream.name for stream in recorder.streams] == ["first", "relu", "silu"]
-        monkeypatch.setattr("jaynes_callbacks.watch.activations.count_", _broken)
+        monkeypatch.setattr("jaynes_callbacks.probes.activations.count_", _broken)
         with pytest.warns(UserWarning, match="activation 'relu' is no longer recorded"):
             model(torch.randn(50, 8))
         monkeypatch.undo()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jaynes_callbacks.probes.gradients import GRADIENT, UPDATE, GradientWatch
+from jaynes_callbacks.probes.selection import Selection
 from jaynes_callbacks.records.stream import Stream
-from jaynes_callbacks.watch.gradients import GRADIENT, UPDATE, GradientWatch
-from jaynes_callbacks.watch.selection import Selection
 
 
 def _watch(model: nn.Module, *, exclude: Sequence[str] = (), min_size: int = 1) -> GradientWatch:

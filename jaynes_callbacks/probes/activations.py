@@ -1,14 +1,14 @@
 """Activations of a model: one stream for each place where an activation function is applied.
 
-A `TorchFunctionMode` sees every call of a function of `jaynes_callbacks.watch.functions`, whichever
-way it is spelt: ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU`` alike.
+A `TorchFunctionMode` sees every call of a function of `probes.functions`, whichever way it is
+spelt: ``F.relu``, ``torch.relu``, ``x.relu_()`` and the call inside ``nn.ReLU`` alike.
 Forward hooks on the modules tell in which module's forward a call happens, and so name its stream.
 A call is counted at once and none of its tensors is kept, so in-place operations are counted like
 any other and no memory is needed.  Mode and hooks exist only while the watch is open; while it is
 closed the model runs as if there were no watch.
 
 What is taken of a call is up to a `Reading`: by default its iota is counted (`Counts`); others sum
-powers for each neuron (`watch.neurons`) or wait for the gradient (`watch.saliency`).
+powers for each neuron (`probes.neurons`) or wait for the gradient (`probes.saliency`).
 
 Compiled models: `torch.compile` traces the mode and the hooks into a second graph, which it keeps
 beside the graph of the closed watch.  In it the row of each call is a constant.
@@ -30,9 +30,8 @@ from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.counts.counting import count_, count_product_, subsample
 from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.records.stream import IOTA
-from jaynes_callbacks.watch.dtensors import owned_values
-from jaynes_callbacks.watch.functions import (
+from jaynes_callbacks.probes.dtensors import owned_values
+from jaynes_callbacks.probes.functions import (
     ACTIVATION_MODULES,
     FUNCTIONS,
     preactivation,
@@ -40,7 +39,8 @@ from jaynes_callbacks.watch.functions import (
     variable_of,
     writes_in_place,
 )
-from jaynes_callbacks.watch.ledger import NO_ROW, Ledger
+from jaynes_callbacks.probes.ledger import NO_ROW, Ledger
+from jaynes_callbacks.records.stream import IOTA
 
 __all__ = ["ActivationWatch", "Counts", "Reading"]
 

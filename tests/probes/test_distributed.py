@@ -15,10 +15,10 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch.multiprocessing import ProcessRaisedException
 
-from jaynes_callbacks.watch.weights import WeightWatch
-from tests.watch import training
-from tests.watch.collectives import note_records
-from tests.watch.training import BATCHES, Exact, Sharded, dataset, history, train
+from jaynes_callbacks.probes.weights import WeightWatch
+from tests.probes import training
+from tests.probes.collectives import note_records
+from tests.probes.training import BATCHES, Exact, Sharded, dataset, history, train
 
 Ranks = Callable[..., list[Any]]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.neurons import Layer, LogPowers, neuron_dimension
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.neurons import Layer, LogPowers, neuron_dimension
 
 MOST = 40
 

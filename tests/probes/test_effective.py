@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from jaynes_callbacks.api import analyse
 from jaynes_callbacks.instruments.record import Records
+from jaynes_callbacks.probes.effective import effective_weights
 from jaynes_callbacks.recorder import Recorder
-from jaynes_callbacks.watch.effective import effective_weights
 
 
 class Noisy(nn.Module):

@@ -6,15 +6,15 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from jaynes_callbacks.records.stream import WEIGHT, Stream
-from jaynes_callbacks.watch.parameters import (
+from jaynes_callbacks.probes.parameters import (
     CurrentValues,
     WeightFinder,
     WeightStream,
     relative_distance,
     sample,
 )
-from jaynes_callbacks.watch.selection import Selection, Skipped
+from jaynes_callbacks.probes.selection import Selection, Skipped
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 
 __all__ = ["WeightValue", "WeightWatch"]
 

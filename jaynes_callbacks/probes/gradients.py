@@ -13,15 +13,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jaynes_callbacks.counts.counting import reason_not_countable
-from jaynes_callbacks.records.stream import Stream
-from jaynes_callbacks.watch.dtensors import (
+from jaynes_callbacks.probes.dtensors import (
     is_sharded,
     local_shard,
     owned_values,
     reason_not_countable_in_parts,
 )
-from jaynes_callbacks.watch.parameters import reason_to_skip
-from jaynes_callbacks.watch.selection import Coverage, Selection, Skipped
+from jaynes_callbacks.probes.parameters import reason_to_skip
+from jaynes_callbacks.probes.selection import Coverage, Selection, Skipped
+from jaynes_callbacks.records.stream import Stream
 
 __all__ = [
     "GRADIENT",

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from jaynes_callbacks.watch.parameters import CurrentValues, WeightFinder, WeightStream, sample
-from jaynes_callbacks.watch.selection import Selection, Skipped
+from jaynes_callbacks.probes.parameters import CurrentValues, WeightFinder, WeightStream, sample
+from jaynes_callbacks.probes.selection import Selection, Skipped
 
 
 def _selection(include: str = "*", exclude: str | tuple[str, ...] = (), size: int = 1) -> Selection:

@@ -1,7 +1,7 @@
 import pytest
 
+from jaynes_callbacks.probes.selection import Coverage, Selection, Skipped
 from jaynes_callbacks.records.stream import Stream
-from jaynes_callbacks.watch.selection import Coverage, Selection, Skipped
 
 PARAMETERS = ["encoder.0.weight", "encoder.0.bias", "head.weight"]
 MODULES = ["", "encoder", "encoder.0", "encoder.1", "head"]

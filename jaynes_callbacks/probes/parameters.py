@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jaynes_callbacks.counts.counting import reason_not_countable, subsample
-from jaynes_callbacks.records.stream import WEIGHT, Stream
-from jaynes_callbacks.watch.dtensors import (
+from jaynes_callbacks.probes.dtensors import (
     is_sharded,
     local_shard,
     owned_values,
@@ -19,8 +18,9 @@ from jaynes_callbacks.watch.dtensors import (
     reason_not_countable_in_parts,
     sample_source,
 )
-from jaynes_callbacks.watch.effective import effective_weights
-from jaynes_callbacks.watch.selection import Selection, Skipped
+from jaynes_callbacks.probes.effective import effective_weights
+from jaynes_callbacks.probes.selection import Selection, Skipped
+from jaynes_callbacks.records.stream import WEIGHT, Stream
 
 __all__ = [
     "CurrentValues",

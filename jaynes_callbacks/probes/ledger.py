@@ -16,8 +16,8 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.counts.log_powers import float64_device
+from jaynes_callbacks.probes.selection import Skipped
 from jaynes_callbacks.records.stream import IOTA, Stream
-from jaynes_callbacks.watch.selection import Skipped
 
 __all__ = ["NO_ROW", "Counted", "Ledger", "pack_counts", "restore_counts"]
 

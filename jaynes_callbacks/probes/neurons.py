@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_, by_neuron
+from jaynes_callbacks.probes.dtensors import is_sharded_along, owned_values
+from jaynes_callbacks.probes.functions import variable_of
 from jaynes_callbacks.records.stream import IOTA
-from jaynes_callbacks.watch.dtensors import is_sharded_along, owned_values
-from jaynes_callbacks.watch.functions import variable_of
 
 __all__ = ["Layer", "LogPowers", "neuron_dimension"]
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from jaynes_callbacks.counts.counting import count_
 from jaynes_callbacks.counts.grid import CODES
-from jaynes_callbacks.watch.activations import ActivationWatch
-from jaynes_callbacks.watch.functions import ACTIVATION_MODULES, FUNCTIONS
+from jaynes_callbacks.probes.activations import ActivationWatch
+from jaynes_callbacks.probes.functions import ACTIVATION_MODULES, FUNCTIONS
 
 #: name -> y of z, written out by hand (z float64).
 LAWS: dict[str, Callable[[Tensor], Tensor]] = {
