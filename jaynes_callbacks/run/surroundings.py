@@ -72,7 +72,7 @@ def surroundings_of(callback: Any) -> Surroundings:
         owner = names.get("self")
         if callbacks is None:
             callbacks = _callbacks_of(owner, callback)
-        elif getattr(getattr(owner, "callback_handler", None), "callbacks", None) is callbacks:
+        elif _callbacks_of(getattr(owner, "callback_handler", None), callback) is not None:
             called = getattr(owner, "model_wrapped", None)
             resumed = names.get("resume_from_checkpoint")
             # A name that the function does not have: the frame keeps it until it is left.

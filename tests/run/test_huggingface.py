@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -23,6 +24,7 @@ from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.sinks.base import RunContext
 from jaynes_callbacks.sinks.dataset import DatasetSink
+from jaynes_callbacks.sinks.figures import FigureSink
 
 pytest.importorskip("accelerate")
 transformers = pytest.importorskip("transformers")
@@ -580,6 +582,23 @@ def test_copies_keep_what_was_recorded() -> None:
     for copied in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
         pd.testing.assert_frame_equal(copied.history, callback.history)
     assert "EquilibriumCallback: magnitudes; 2 streams" in repr(callback)
+
+
+def test_the_page_of_the_trainer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FigureSink, "close", lambda *_: None)
+    page = Path(__file__).parents[2] / "docs" / "huggingface.md"
+    script, stopping = re.findall(
+        r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(script.splitlines()) < 25
+    names: dict[str, Any] = {}
+    exec(compile(script, str(page), "exec"), names)
+    assert Path("gpt2/jaynes-report.html").is_file()
+    assert names["callback"].history.step.unique().tolist() == [0, 32, 64]
+    exec(compile(stopping, str(page), "exec"), names)
+    state = names["trainer"].state
+    assert 0 < state.best_metric < 1
+    assert Path(state.best_model_checkpoint, "jaynes.pt").is_file()
 
 
 # Trainers that inherit it -------------------------------------------------------------------------
