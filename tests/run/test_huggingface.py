@@ -604,17 +604,20 @@ def test_the_page_of_the_trainer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 # Trainers that inherit it -------------------------------------------------------------------------
 
 
-def test_sentence_transformers_are_watched(tmp_path: Path) -> None:
+def vocabulary() -> Any:
+    """Make a tokenizer of four words."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
+    Path("vocab.txt").write_text("\n".join(words))
+    return transformers.BertTokenizerFast.from_pretrained(".", eos_token="[SEP]")
+
+
+def test_the_trainer_of_sentence_transformers_is_watched() -> None:
     library = pytest.importorskip("sentence_transformers")
+    losses = pytest.importorskip("sentence_transformers.losses")
     datasets = pytest.importorskip("datasets")
-    words = transformers.BertTokenizerFast(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3})
-    part = library.models.Transformer.__new__(library.models.Transformer)
-    nn.Module.__init__(part)
-    bert(0.0).bert.save_pretrained("model")
-    words.save_pretrained("model")
-    model = library.SentenceTransformer(
-        modules=[library.models.Transformer("model"), library.models.Pooling(32)], device="cpu"
-    )
+    bert().bert.save_pretrained("model")
+    vocabulary().save_pretrained("model")
+    model = library.SentenceTransformer("model", device="cpu")
     data = datasets.Dataset.from_dict({"anchor": ["a b", "c d"] * 8, "positive": ["a", "c"] * 8})
     callback = watching(include="*")
     library.SentenceTransformerTrainer(
@@ -623,10 +626,28 @@ def test_sentence_transformers_are_watched(tmp_path: Path) -> None:
             "out", max_steps=2, report_to="none", save_strategy="no", use_cpu=True
         ),
         train_dataset=data,
-        loss=library.losses.MultipleNegativesRankingLoss(model),
+        loss=losses.MultipleNegativesRankingLoss(model),
         callbacks=[callback],
     ).train()
     assert set(callback.history.kind) == {"weight", "iota"}
+    assert callback.history.step.unique().tolist() == [0, 2]
+
+
+def test_the_trainer_of_trl_is_watched() -> None:
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    callback = watching(include="*.mlp.*")
+    trl.SFTTrainer(
+        model=gpt2(),
+        args=trl.SFTConfig(
+            "out", max_steps=2, report_to="none", save_strategy="no", use_cpu=True, bf16=False
+        ),
+        train_dataset=datasets.Dataset.from_dict({"text": ["a b c d", "d c b a"] * 8}),
+        processing_class=vocabulary(),
+        callbacks=[callback],
+    ).train()
+    assert set(callback.history.kind) == {"weight", "iota"}
+    assert callback.history.step.unique().tolist() == [0, 2]
 
 
 # Ranks --------------------------------------------------------------------------------------------
