@@ -581,7 +581,7 @@ def test_copies_keep_what_was_recorded() -> None:
     made.train()
     for copied in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
         pd.testing.assert_frame_equal(copied.history, callback.history)
-    assert "EquilibriumCallback: magnitudes; 2 streams" in repr(callback)
+    assert "EquilibriumCallback: magnitudes, scales; 2 streams" in repr(callback)
 
 
 def test_the_page_of_the_trainer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
