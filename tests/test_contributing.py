@@ -257,11 +257,14 @@ class Loop:
     def __init__(self, directory: Path) -> None:
         self.step = self.epoch = 0
         self.is_last_batch = False
-        self.is_main, self.decides_at_any_step = True, False
+        self.is_main = True
         self.directory: Path | None = directory
         self.loggers: Sequence[Any] = ()
         self.published: dict[str, float] = {}
         self.said: list[str] = []
+
+    def decides_by(self, groups: tuple[str, ...]) -> bool:
+        return False
 
     def describe(self) -> Mapping[str, Any]:
         return {"loop": "plain"}

@@ -214,11 +214,12 @@ def test_a_host_that_answers_nothing_stops_nothing(
     make_trainer: MakeTrainer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(self: Any) -> Any:
+    def fail(self: Any, *_: Any) -> Any:
         raise RuntimeError("not now")
 
-    for question in ("directory", "loggers", "decides_at_any_step"):
+    for question in ("directory", "loggers"):
         monkeypatch.setattr(LightningHost, question, property(fail))
+    monkeypatch.setattr(LightningHost, "decides_by", fail)
     monitor = EquilibriumMonitor(sinks=[])
     with pytest.warns(UserWarning, match="no .* from the trainer: RuntimeError: not now") as said:
         make_trainer(monitor).fit(task, loader)

@@ -32,7 +32,9 @@ class Loop:
     step, epoch, is_last_batch, is_main = 0, 0, False, True
     directory: Path | None = None
     loggers: tuple[Any, ...] = ()
-    decides_at_any_step = False
+
+    def decides_by(self, groups: tuple[str, ...]) -> bool:
+        return False
 
     def describe(self) -> Mapping[str, Any]:
         return {}

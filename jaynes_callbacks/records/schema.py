@@ -392,6 +392,11 @@ class Schema(Generic[R]):
         return {each.name: each for each in self.columns}
 
     @property
+    def overview(self) -> str:
+        """What the tags of `aggregate` begin with, up to their first slash."""
+        return "equilibrium" if self.main else self.instrument
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns, in order."""
         return tuple(self.by_name)

@@ -39,9 +39,12 @@ class Host(Protocol):
     def loggers(self) -> Sequence[Any]:
         """The loggers or trackers of the run, whatever their kind."""
 
-    @property
-    def decides_at_any_step(self) -> bool:
-        """True if something of the host's decides by the numbers of `publish` at any step."""
+    def decides_by(self, groups: tuple[str, ...]) -> bool:
+        """Tell whether something of the host's may decide at any step by numbers of `publish`.
+
+        Args:
+            groups: what the tags of these numbers begin with, such as ``equilibrium/``.
+        """
 
     def describe(self) -> Mapping[str, Any]:
         """Return what is known of the run besides its records: builtins by name."""

@@ -14,7 +14,6 @@ __all__ = ["EVALUATION", "HuggingFaceHost"]
 
 #: The Trainer looks for metrics under this prefix, also for those that are named without it.
 EVALUATION = "eval_"
-_OURS = "equilibrium/"
 _HYPERPARAMETERS = (
     "learning_rate",
     "per_device_train_batch_size",
@@ -80,11 +79,10 @@ class HuggingFaceHost:
         found = (_tracker_of(each) for each in self._callbacks)
         return tuple(tracker for tracker in found if tracker is not None)
 
-    @property
-    def decides_at_any_step(self) -> bool:
-        """True if the best model is chosen by a number of ours, or hyperparameters may be."""
+    def decides_by(self, groups: tuple[str, ...]) -> bool:
+        """Tell whether the best model is chosen by a number of ours, or hyperparameters may be."""
         metric = str(self._args.metric_for_best_model or "")
-        ours = metric.removeprefix(EVALUATION).startswith(_OURS)
+        ours = metric.removeprefix(EVALUATION).startswith(groups)
         return ours or bool(self._state.is_hyper_param_search)
 
     def describe(self) -> Mapping[str, Any]:

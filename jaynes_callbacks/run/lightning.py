@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaynes_callbacks.instruments import KNOWN
 from jaynes_callbacks.run.folders import folder_of_run, is_remote, logger_directory
 
 __all__ = ["LightningHost", "run_directory"]
@@ -22,7 +23,8 @@ class LightningHost:
     def __init__(self, trainer: Any, pl_module: Any) -> None:
         self._trainer, self._module = trainer, pl_module
         # Lightning advises to average what is logged; of ours every rank has the same numbers.
-        warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\('equilibrium/")
+        ours = "|".join(("equilibrium", *KNOWN))
+        warnings.filterwarnings("ignore", rf"It is recommended to use `self\.log\('({ours})/")
 
     @property
     def step(self) -> int:
@@ -54,13 +56,10 @@ class LightningHost:
         """The trainer's loggers."""
         return tuple(self._trainer.loggers)
 
-    @property
-    def decides_at_any_step(self) -> bool:
-        """True if a callback or a scheduler monitors one of our aggregates."""
+    def decides_by(self, groups: tuple[str, ...]) -> bool:
+        """Tell whether a callback or a scheduler monitors one of our aggregates."""
         deciders = [*self._trainer.callbacks, *self._trainer.lr_scheduler_configs]
-        return any(
-            str(getattr(each, "monitor", None)).startswith("equilibrium/") for each in deciders
-        )
+        return any(str(getattr(each, "monitor", None)).startswith(groups) for each in deciders)
 
     def describe(self) -> Mapping[str, Any]:
         """Return the trainer's settings and the module's hyperparameters."""

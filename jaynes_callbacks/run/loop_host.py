@@ -38,7 +38,6 @@ class LoopHost:
     folder: Path | None = None
 
     is_last_batch = False
-    decides_at_any_step = False
 
     @property
     def is_main(self) -> bool:
@@ -51,6 +50,10 @@ class LoopHost:
         of_loggers = (logger_directory(each) for each in self.loggers)
         found = next((folder for folder in of_loggers if folder is not None), self.folder)
         return found or Path(_RUNS, time.strftime("%Y-%m-%d_%H-%M-%S"))
+
+    def decides_by(self, groups: tuple[str, ...]) -> bool:
+        """Return False: whoever decides by numbers reads them when he wants them."""
+        return False
 
     def describe(self) -> Mapping[str, Any]:
         """Return what is known of the loop."""

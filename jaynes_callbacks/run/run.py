@@ -129,9 +129,9 @@ class WatchedRun:
             self.recorder.begin()
         else:
             self._resume(before)
-        self._may_wait = not self._ask(
-            "decides_at_any_step", lambda: host.decides_at_any_step, True
-        )
+        schemas = tuple(each.schema for each in self.recorder.instruments.values())
+        groups = tuple(f"{each.overview}/" for each in schemas)
+        self._may_wait = not self._ask("decides_by", lambda: host.decides_by(groups), True)
         resumed = None if before is None else host.step
         self._delivery.begin(self._id, resumed)
         if not host.is_main:
@@ -147,7 +147,7 @@ class WatchedRun:
             resumed_directory=Path(earlier) if earlier else None,
             run_id=self._id,
             describe=partial(self._described, host),
-            schemas=tuple(each.schema for each in self.recorder.instruments.values()),
+            schemas=schemas,
         )
         self._delivery.open(context)
 

@@ -59,7 +59,7 @@ class SummarySink:
             return
         ends, counts = end.schema.aggregate(end), _verdict_counts(end)
         table, step = _final_table(end), int(end["step"][0])
-        group = "equilibrium" if end.schema.main else end.schema.instrument
+        group = end.schema.overview
 
         def finish(tracker: Tracker) -> None:
             if tracker.can(Ability.SUMMARY):

@@ -108,8 +108,9 @@ def test_the_figures_are_those_of_records_fitted_alone(
     [
         EarlyStopping("equilibrium/weight/gap_median", patience=99),
         ModelCheckpoint(monitor="equilibrium/iota/gap_worst", every_n_train_steps=2),
+        EarlyStopping("scales/weight/core_gap_median", patience=99),
     ],
-    ids=["early stopping", "checkpoint"],
+    ids=["early stopping", "checkpoint", "another instrument"],
 )
 def test_whoever_decides_by_our_numbers_does_not_wait(
     decider: L.Callback,
