@@ -27,7 +27,7 @@ __all__ = ["RESIDENT", "SliceCounter", "slice_counter"]
 #: Bytes of a slice, which one thread counts at a time.
 _SLICE = 1 << 23
 #: Most bytes of a tensor whose pages stay in memory between the passes over it.
-RESIDENT = 1 << 26
+RESIDENT = 1 << 25
 
 _Result = TypeVar("_Result")
 
