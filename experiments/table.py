@@ -14,6 +14,7 @@ from jaynes_callbacks.instruments.record import (
     tilt_text,
     verdict_text,
 )
+from jaynes_callbacks.instruments.scale_row import core_text, share_text
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.stream import in_order, kind_label
 from jaynes_callbacks.records.text import count_text, number_text
@@ -22,17 +23,21 @@ __all__ = ["CAPTION", "stream_table"]
 
 CAPTION = (
     "gap: nats to the best lognormal; 0 is arbitrage equilibrium, Gaussian weights have 0.163.\n"
+    "core: the gap without the scales of rows and columns (Gaussian weights); their share of the\n"
+    "spread of ln w. Rescaling neurons, which changes no output, moves the gap and not the core.\n"
     "R²: by the paper's protocol; in brackets what as many Gaussian weights score on average.\n"
     f"{LEFT_OUT}"
 )
+#: Place of the cores among the columns.
+_CORE = 3
 _STYLES = {
     "emerged": "bold green",
     "present from the start": "green",
     "approaching": "yellow",
     "undetermined": "dim",
 }
-#: From this many columns on, there is more space between and in columns.
-_ROOMY = 100
+#: From this many columns on, there is room for the cores; and from so many, for space in columns.
+_WIDE, _ROOMY = 100, 120
 
 
 def stream_table(start: Frame[Record], end: Frame[Record], *, width: int) -> Table:
@@ -41,11 +46,13 @@ def stream_table(start: Frame[Record], end: Frame[Record], *, width: int) -> Tab
     Args:
         start: the first snapshot.
         end: the last one.
-        width: of the terminal, in columns; the table fits 100 and, with few rows on two lines, 80.
+        width: of the terminal, in columns; the table fits 100 and, without the cores and with few
+            rows on two lines, 80.
     """
     with_q = any(math.isfinite(record.q) for record in end)
-    roomy = width >= _ROOMY
-    table = _empty_table("q" if with_q else "ln w\nskew", roomy=roomy)
+    with_core = width >= _WIDE and any(math.isfinite(record.core_gap) for record in end)
+    roomy = width >= (_ROOMY if with_core else _WIDE)
+    table = _empty_table("q" if with_q else "ln w\nskew", roomy=roomy, with_core=with_core)
     first = start.by_stream()
     for kind in in_order(record.kind for record in end):
         table.add_section()
@@ -53,19 +60,24 @@ def stream_table(start: Frame[Record], end: Frame[Record], *, width: int) -> Tab
         for record in end.select(kind=kind):
             tilt = record.q if with_q else record.log_skew
             arrow = " → " if roomy else "→"
-            table.add_row(*_cells(first.get(record.key, record), record, tilt, arrow))
+            cells = _cells(first.get(record.key, record), record, tilt, arrow)
+            core = (core_text(record), share_text(record)) if with_core else ()
+            table.add_row(*cells[:_CORE], *core, *cells[_CORE:])
     return table
 
 
-def _empty_table(tilt: str, *, roomy: bool) -> Table:
+def _empty_table(tilt: str, *, roomy: bool, with_core: bool) -> Table:
     padding = (0, int(roomy), 0, 0)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
     table.add_column("stream", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("gap in nats\nstart → end", justify="right", no_wrap=True)
+    if with_core:
+        table.add_column("core\n(Gauss)", justify="right", no_wrap=True)
+        table.add_column("scales", justify="right", no_wrap=True)
     table.add_column("best\nfamily", no_wrap=True)
     table.add_column(tilt, justify="right", no_wrap=True)
-    table.add_column("R²\n(Gaussian)", justify="right", no_wrap=True)
+    table.add_column("R²\n(Gauss)", justify="right", no_wrap=True)
     # Wide enough for "undetermined", and for all verdicts where there is room.
     table.add_column("verdict", width=22 if roomy else 12)
     return table

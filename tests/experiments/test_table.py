@@ -90,13 +90,21 @@ def test_counts_are_short(n: int, text: str) -> None:
     assert line_of(shown(START, rows(record("fc.weight", n=n))), "fc.weight")[1] == text
 
 
+def test_cores_stand_beside_the_gap_where_there_is_room() -> None:
+    measured = rows(record("fc.weight", core_gap=0.1612, core_gap_gaussian=0.163, scale_share=0.81))
+    expected = "fc.weight 262k 0.423→0.277 0.161 (0.163) 81 % half-normal -1.88".split()
+    assert line_of(shown(START, measured), "fc.weight")[: len(expected)] == expected
+    assert "0.161" not in shown(START, measured, width=80)
+    assert "core" not in shown(START, END)
+
+
 LONG = "encoder.layers.11.self_attention.out_proj.weight"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_it_fits_the_terminal_and_loses_nothing(width: int) -> None:
     many = rows(
-        record("net.hidden1.weight"),
+        record("net.hidden1.weight", core_gap=0.16, core_gap_gaussian=0.163, scale_share=0.8),
         record(LONG, verdict="present from the start"),
         record("net.relu1", kind="iota", verdict="undetermined", best_family="generalized_gamma"),
     )
