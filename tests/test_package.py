@@ -100,6 +100,28 @@ for _ in range(3):
 """
 
 
+TRAINS = """
+import torch
+from transformers import Trainer, TrainingArguments
+from jaynes_callbacks.huggingface import EquilibriumCallback
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(20, 30)
+
+    def forward(self, x, labels):
+        return {"loss": torch.relu(self.layer(x)).square().mean()}
+
+callback = EquilibriumCallback()
+rows = [{"x": torch.randn(20), "labels": torch.zeros(())} for _ in range(16)]
+quiet = dict(report_to=[], use_cpu=True, disable_tqdm=True)
+arguments = TrainingArguments(PATH, num_train_epochs=1, **quiet)
+Trainer(Model(), arguments, train_dataset=rows, callbacks=[callback]).train()
+assert callback.history.step.unique().tolist() == [0, 2]
+"""
+
+
 def project() -> tuple[set[str], dict[str, set[str]]]:
     """Names of the core dependencies, and those of each extra."""
     table = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
@@ -170,6 +192,14 @@ def test_it_works_without(hidden: list[str], tmp_path: Path) -> None:
     assert "jaynes_callbacks: 2 streams: 2 undetermined" in done.stdout
     parts = (tmp_path / "a.pt.watched/jaynes").glob("part-*.parquet")
     assert sorted(int(part.stem.split("-")[1]) for part in parts) == [0, 1, 2, 3]
+
+
+def test_a_trainer_of_transformers_needs_no_lightning(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    hidden = ["lightning", "pytorch_lightning"]
+    done = run_without(hidden, f"PATH = {str(tmp_path)!r}\n{TRAINS}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "jaynes").is_dir()
 
 
 def test_an_extra_is_not_blamed_for_a_module_of_our_own() -> None:
