@@ -89,7 +89,8 @@ def train(folder: Path) -> Path:
                 enable_model_summary=False,
                 callbacks=[
                     EquilibriumMonitor(
-                        instruments=("magnitudes", "gradients"), figures_every_n_epochs=10
+                        instruments=("magnitudes", "scales", "gradients"),
+                        figures_every_n_epochs=10,
                     )
                 ],
             )
@@ -190,9 +191,7 @@ def _rescaled(scale: float) -> dict[str, Any]:
     network = MLP((1, 28, 28), 10, width=512, depth=3)
     he_scaled(network, law=normal)
     rescale_(network, scale, seed=1)
-    with Recorder(
-        network, instruments=("magnitudes", "scales"), kinds="weight", include=INNER
-    ) as recorder:
+    with Recorder(network, kinds="weight", include=INNER) as recorder:
         return recorder.record()
 
 
