@@ -17,7 +17,7 @@ import numpy as np
 
 from jaynes_callbacks.instruments.laws import OK, family_label, rival_keys
 from jaynes_callbacks.instruments.scale_row import SCHEMA as SCALE_SCHEMA
-from jaynes_callbacks.instruments.scale_row import ScaleRow
+from jaynes_callbacks.instruments.scale_row import ScaleRow, core_text
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import (
     Array,
@@ -248,8 +248,10 @@ class Record(Row):
         "1", "mean R² of as many Gaussian weights (z*y: pre-activations, squared) at this max/rms"
     )
     paper_bins: int = column("bins", "equal bins of the paper's protocol; 0: not recorded", 0)
-    core_gap: float = same_column(ScaleRow, "core_gap", curve=False)
-    core_gap_gaussian: float = same_column(ScaleRow, "core_gap_gaussian")
+    core_gap: float = same_column(
+        ScaleRow, "core_gap", curve=False, label="core (Gauss)", text=core_text
+    )
+    core_gap_gaussian: float = same_column(ScaleRow, "core_gap_gaussian", shown=False)
     core_gap_se: float = same_column(ScaleRow, "core_gap_se")
     core_rival_gaps: dict[str, float] = same_column(ScaleRow, "core_rival_gaps")
     core_best_family: str = same_column(ScaleRow, "core_best_family", shown=False)

@@ -81,13 +81,14 @@ class ScaleRow(Row):
     zeros: int = column("values", "exact zeros and magnitudes up to 2**-126", 0)
     core_gap: float = column(
         "nats",
-        "KL of the core to the best lognormal (in brackets: of Gaussian weights of this shape)",
-        label="core (Gauss)",
+        "KL of the core to the best lognormal",
+        label="core gap",
         curve=True,
         title="core gap, nats: without scales of rows and columns",
-        text=core_text,
     )
-    core_gap_gaussian: float = column("nats", "core gap of Gaussian weights of the same shape")
+    core_gap_gaussian: float = column(
+        "nats", "core gap of Gaussian weights of the same shape", label="Gaussian", shown=True
+    )
     core_gap_se: float = column("nats", "standard error of core_gap")
     core_rival_gaps: dict[str, float] = group("core_gap_", "nats", "KL of the core to the best {}")
     core_best_family: str = column(
@@ -150,6 +151,15 @@ SCHEMA: Schema[ScaleRow] = Schema(
     "scales",
     "Cores and scales of weights",
     first_curve="core_gap",
-    ahead=("kind", "name", "step", "n", "core_gap", "core_best_family", "scale_share"),
+    ahead=(
+        "kind",
+        "name",
+        "step",
+        "n",
+        "core_gap",
+        "core_gap_gaussian",
+        "core_best_family",
+        "scale_share",
+    ),
     keys={"core_rival_gaps": rival_keys(), "core_fits": _parameter_keys()},
 )
