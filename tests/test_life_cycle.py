@@ -25,6 +25,8 @@ from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.sinks.dataset import DatasetSink, read_records
 from tests.processes import python, running
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 
@@ -100,7 +102,10 @@ class Saving(L.Callback):
             trainer.save_checkpoint(self.path)
 
 
-@pytest.mark.parametrize(("saved_at", "elsewhere"), [(4, False), (6, True), (8, True), (12, False)])
+@pytest.mark.parametrize(
+    ("saved_at", "elsewhere"),
+    [pytest.param(4, False, marks=pytest.mark.fitted), (6, True), (8, True), (12, False)],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(
     saved_at: int, elsewhere: bool, task: Any, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
