@@ -234,7 +234,7 @@ print(*monitor.history.step.unique())
 
 def _kill_amid(place: Path, parts: int, pause: float) -> None:
     """Run until so many parts are there, and a little longer, then kill it."""
-    with running("-c", PROGRAM, place, 10**6, "") as run:
+    with running("-c", PROGRAM, place, 10**6, "", fitted=False) as run:
         run.wait_until(lambda: len(list(place.rglob("part-*.parquet"))) >= parts)
         time.sleep(pause)
 
@@ -250,7 +250,7 @@ def test_a_killed_run_leaves_whole_parts_and_is_resumed(seed: int, tmp_path: Pat
     until = last + 9
 
     def run(place: Path, ckpt: str = "") -> str:
-        done = python("-c", PROGRAM, place, until, ckpt)
+        done = python("-c", PROGRAM, place, until, ckpt, fitted=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
