@@ -48,6 +48,7 @@ from jaynes_callbacks.instruments.distribution import Tallied, summarise  # noqa
 from jaynes_callbacks.instruments.record import Record, Records  # noqa: E402
 from jaynes_callbacks.instruments.tally import tally_of_counts, tally_of_tensors  # noqa: E402
 from jaynes_callbacks.records.stream import IOTA, WEIGHT, Stream  # noqa: E402
+from tests import rough  # noqa: E402
 
 atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 torch.set_num_threads(1)
@@ -217,6 +218,22 @@ def _blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         blank.leave_figures_blank(monkeypatch)
 
 
+# Laws -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unfitted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Leave laws at their estimates by moments, in ranks too, unless a test is marked as `fitted`.
+
+    For tests of when runs are recorded, of what is counted and where records go: most of the time
+    that such a run takes would be spent on fits.
+    """
+    if request.node.get_closest_marker("fitted"):
+        return False
+    rough.leave_laws_unfitted(monkeypatch)
+    return True
+
+
 # Several processes as ranks of one run ----------------------------------------------------
 
 # They are forked from one that has imported everything, and has run nothing.
@@ -228,8 +245,12 @@ _PATIENCE = timedelta(seconds=120)
 Ranks = Callable[..., list[Any]]
 
 
-def _rank(rank: int, function: Callable[..., Any], size: int, path: Path, args: Any) -> None:
+def _rank(
+    rank: int, function: Callable[..., Any], size: int, path: Path, args: Any, fitted: bool
+) -> None:
     torch.set_num_threads(1)
+    if not fitted:
+        rough.leave_laws_unfitted(pytest.MonkeyPatch())
     os.environ |= {"LOCAL_RANK": str(rank)}  # Lightning then starts no processes of its own
     dist.init_process_group("gloo", f"file://{path}/store", _PATIENCE, rank=rank, world_size=size)
     torch.save(function(*args), path / f"result-{rank}")
@@ -237,14 +258,15 @@ def _rank(rank: int, function: Callable[..., Any], size: int, path: Path, args: 
 
 
 @pytest.fixture
-def ranks(tmp_path: Path) -> Ranks:
+def ranks(request: pytest.FixtureRequest, tmp_path: Path) -> Ranks:
     """Call a function in several processes of one gloo group; what each of them returned."""
+    fitted = not ("unfitted" in request.fixturenames and request.getfixturevalue("unfitted"))
 
     def call(function: Callable[..., Any], *args: Any, size: int = 2) -> list[Any]:
         path = tmp_path / f"ranks-{len(list(tmp_path.glob('ranks-*')))}"
         path.mkdir()
         context = mp.start_processes(
-            _rank, (function, size, path, args), size, join=False, start_method="forkserver"
+            _rank, (function, size, path, args, fitted), size, join=False, start_method="forkserver"
         )
         assert context is not None
         deadline = time.monotonic() + 2 * _PATIENCE.total_seconds()

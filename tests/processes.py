@@ -86,10 +86,11 @@ def in_a_process(
     cwd: Path | str = ".",
     env: Mapping[str, str] | None = None,
     painted: bool = True,
+    fitted: bool = True,
 ) -> Iterator[Running]:
     """Call a function of a module in a process, which is killed if it outlives the context.
 
-    Unless `painted`, the figures of its runs are left blank.
+    Unless `painted`, the figures of its runs are left blank; unless `fitted`, laws are unfitted.
     """
     with TemporaryDirectory() as folder:
         said = Path(folder, "output"), Path(folder, "complaints")
@@ -98,7 +99,7 @@ def in_a_process(
         environment = dict(os.environ if env is None else env)
         process = multiprocessing.get_context("forkserver").Process(
             target=_begin,
-            args=(function, arguments, Path(cwd).resolve(), environment, said, painted),
+            args=(function, arguments, Path(cwd).resolve(), environment, said, painted, fitted),
         )
         process.start()
         try:
@@ -113,10 +114,11 @@ def running(
     cwd: Path | str = ".",
     env: Mapping[str, str] | None = None,
     painted: bool = True,
+    fitted: bool = True,
 ) -> contextlib.AbstractContextManager[Running]:
     """Start ``python``, whose arguments are ``-m`` and a module, ``-c`` and code, or a file."""
     words = [str(argument) for argument in arguments]
-    return in_a_process(_python, words, cwd=cwd, env=env, painted=painted)
+    return in_a_process(_python, words, cwd=cwd, env=env, painted=painted, fitted=fitted)
 
 
 def python(
@@ -124,10 +126,11 @@ def python(
     cwd: Path | str = ".",
     env: Mapping[str, str] | None = None,
     painted: bool = True,
+    fitted: bool = True,
     timeout: float = 240,
 ) -> Finished:
     """Run ``python`` to its end, and return its exit status and what it said; see `running`."""
-    with running(*arguments, cwd=cwd, env=env, painted=painted) as process:
+    with running(*arguments, cwd=cwd, env=env, painted=painted, fitted=fitted) as process:
         return process.wait(timeout)
 
 
@@ -138,6 +141,7 @@ def _begin(
     environment: Mapping[str, str],
     said: Sequence[Path],
     painted: bool,
+    fitted: bool,
 ) -> None:
     import torch
 
@@ -153,6 +157,10 @@ def _begin(
         from tests.blank import leave_figures_blank
 
         leave_figures_blank(pytest.MonkeyPatch())
+    if not fitted:
+        from tests.rough import leave_laws_unfitted
+
+        leave_laws_unfitted(pytest.MonkeyPatch())
     function(*arguments)
 
 

@@ -22,6 +22,8 @@ from jaynes_callbacks.interrupts import delayed_interrupts
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from tests.conftest import SmallTask, quiet_trainer, small_loader
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 _HANDLER = signal.default_int_handler
 
 

@@ -24,6 +24,8 @@ from jaynes_callbacks.run.lightning import LightningHost
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from tests.operators import Recording
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 #: Every instrument that listens to forwards.
 LISTENING = ["magnitudes", "neurons", Saliency(activations=True)]
 MakeTrainer = Callable[..., L.Trainer]
@@ -47,7 +49,7 @@ def _hooks(model: nn.Module) -> int:
     "options",
     [
         # How figures are painted depends on no option.
-        pytest.param({}, marks=pytest.mark.painted),
+        pytest.param({}, marks=[pytest.mark.painted, pytest.mark.fitted]),
         {"every_n_steps": 1, "iota_every_n_batches": 1},
         {"iota_from": "validation", "iota_every_n_batches": 1},
         {"iota_values_per_call": 10},
@@ -134,6 +136,7 @@ class Anything(L.LightningModule):
         return torch.optim.SGD(wanted, lr=0.01)
 
 
+@pytest.mark.fitted
 @pytest.mark.parametrize(
     "kind",
     [

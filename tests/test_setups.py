@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from jaynes_callbacks import EquilibriumMonitor
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 Batch = tuple[Tensor, Tensor]
@@ -208,6 +210,8 @@ SETUPS: dict[str, Setup] = {
     "anomalies": Setup(BY_STEP, {"detect_anomaly": True}),
     "mid-epoch validation": Setup(BY_STEP, {"val_check_interval": 0.5}, validation=_loader),
 }
+#: They change what fits are computed under too.
+OF_ALL_OF_TORCH = ("deterministic", "bf16-mixed", "16-mixed", "bf16-true", "64-true", "anomalies")
 #: Lightning's own remarks on these setups.
 REMARKS = (
     "ignore:.*(overfit_batches|Anomaly|deterministic|precision|bf16|half|size of|epoch|"
@@ -245,7 +249,13 @@ def assert_equal(one: Ran, other: Ran) -> None:
 
 
 @pytest.mark.filterwarnings(REMARKS)
-@pytest.mark.parametrize("name", SETUPS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.fitted] * (name in OF_ALL_OF_TORCH))
+        for name in SETUPS
+    ],
+)
 def test_the_watched_run_is_the_unwatched_run(
     name: str, make_trainer: MakeTrainer, recwarn: pytest.WarningsRecorder
 ) -> None:

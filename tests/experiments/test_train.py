@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -85,7 +86,8 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
         "experiment=controls", "data=digits", "~data.limit", "model.net.width=16",
         "trainer.max_epochs=1", "control=none,shuffled_labels",
     )  # fmt: skip
-    first = command(tmp_path, *study, "seed=1")
+    quick = partial(python, painted=False, fitted=False)
+    first = command(tmp_path, *study, "seed=1", start=quick)
     assert first.returncode == 0, first.stderr
     folder = tmp_path / "multirun" / "controls"
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
@@ -93,7 +95,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert all(
         "control=shuffled_labels" in str(path) or "control=none" in str(path) for path in kept
     )
-    second = command(tmp_path, *study, "seed=1,2")
+    second = command(tmp_path, *study, "seed=1,2", start=quick)
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("finished before, skipped") == 2
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -1,21 +1,38 @@
 """Measure many files in one process, each under a limit of time, and say what each cost.
 
-``python -m tests.files.watched SECONDS [--no-fits]`` reads paths from standard input, a line each,
-and prints a line of JSON for each.  A file that takes longer than the seconds ends the process.
+Each process prints a line of JSON for each file.  A file that takes longer than its seconds ends
+the process.
 """
 
 import faulthandler
 import json
 import re
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
-__all__ = ["Cost", "measured"]
+import pytest
+
+from tests.processes import in_a_process
+from tests.rough import leave_laws_unfitted
+
+__all__ = ["Cost", "Fits", "measured"]
+
+
+class Fits(Enum):
+    """What is done of the fits, which take nearly all the time.
+
+    Attributes:
+        WHOLE: all of them.
+        ROUGH: laws stay at their estimates by moments; all else is done.
+        NONE: files are opened, loaded and counted.
+    """
+
+    WHOLE, ROUGH, NONE = range(3)
 
 
 @dataclass(frozen=True)
@@ -39,20 +56,18 @@ class Cost:
     kibibytes: int
 
 
-def measured(paths: Sequence[Path], seconds: int = 60, *, fits: bool = True) -> list[Cost]:
+def measured(
+    paths: Sequence[Path], seconds: int = 60, *, fits: Fits = Fits.WHOLE, timeout: float = 3600
+) -> list[Cost]:
     """Measure files in processes of their own, a new one after each that does not end.
 
-    A file that does not end has infinite seconds.  Without fits, which take nearly all the time,
-    files are opened, loaded and counted.
+    A file that does not end has infinite seconds.
     """
-    options = [] if fits else ["--no-fits"]
     found: list[Cost] = []
     while len(found) < len(paths):
-        left = "".join(f"{path}\n" for path in paths[len(found) :])
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.files.watched", str(seconds), *options],
-            input=left, capture_output=True, text=True, cwd=Path(__file__).parents[2],
-        )  # fmt: skip
+        left = [str(path) for path in paths[len(found) :]]
+        with in_a_process(_print_costs, left, seconds, fits) as process:
+            done = process.wait(timeout)
         found += [Cost(**json.loads(line)) for line in done.stdout.splitlines()]
         if len(found) < len(paths):
             path = str(paths[len(found)])
@@ -75,7 +90,7 @@ def _leave_fits_out() -> None:
     )
 
 
-def _costs(paths: Iterator[str], seconds: int) -> Iterator[Cost]:
+def _costs(paths: Sequence[str], seconds: int) -> Iterator[Cost]:
     import traceback
 
     import torch
@@ -110,9 +125,11 @@ def _costs(paths: Iterator[str], seconds: int) -> Iterator[Cost]:
         faulthandler.cancel_dump_traceback_later()
 
 
-if __name__ == "__main__":
-    if "--no-fits" in sys.argv:
+def _print_costs(paths: Sequence[str], seconds: int, fits: Fits) -> None:
+    if fits is Fits.NONE:
         _leave_fits_out()
-    for cost in _costs((line.rstrip("\n") for line in sys.stdin), int(sys.argv[1])):
+    if fits is Fits.ROUGH:
+        leave_laws_unfitted(pytest.MonkeyPatch())
+    for cost in _costs(paths, seconds):
         sys.stdout.write(f"{json.dumps(vars(cost))}\n")
         sys.stdout.flush()

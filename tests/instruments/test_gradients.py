@@ -32,6 +32,8 @@ from jaynes_callbacks.sinks.histograms import HistogramSink
 from jaynes_callbacks.sinks.loggers import LoggerSink
 from tests.probes.training import Exact, Sharded, train
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Ranks = Callable[..., list[Any]]
 BOTH = ["magnitudes", "gradients"]

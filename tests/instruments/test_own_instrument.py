@@ -27,6 +27,8 @@ from jaynes_callbacks.report import read_run, write_report
 from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.sinks.loggers import curves_of
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 

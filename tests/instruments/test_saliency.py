@@ -25,6 +25,8 @@ from jaynes_callbacks.schedule import Cadence
 from tests.instruments.test_gradients import BATCHES, EPOCHS, GAN, Keep, Task, _batches, _loader
 from tests.probes.training import Exact, train
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Ranks = Callable[..., list[Any]]
 

@@ -16,6 +16,8 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.schedule import at, log_spaced
 from jaynes_callbacks.sinks.base import RunContext
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 
@@ -244,6 +246,7 @@ def test_two_monitors_keep_apart(
     assert {r.kind for records in other.written for r in records} == {"iota"}
 
 
+@pytest.mark.fitted
 def test_saved_counts_reproduce_the_run_s_records(
     sink: Listening, task: L.LightningModule, loader: Loader, make_trainer: MakeTrainer
 ) -> None:

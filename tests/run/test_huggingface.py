@@ -32,6 +32,8 @@ transformers = pytest.importorskip("transformers")
 from jaynes_callbacks.huggingface import EquilibriumCallback  # noqa: E402
 from jaynes_callbacks.run.surroundings import surroundings_of  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 Sample = dict[str, Tensor]
 MakeTrainer = Callable[..., L.Trainer]
 CLASSES = 4

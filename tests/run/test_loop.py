@@ -24,6 +24,8 @@ from jaynes_callbacks.run.optimizers import Rounds
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from tests.operators import Recording
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 ACCUMULATED = 4
 

@@ -17,6 +17,8 @@ from jaynes_callbacks import EquilibriumMonitor
 from jaynes_callbacks.figures import log_density
 from jaynes_callbacks.run.arguments import default_sinks
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 Loader = DataLoader[Any]
 
 
