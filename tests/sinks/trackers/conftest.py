@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaynes_callbacks.instruments.record import Records
-from jaynes_callbacks.run.monitor import default_sinks
+from jaynes_callbacks.run.arguments import default_sinks
 from jaynes_callbacks.run.reporting import ReportSink
 from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.dataset import DatasetSink
