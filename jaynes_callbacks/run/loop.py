@@ -160,7 +160,8 @@ class LoopWatch(Watcher):
             self._interrupt()
 
     def __del__(self) -> None:
-        if "_handles" in vars(self):
+        # Nothing is left to do for one that was closed: Python may be taking its modules apart.
+        if vars(self).get("_handles"):
             self._end_unasked()
 
     # Resuming ---------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.counting import count
 from jaynes_callbacks.instruments.tally import PAPER_BINS, tally_of_counts, tally_of_tensors
-from jaynes_callbacks.statistics import clustered_standard_errors
+from jaynes_callbacks.statistics import standard_errors_of
+from jaynes_callbacks.statistics.influence import influences
 
 
 def test_each_tensor_has_all_its_parts(generator: torch.Generator) -> None:
@@ -21,7 +22,7 @@ def test_each_tensor_has_all_its_parts(generator: torch.Generator) -> None:
         assert torch.equal(tally.counts[row], expected.counts)
         assert tally.maximum[row] == expected.maximum == tensor.abs().max()
         assert torch.equal(tally.linear[row], expected.linear)
-    errors = clustered_standard_errors(tensors, tally.counts)
+    errors = standard_errors_of(influences(tensors, tally.counts), tally.counts.device)
     torch.testing.assert_close(tally.errors, errors, rtol=0, atol=0, equal_nan=True)
     assert tally.errors.isnan().tolist() == [False, True]
 

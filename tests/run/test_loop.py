@@ -3,6 +3,8 @@
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -627,6 +629,29 @@ def test_the_start_is_the_model_as_it_is_when_training_begins() -> None:
         train(model, optimizer, 2)
     assert handle.start[0].gap == expected[0].gap
     assert handle.start[0].max == expected[0].max
+
+
+CLOSED = """
+import torch
+from jaynes_callbacks import watch
+
+model = torch.nn.Linear(16, 32)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+watched = watch(model, optimizer, sinks=[])
+model(torch.randn(8, 16)).square().mean().backward()
+optimizer.step()
+watched.close()
+"""
+
+
+def test_a_closed_watch_is_silent_when_python_ends(tmp_path: Path) -> None:
+    # The names of a script may outlive the modules that it has imported.
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert "watching 1 weight" in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 # Several ranks ------------------------------------------------------------------------------------
