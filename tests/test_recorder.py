@@ -21,6 +21,8 @@ from jaynes_callbacks.probes.weights import WeightWatch
 from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.sinks.dataset import read_description, read_records
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 
 @pytest.fixture
 def model() -> nn.Sequential:
@@ -199,6 +201,7 @@ def test_measuring_is_not_watched(model: nn.Sequential, monkeypatch: pytest.Monk
     assert modes == [[], []]
 
 
+@pytest.mark.fitted
 def test_the_verdict_is_on_the_first_record() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(128, 256), nn.Linear(256, 8))
@@ -317,6 +320,7 @@ def test_a_model_without_relu_records_its_weights() -> None:
     assert record.kind == "weight"
 
 
+@pytest.mark.fitted
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
 def test_degenerate_weights_become_a_status(model: nn.Sequential, value: float) -> None:
     with torch.no_grad():
@@ -329,6 +333,7 @@ def test_degenerate_weights_become_a_status(model: nn.Sequential, value: float) 
     assert math.isfinite(good.gap)
 
 
+@pytest.mark.fitted
 def test_recording_twice_is_deterministic(model: nn.Sequential) -> None:
     x = torch.randn(64, 16)
     tables = []

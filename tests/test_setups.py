@@ -251,10 +251,7 @@ def assert_equal(one: Ran, other: Ran) -> None:
 @pytest.mark.filterwarnings(REMARKS)
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.fitted] * (name in OF_ALL_OF_TORCH))
-        for name in SETUPS
-    ],
+    [pytest.param(name, marks=[pytest.mark.fitted] * (name in OF_ALL_OF_TORCH)) for name in SETUPS],
 )
 def test_the_watched_run_is_the_unwatched_run(
     name: str, make_trainer: MakeTrainer, recwarn: pytest.WarningsRecorder

@@ -44,8 +44,15 @@ def test_every_group_is_covered_here() -> None:
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == covered
 
 
-@pytest.mark.parametrize("data", ["digits", "mnist", "cifar10"])
-@pytest.mark.parametrize("model", sorted(NETS))
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        # How a size is handed on is the same for all of them.
+        pytest.param(model, data, marks=[pytest.mark.slow] * (data != "digits" and model != "cnn"))
+        for model in sorted(NETS)
+        for data in ("digits", "mnist", "cifar10")
+    ],
+)
 def test_model(compose: Compose, model: str, data: str) -> None:
     cfg = compose(f"model={model}", f"data={data}")
     made = instantiate(cfg.model, _convert_="all")

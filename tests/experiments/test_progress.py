@@ -8,6 +8,8 @@ from rich.console import Console
 
 from experiments.progress import RunBar
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 
 class Scored(L.Callback):
     """Logs a score that rises by one tenth per epoch."""

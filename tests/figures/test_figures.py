@@ -1,7 +1,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -117,6 +117,18 @@ def test_a_record_is_drawn_against_its_start(
         assert any(text.endswith("step 20") for text in named)
 
 
+def each_by_one(cases: Sequence[str]) -> pytest.MarkDecorator:
+    """Draw the cases in turn by one and by the other figure of a record, in slow tests by both."""
+    return pytest.mark.parametrize(
+        ("draw", "case"),
+        [
+            pytest.param(draw, case, marks=[pytest.mark.slow] * ((place + number) % 2))
+            for place, draw in enumerate(OF_A_RECORD)
+            for number, case in enumerate(cases)
+        ],
+    )
+
+
 @pytest.mark.parametrize("draw", OF_A_RECORD)
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_records_without_figures_are_drawn(
@@ -125,8 +137,14 @@ def test_records_without_figures_are_drawn(
     record, measured = DEGENERATE[case], snapshots[0][0]
     drawn_whole(draw(record))
     drawn_whole(draw(measured, record.replace(name=measured.name)))
-    iota = record.replace(kind="iota", max=1.0, rms=0.5)
-    drawn_whole(draw(iota, measured.replace(kind="iota", name=record.name)))
+
+
+@each_by_one(list(DEGENERATE))
+def test_activations_without_figures_are_drawn(
+    draw: Callable[..., Figure], case: str, snapshots: list[Records]
+) -> None:
+    iota = DEGENERATE[case].replace(kind="iota", max=1.0, rms=0.5)
+    drawn_whole(draw(iota, snapshots[0][0].replace(kind="iota", name=iota.name)))
 
 
 @pytest.mark.parametrize("draw", OF_A_RECORD)
@@ -136,24 +154,23 @@ def test_what_is_missing_is_said(draw: Callable[..., Figure], bare: Record) -> N
     assert "no fit: empty" in said
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../x",
-        "层.权重",
-        "$\\frac{1}$",
-        "$x$ $",
-        "_orig_mod.fc",
-        "a" * 300,
-        "%s {0}",
-        "new\nline\0",
-        "",
-    ],
-)
-def test_hostile_names_are_drawn(name: str, snapshots: list[Records]) -> None:
+HOSTILE = [
+    "../x", "层.权重", "$\\frac{1}$", "$x$ $", "_orig_mod.fc", "a" * 300, "%s {0}",
+    "new\nline\0", "",
+]  # fmt: skip
+
+
+@each_by_one(HOSTILE)
+def test_hostile_names_are_drawn(
+    draw: Callable[..., Figure], case: str, snapshots: list[Records]
+) -> None:
+    record = snapshots[0][0].replace(name=case)
+    drawn_whole(draw(record, record))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_drawn_in_legends(name: str, snapshots: list[Records]) -> None:
     record = snapshots[0][0].replace(name=name)
-    for draw in OF_A_RECORD:
-        drawn_whole(draw(record, record))
     figure = gap_over_steps(Records([record, record.replace(step=1)]))
     drawn_whole(figure)
     legend_texts = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -21,6 +21,8 @@ from jaynes_callbacks.instruments.distribution import counts_of
 from jaynes_callbacks.recorder import Recorder
 from tests.probes.collectives import note_records
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 Ranks = Callable[..., list[Any]]
 
 

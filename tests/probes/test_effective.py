@@ -17,6 +17,8 @@ from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.probes.effective import effective_weights
 from jaynes_callbacks.recorder import Recorder
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 
 class Noisy(nn.Module):
     """Draws from the global random states and writes into its buffers, whatever its mode."""

@@ -13,6 +13,8 @@ from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.run.closing import closing_lines
 from jaynes_callbacks.sinks.dataset import DatasetSink
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 LOGGER = "lightning.pytorch.jaynes_callbacks"
 
 

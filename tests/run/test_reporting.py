@@ -13,6 +13,8 @@ from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from jaynes_callbacks.sinks.trackers import Ability, Tracker
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 
 class Keeper(Tracker):
     """Keeps the text of files."""
