@@ -13,11 +13,7 @@ import lightning as L
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch.callbacks import (
-    EMAWeightAveraging,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
+from lightning.pytorch import callbacks as averaging
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -310,9 +306,9 @@ class Remembering(L.Callback):
 
 
 AVERAGING: dict[str, Callable[[], L.Callback]] = {
-    "swa": lambda: StochasticWeightAveraging(1e-2, swa_epoch_start=2),
-    "mean": lambda: WeightAveraging(),
-    "ema": lambda: EMAWeightAveraging(decay=0.5),
+    "swa": lambda: averaging.StochasticWeightAveraging(1e-2, swa_epoch_start=2),
+    "mean": lambda: averaging.WeightAveraging(),
+    "ema": lambda: averaging.EMAWeightAveraging(decay=0.5),
 }
 
 
@@ -321,6 +317,9 @@ AVERAGING: dict[str, Callable[[], L.Callback]] = {
 def test_beside_weight_averaging_the_training_weights_are_watched(
     kind: str, ours_first: bool, task: Any, make_trainer: MakeTrainer
 ) -> None:
+    if kind != "swa" and not hasattr(averaging, "EMAWeightAveraging"):
+        pytest.skip("this version of Lightning averages weights by SWA alone")
+
     def run(*ours: L.Callback) -> tuple[dict[str, Tensor], list[float], Tensor]:
         theirs = AVERAGING[kind]()
         callbacks = [*ours, theirs] if ours_first else [theirs, *ours]

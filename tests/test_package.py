@@ -165,6 +165,19 @@ def test_every_import_is_declared() -> None:
     assert not core - used, "declared and not used"
 
 
+def test_the_lowest_constraints_are_the_bounds_of_the_core_dependencies() -> None:
+    table = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+    bounds = [re.match(r"([\w-]+)>=([\d.]+)", each) for each in table["dependencies"]]
+    expected = {match[1]: match[2] for match in bounds if match}
+    assert len(expected) == len(table["dependencies"]), "each core dependency has a lower bound"
+    lines = (HOME / "constraints-lowest.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pinned.keys() == expected.keys()
+    for name, bound in expected.items():
+        # 2.4.0 is the first release that >=2.4 allows.
+        assert re.sub(r"(\.0)+$", "", pinned[name]) == re.sub(r"(\.0)+$", "", bound), name
+
+
 def test_all_is_every_extra_of_users() -> None:
     (line,) = tomllib.loads((HOME / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
