@@ -505,7 +505,7 @@ def test_what_a_grad_scaler_does_to_gradients() -> None:
         ({"optimizer": []}, ValueError, "one or more different optimizers"),
         ({"model": []}, ValueError, "one or more different modules"),
         ({"model": [3]}, TypeError, "must be a torch module, got 3"),
-        ({"loggers": "tensorboard"}, TypeError, "loggers must be SummaryWriters"),
+        ({"loggers": "tensorboard"}, TypeError, "expected a logger with log_metrics"),
         ({"iota_from": "validation"}, ValueError, "iota_from must be 'train' in a loop"),
         ({"every_n_steps": 0}, ValueError, "every_n_steps must be a positive integer"),
         ({"include": "nothing"}, ValueError, "include pattern 'nothing' matches no"),
@@ -601,7 +601,7 @@ def test_a_handle_can_be_copied_and_says_what_it_has(tmp_path: Path) -> None:
     model = seeded()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     handle = watch(model, optimizer, dirpath=tmp_path, sinks=[DatasetSink()])
-    assert repr(handle) == "<LoopWatch: magnitudes; no record yet>"
+    assert repr(handle) == "<LoopWatch: magnitudes, scales; no record yet>"
     with pytest.raises(FileNotFoundError, match="no dataset to report on"):
         handle.report()
     train(model, optimizer, 2)
@@ -613,7 +613,7 @@ def test_a_handle_can_be_copied_and_says_what_it_has(tmp_path: Path) -> None:
     assert "first.weight" in page.read_text()
     handle.close()
     handle.close()
-    assert repr(handle).startswith("<LoopWatch: magnitudes; 5 streams, 13 rows to step 2")
+    assert repr(handle).startswith("<LoopWatch: magnitudes, scales; 5 streams, 13 rows to step 2")
     assert handle.coverage.watched
 
 
