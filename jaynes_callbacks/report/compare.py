@@ -23,6 +23,11 @@ class Spread(NamedTuple):
     mean: float
     sd: float
 
+    @property
+    def is_known(self) -> bool:
+        """True if there is any figure."""
+        return math.isfinite(self.mean)
+
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         """Summarise the finite values; nan where there are too few."""
@@ -32,7 +37,7 @@ class Spread(NamedTuple):
         )
 
     def __str__(self) -> str:
-        if not math.isfinite(self.mean):
+        if not self.is_known:
             return "–"
         return f"{self.mean:.3f}" + (f" ± {self.sd:.3f}" if math.isfinite(self.sd) else "")
 
@@ -46,6 +51,8 @@ class Condition(NamedTuple):
         runs: their number.
         start: spread of the runs' median gaps at the start, in nats.
         end: the same at the end.
+        core: spread of the runs' median core gaps at the end; of no runs where none was measured.
+        core_gaussian: the same of Gaussian weights of the same shapes.
         verdicts: number of streams of each verdict, over all runs.
         best: label of the law that fits best most often.
     """
@@ -55,6 +62,8 @@ class Condition(NamedTuple):
     runs: int
     start: Spread
     end: Spread
+    core: Spread
+    core_gaussian: Spread
     verdicts: Mapping[str, int]
     best: str
 
@@ -74,6 +83,11 @@ class Comparison(NamedTuple):
     conditions: Sequence[Condition]
     unfinished: int
     earlier: int = 0
+
+    @property
+    def has_cores(self) -> bool:
+        """True if cores of weights were measured in any condition."""
+        return any(each.core.is_known for each in self.conditions)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -117,6 +131,8 @@ def _condition(values: tuple[str, ...], group: Sequence[Kind]) -> Condition:
         len(group),
         Spread.of([kind.start for kind in group]),
         Spread.of([kind.end for kind in group]),
+        Spread.of([kind.core for kind in group]),
+        Spread.of([kind.core_gaussian for kind in group]),
         verdicts,
         max(families, key=lambda name: families[name], default="–"),
     )

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.report import Run
 from jaynes_callbacks.report.compare import Spread, compare
+from jaynes_callbacks.report.page import page
 
 
 @pytest.fixture
@@ -39,6 +41,17 @@ def test_seeds_repeat_a_condition(make: Callable[..., Run]) -> None:
     assert str(second.end) == "0.050"
     assert first.verdicts == {"approaching": 2}
     assert first.best == "gamma"
+
+
+def test_cores_stand_beside_the_gaps_where_they_were_measured(make: Callable[..., Run]) -> None:
+    plain = [make(f"{seed}", {"lr": 0.1 * seed}, 0.1) for seed in (1, 2)]
+    assert not compare(plain).has_cores
+    assert "core (Gauss)" not in page(plain)
+    known = Records([plain[0].end[0].replace(core_gap=0.151, core_gap_gaussian=0.162)])
+    runs = [replace(plain[0], end=known), plain[1]]
+    first, second = compare(runs).conditions
+    assert (str(first.core), str(first.core_gaussian), str(second.core)) == ("0.151", "0.162", "–")
+    assert '<td class="number" data-key="0.151">0.151 (0.162)</td>' in page(runs)
 
 
 def test_runs_of_which_nothing_is_known_are_no_repetitions(make: Callable[..., Run]) -> None:
