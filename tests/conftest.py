@@ -17,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # trackio takes its folder when it is imported: never that of whoever runs the tests.
 os.environ["TRACKIO_DIR"] = f"{gettempdir()}/trackio-of-tests-{os.getpid()}"
+# W&B takes its mode when its first run begins, whatever a later test says.
+os.environ["WANDB_MODE"] = "offline"
 
 import hypothesis
 import jaxtyping

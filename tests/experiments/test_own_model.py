@@ -10,6 +10,8 @@ import pytest
 
 from tests.processes import python
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own_model.md").read_text()
 

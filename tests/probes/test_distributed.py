@@ -197,7 +197,8 @@ def _launched(launch: list[str], path: Path, *options: str) -> int:
     return subprocess.run(command, timeout=240, capture_output=True, env=environment).returncode
 
 
-@pytest.mark.parametrize("launch", [TORCHRUN, pytest.param([], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [TORCHRUN, []])
 def test_a_script_under_torchrun_or_started_again_by_lightning(
     launch: list[str], alone: pd.DataFrame, tmp_path: Path
 ) -> None:

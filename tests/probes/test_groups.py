@@ -69,6 +69,7 @@ def test_one_batch_is_one_group_and_its_values_count_as_independent() -> None:
     assert iota(alone).gap_se == iota(plain).gap_se > 0
 
 
+@pytest.mark.slow
 def test_values_of_a_batch_belong_together() -> None:
     grouped, plain = watched(16), watched(0)
     found = []
