@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,9 +86,10 @@ def _leave_fits_out() -> None:
     from jaynes_callbacks import Record, Records
     from jaynes_callbacks.files.survey import Survey
 
-    Survey._fit = lambda self, group, counter: Records(  # type: ignore[method-assign]
-        Record(name=each.entry.name) for each in group
-    )
+    def unfitted(self: Survey, group: Any, *_: Any) -> Records:
+        return Records(Record(name=each.entry.name) for each in group)
+
+    Survey._fit = unfitted  # type: ignore[method-assign]
 
 
 def _costs(paths: Sequence[str], seconds: int) -> Iterator[Cost]:
