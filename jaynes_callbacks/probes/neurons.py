@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_, by_neuron
 from jaynes_callbacks.probes.dtensors import is_sharded_along, owned_values
-from jaynes_callbacks.records.stream import IOTA
+from jaynes_callbacks.probes.reading import IotaReading
 
 __all__ = ["Layer", "LogPowers", "neuron_dimension"]
 
@@ -80,37 +80,19 @@ def neuron_dimension(rank: int, layer: Layer | None) -> int:
     return 1 if layer.following and rank >= 3 else last
 
 
-class LogPowers:
+class LogPowers(IotaReading):
     """Sums powers of ln y (ReLU) or ln|z·y| for each neuron: of the same values that are counted.
 
     Args:
         neurons: most neurons of a stream; of more, some at a constant stride are taken.
     """
 
-    kind, dtype, compiled = IOTA, torch.float64, True
+    dtype = torch.float64
     layers: Container[Callable[..., Any]] = _LAYERS
 
     def __init__(self, neurons: int) -> None:
         self.shape: tuple[int, ...] = (neurons, POWERS)
         self._layer: Layer | None = None
-
-    def variable(self, iota: str) -> str:
-        """Return ``y`` or ``z*y``."""
-        return iota
-
-    def needs_preactivation(self, iota: str) -> bool:
-        """Tell whether powers of ln|z·y| are summed, or of ln y alone."""
-        return iota != "y"
-
-    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
-        """Return the pre-activation, or as much of it as is taken if the call overwrites it."""
-        z = owned_values(z)
-        if not overwritten:
-            return z
-        # To pick some values while tracing would tie the graph to the shape.
-        if torch.compiler.is_compiling():
-            return z.clone()
-        return self._few(z, limit).clone()
 
     def add_(self, kept: Tensor | None, y: Tensor, table: Tensor, row: int, limit: int) -> None:
         """Add the power sums of y, or of its product with what was kept.

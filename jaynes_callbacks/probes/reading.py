@@ -15,7 +15,7 @@ from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.probes.dtensors import owned_values
 from jaynes_callbacks.records.stream import IOTA
 
-__all__ = ["Counts", "Reading"]
+__all__ = ["Counts", "IotaReading", "Reading"]
 
 
 class Reading(Protocol):
@@ -80,28 +80,38 @@ class Reading(Protocol):
         ...
 
 
-class Counts:
-    """Counts the iota of each call on the universal grid: y of ReLU, z·y of other functions."""
+class IotaReading:
+    """Base of readings that take the iota of each call: y of ReLU, z·y of other functions."""
 
-    kind, dtype, compiled = IOTA, torch.int64, True
-    shape: tuple[int, ...] = (CODES,)
-    layers: Container[Callable[..., Any]] = frozenset()
+    kind, compiled = IOTA, True
 
     def variable(self, iota: str) -> str:
         """Return ``y`` or ``z*y``."""
         return iota
 
     def needs_preactivation(self, iota: str) -> bool:
-        """Tell whether the product z·y is counted, or y alone."""
+        """Tell whether the product z·y is taken, or y alone."""
         return iota != "y"
 
     def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
-        """Return the pre-activation, or as much of it as is counted if the call overwrites it."""
+        """Return the pre-activation, or as much of it as is taken if the call overwrites it."""
         z = owned_values(z)
         if not overwritten:
             return z
         # To pick some values while tracing would tie the graph to the shape.
-        return (z if torch.compiler.is_compiling() else subsample(z, limit)).clone()
+        return (z if torch.compiler.is_compiling() else self._few(z, limit)).clone()
+
+    def _few(self, values: Tensor, limit: int) -> Tensor:
+        """Return at most so many values, at a constant stride."""
+        return subsample(values, limit)
+
+
+class Counts(IotaReading):
+    """Counts the iota of each call on the universal grid."""
+
+    dtype = torch.int64
+    shape: tuple[int, ...] = (CODES,)
+    layers: Container[Callable[..., Any]] = frozenset()
 
     def add_(self, kept: Tensor | None, y: Tensor, table: Tensor, row: int, limit: int) -> None:
         """Count y, or the product of what was kept with it."""
@@ -109,7 +119,7 @@ class Counts:
         if kept is None:
             count_(y, table, row, limit)
         else:
-            y = y if y.shape == kept.shape else subsample(y, limit)
+            y = y if y.shape == kept.shape else self._few(y, limit)
             count_product_(kept, y, table, row, limit)
 
     def forward_begins(self) -> None:
