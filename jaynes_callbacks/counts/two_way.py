@@ -10,8 +10,9 @@ over the non-zero weights (o: output, i: input, k: position in a kernel), and wh
 e^e = |w_oik| e^{−m − r_o − c_i}.  Multiplying rows or columns by any factors changes the effects
 and not the core.  Of a lognormal the residuals e are normal, however few values a row has.
 
-The values are read once for sums by row and column, and once to be counted; in between twice more
-if zeros make the layout unbalanced, so that one column's values do not come from all rows alike.
+The values are read once for sums by row and column, and once to be counted.  In between the rows
+with zeros are read twice more: zeros make the layout unbalanced, so that one column's values do not
+come from all rows alike.
 As in `counts.kernels` numba does the passes over large tensors on the CPU where it is installed.
 """
 
@@ -280,22 +281,23 @@ def _unbalanced(
     slices: Sequence[Tensor],
     apply: Apply,
 ) -> Effects:
-    """Improve the effects by alternating least squares: rows given columns, columns given rows."""
-    columns = effects.columns
-    rows = effects.rows
+    """Improve the effects by alternating least squares: rows given columns, columns given rows.
+
+    Only slices of which a row lacks values are read.
+    """
+    columns, rows = effects.columns, effects.rows
     heights = [len(each) for each in slices]
+    row_sums, row_n = sums.rows.split(heights), sums.row_n.split(heights)
+    read = [i for i, number in enumerate(row_n) if _may_lack(number, slices[i])]
+    chosen = [[of_slices[i] for i in read] for of_slices in (slices, row_sums, row_n)]
     for _ in range(_ROUNDS):
-        found = list(
-            apply(
-                _round,
-                slices,
-                sums.rows.split(heights),
-                sums.row_n.split(heights),
-                [columns] * len(slices),
-            )
-        )
-        rows = torch.cat([own for own, _ in found])
-        taken = reduce(Tensor.add_, (by_column for _, by_column in found))
+        found = dict(zip(read, apply(_round, *chosen, [columns] * len(read)), strict=True))
+        fitted = [
+            found.get(i) or _round_of_whole_rows(own, number, columns)
+            for i, (own, number) in enumerate(zip(row_sums, row_n, strict=True))
+        ]
+        rows = torch.cat([own for own, _ in fitted])
+        taken = reduce(Tensor.add, (by_column for _, by_column in fitted))
         columns = _mean(sums.columns - taken, sums.column_n)
     return _effects(rows, columns, sums)
 
@@ -304,19 +306,36 @@ def _round(
     values: Tensor, sums: Tensor, number: Tensor, columns: Tensor
 ) -> tuple[Float64[Tensor, " rows"], Float64[Tensor, " columns"]]:
     """Fit some rows given the columns' effects, and sum what they explain of each column."""
-    replicates = values[0].numel() // len(columns)
-    wide = columns.repeat_interleave(replicates)
-    fitted, explained = [], torch.zeros_like(wide)
+    wide = columns.repeat_interleave(values[0].numel() // len(columns))
+    fitted, explained = [], torch.zeros_like(columns)
     # On the CPU always small: what threads free of large temporaries stays with the process.
     parts = _split(values, _CPU_PART if values.is_cpu else _LARGE_PART)
     heights = [len(part) for part in parts]
     for part, own, n in zip(parts, sums.split(heights), number.split(heights), strict=True):
-        # In the dtype of the sums: what is infinite in it takes no part in either.
-        present = _takes_part(part.flatten(1).to(torch.float32)).to(torch.float64)
-        rows = _mean(own - present @ wide, n)
+        if _may_lack(n, part):
+            # In the dtype of the sums: what is infinite in it takes no part in either.
+            present = _takes_part(part.flatten(1).to(torch.float32)).to(torch.float64)
+            rows = _mean(own - present @ wide, n)
+            by_column = (rows @ present).view(len(columns), -1).sum(1)
+        else:
+            rows, by_column = _round_of_whole_rows(own, n, columns)
         fitted.append(rows)
-        explained += rows @ present
-    return torch.cat(fitted), explained.view(len(columns), -1).sum(1)
+        explained += by_column
+    return torch.cat(fitted), explained
+
+
+def _may_lack(number: Int64[Tensor, " rows"], values: Tensor) -> bool:
+    """Tell whether a row lacks values; where the device would be waited for, that one may."""
+    return not number.is_cpu or bool((number < values[0].numel()).any())
+
+
+def _round_of_whole_rows(
+    sums: Tensor, number: Tensor, columns: Tensor
+) -> tuple[Float64[Tensor, " rows"], Float64[Tensor, " columns"]]:
+    """Do the same for rows of which all values take part, without reading them."""
+    replicates = number / len(columns)
+    rows = _mean(sums - replicates * columns.sum(), number)
+    return rows, (rows * replicates).sum().expand_as(columns)
 
 
 # Passes over a part -------------------------------------------------------------------------

@@ -206,6 +206,29 @@ def test_slices_in_threads_make_the_whole(zeros: float, slice_size: int) -> None
     _sames(two_way(values, slice_size=slice_size, apply=_in_threads), whole)
 
 
+@pytest.mark.parametrize("shape", [(90, 40), (90, 20, 2)])
+def test_only_slices_with_zeros_are_read_again(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of a slice only the parts that have some."""
+    values = _weights(shape)
+    values[33, 7] = values[34, 9] = values[71, 0] = 0
+    read = []
+
+    def reads(function: Callable[..., Any], *arguments: Any) -> Any:
+        read.append((function.__name__, len(arguments[0])))
+        return map(function, *arguments)
+
+    monkeypatch.setattr(passes, "_CPU_PART", 80)
+    ours = two_way(values, slice_size=400, apply=reads)
+    assert [number for name, number in read if name == "_round"] == [2, 2]
+    monkeypatch.setattr(passes, "_may_lack", lambda number, values: True)
+    _sames(ours, two_way(values, slice_size=400))
+    np.testing.assert_allclose(
+        _fitted(values, ours[1]), _least_squares(values)[0], rtol=0, atol=1e-6
+    )
+
+
 @needs_numba
 @pytest.mark.parametrize("shape", [(90, 1300), (1100, 20), (30, 7, 3, 3)])
 @pytest.mark.parametrize("zeros", [0.0, 0.3])
