@@ -4,6 +4,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jaynes_callbacks.counts.counting import reason_not_countable
-from jaynes_callbacks.files import Checkpoint, CheckpointError, Entry, Limits, open_checkpoint
+from jaynes_callbacks.files import Checkpoint, CheckpointError, Limits, open_checkpoint
 from jaynes_callbacks.files.entry import tensor_entries
 from jaynes_callbacks.files.pairing import pair_names
 from jaynes_callbacks.files.survey import Survey
@@ -24,7 +25,6 @@ from jaynes_callbacks.instruments.judge import judged
 from jaynes_callbacks.instruments.record import Record, Records
 from jaynes_callbacks.instruments.scales import with_cores
 from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins, tally_of_tensors
-from jaynes_callbacks.probes.parameters import relative_distance, sample
 from jaynes_callbacks.probes.selection import MIN_SIZE, Selection
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 
@@ -116,7 +116,8 @@ def measure_checkpoint(
     tensor is in memory at a time.
 
     Args:
-        path: a file, an index of shards or a directory of one model.
+        path: a file, an index of shards, a directory of one model, or a model on the hub
+            (``hf://org/name[@revision][/file]``), of which nothing is kept.
         include: glob patterns; a tensor must match one.
         exclude: glob patterns; a tensor must match none.
         min_size: tensors with fewer elements are left out.
@@ -259,8 +260,8 @@ def compare(
     limits = Limits(max_expanded << 20)
     survey_before = Survey(_checkpoint(before, "before", limits), selection)
     survey_after = Survey(_checkpoint(after, "after", limits), selection)
-    measured_before = _measure_survey(survey_before, device, keep_influences=True)
-    measured_after = _measure_survey(survey_after, device, keep_influences=True)
+    measured_before = _measure_survey(survey_before, device, keep_traces=True)
+    measured_after = _measure_survey(survey_after, device, keep_traces=True)
     return compare_measured(measured_before, measured_after)
 
 
@@ -271,37 +272,20 @@ def compare_measured(before: Measured, after: Measured) -> Comparison:
         {record.name: record.shape for record in after.records},
     )
     later = {record.name: record for record in after.records}
-    entries_before = {entry.name: entry for entry in before.survey.chosen}
-    entries_after = {entry.name: entry for entry in after.survey.chosen}
     pairs = []
     for record in before.records:
         if record.name in names:
             end = later[names[record.name]]
-            moved = _distance(entries_before[record.name], entries_after[end.name])
-            error = _change_error(before.survey, record.name, after.survey, end.name)
-            end = end.replace(moved=moved, gap_change_se=error)
+            first, now = before.survey.traces[record.name], after.survey.traces[end.name]
+            end = end.replace(
+                moved=now.distance_from(first), gap_change_se=now.error_of_change(first)
+            )
             pairs.append(Pair(record, judged(record, end)))
     return Comparison(
         tuple(pairs),
         tuple(record.name for record in before.records if record.name not in names),
         tuple(name for name in later if name not in names.values()),
     )
-
-
-def _change_error(before: Survey, first: str, after: Survey, last: str) -> float:
-    """Return the standard error of the change between two names' gaps; nan where it is unknown."""
-    start, end = before.influences.get(first), after.influences.get(last)
-    change = end.less(start) if start is not None and end is not None else None
-    return math.nan if change is None else float(change.standard_error)
-
-
-def _distance(before: Entry, after: Entry) -> float:
-    """Estimate the relative distance between two tensors; nan where one cannot be read again."""
-    try:
-        first, now = (sample(entry.load()) for entry in (before, after))
-    except CheckpointError:
-        return math.nan
-    return float(relative_distance(now, first))
 
 
 # Measuring ----------------------------------------------------------------------------------------
@@ -366,10 +350,11 @@ def _checkpoint(state: _Tensors | _Path, name: str, limits: Limits) -> Checkpoin
 
 
 def _measure_survey(
-    survey: Survey, device: torch.device | str, *, keep_influences: bool = False
+    survey: Survey, device: torch.device | str, *, keep_traces: bool = False
 ) -> Measured:
-    groups = survey.records(device=device, keep_influences=keep_influences)
-    records = Records(chain.from_iterable(groups))
+    with closing(survey):
+        groups = survey.records(device=device, keep_traces=keep_traces)
+        records = Records(chain.from_iterable(groups))
     if not records:
         raise CheckpointError(survey.reason_for_no_records())
     for problem in survey.problems:

@@ -28,6 +28,7 @@ from jaynes_callbacks.cli.output import print_error, print_text
 if TYPE_CHECKING:
     from jaynes_callbacks.api import Measured
     from jaynes_callbacks.files import Limits
+    from jaynes_callbacks.files.hub import HubPlace
     from jaynes_callbacks.files.survey import Survey
 
 __all__ = ["add_parser", "run"]
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     return FAILED if before.problems or after.problems else DONE
 
 
-def _only_checkpoint(argument: str, limits: "Limits") -> Path | None:
+def _only_checkpoint(argument: str, limits: "Limits") -> "Path | HubPlace | None":
     """Return the one checkpoint at a path; None, after an error is printed, where there is none.
 
     Raises:
@@ -110,5 +111,5 @@ def _measure(survey: "Survey", device: str, threads: int) -> "Measured":
     from jaynes_callbacks.instruments.record import Record, Records
 
     records: list[Record] = []
-    measure_survey(survey, device, threads, records.extend, keep_influences=True)
+    measure_survey(survey, device, threads, records.extend, keep_traces=True)
     return Measured(survey, Records(records))

@@ -2,8 +2,15 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaynes_callbacks.cli.history import (
+    add_history,
+    check_history,
+    is_history,
+    run_history,
+)
 from jaynes_callbacks.cli.measuring import list_checkpoints, measure_survey, open_survey
 from jaynes_callbacks.cli.options import (
     DONE,
@@ -13,7 +20,7 @@ from jaynes_callbacks.cli.options import (
     add_table,
     check_device,
     limits_of,
-    output_file,
+    report_file,
     row_format,
     row_writer,
     selection_of,
@@ -22,8 +29,9 @@ from jaynes_callbacks.cli.options import (
 from jaynes_callbacks.cli.output import print_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from jaynes_callbacks.files.hub import HubPlace
     from jaynes_callbacks.files.survey import Survey
     from jaynes_callbacks.instruments.record import Record, Records
     from jaynes_callbacks.report import Run
@@ -43,7 +51,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "paths",
         nargs="+",
         metavar="CHECKPOINT",
-        help="safetensors, PyTorch, Lightning, npz, ONNX or GGUF files, or directories of them",
+        help="safetensors, PyTorch, Lightning, npz, ONNX or GGUF files, directories of them, or "
+        "models on the hub: hf://org/name[@revision][/file]",
     )
     add_selection(parser)
     add_table(parser)
@@ -61,6 +70,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="leave the cores out: the weights without the scales of rows and columns; that about "
         "halves the time",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list what would be measured, and the bytes that would be read; read no values",
+    )
+    add_history(parser)
     parser.add_argument("--report", metavar="FILE", help="show all of it in one HTML file, too")
     parser.set_defaults(run=run)
 
@@ -75,17 +90,19 @@ def run(options: argparse.Namespace) -> int:
     from jaynes_callbacks.counts.threads import one_thread
     from jaynes_callbacks.records.text import counted
 
+    check_history(options)
     form = row_format(options)
     selection, limits = selection_of(options), limits_of(options)
     sort = sort_column(options)
     check_device(options.device)
-    report = None if options.report is None else output_file("--report", options.report)
-    if report is not None:
-        # What the report needs is missed now, not after an hour of measuring.
-        from jaynes_callbacks.report import write_report
+    if is_history(options):
+        return run_history(options)
+    report = report_file(options)
     runs: list[Run] = []
     found = [list_checkpoints(argument, limits) for argument in options.paths]
     complete = all(found)
+    if options.dry_run:
+        return DONE if complete and _print_plans(options, found) else FAILED
     with row_writer(options.output, form) as write, one_thread() as threads:
         for path in dict.fromkeys(path for paths in found for path in paths):
             survey = open_survey(
@@ -102,11 +119,24 @@ def run(options: argparse.Namespace) -> int:
             if records and (form is None or options.output is not None):
                 _print_tables(survey, records, sort, whole=options.all)
     if report is not None and runs:
+        from jaynes_callbacks.report import write_report
+
         # Standard output may hold rows that a program reads.
         stream = sys.stderr if form is not None and options.output is None else sys.stdout
         written = write_report(runs, report)
         stream.write(f"{written}: {counted(len(runs), 'checkpoint')}\n")
     return DONE if complete else FAILED
+
+
+def _print_plans(options: argparse.Namespace, found: "Sequence[Sequence[Path | HubPlace]]") -> bool:
+    """Print what would be measured; return whether every checkpoint can be opened."""
+    from jaynes_callbacks.cli.plan import print_plan
+    from jaynes_callbacks.cli.tables import layout_here
+
+    selection, limits = selection_of(options), limits_of(options)
+    layout = layout_here(whole=options.all)
+    plans = [print_plan(path, selection, limits, layout) for paths in found for path in paths]
+    return all(plans)
 
 
 class _GroupWriter:
@@ -134,7 +164,8 @@ def _as_run(survey: "Survey", records: "list[Record]") -> "Run":
 
     skipped = [[name, reason] for name, reason in survey.skipped]
     path = survey.checkpoint.path
-    return Run.measured_once(path.name, Records(records), {"skipped": skipped}, path)
+    place = path if isinstance(path, Path) else None
+    return Run.measured_once(path.name, Records(records), {"skipped": skipped}, place)
 
 
 def _print_tables(survey: "Survey", records: "Records", sort: str | None, *, whole: bool) -> None:

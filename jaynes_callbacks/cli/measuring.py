@@ -6,7 +6,7 @@ A bar goes to standard error, and only if that is a terminal and rich (extra ``c
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,11 +16,13 @@ from jaynes_callbacks.records.printable import printable
 
 if TYPE_CHECKING:
     from jaynes_callbacks.files import Limits
+    from jaynes_callbacks.files.hub import HubPlace
     from jaynes_callbacks.files.survey import Survey
     from jaynes_callbacks.instruments.record import Records
     from jaynes_callbacks.probes.selection import Selection
 
 __all__ = [
+    "byte_bar",
     "iterate_with_bar",
     "list_checkpoints",
     "measure_survey",
@@ -30,7 +32,7 @@ __all__ = [
 _Item = TypeVar("_Item")
 
 
-def list_checkpoints(argument: str, limits: "Limits") -> list[Path]:
+def list_checkpoints(argument: str, limits: "Limits") -> "list[Path | HubPlace]":
     """List the checkpoints at a path; print an error and return none where it holds none.
 
     Raises:
@@ -53,7 +55,7 @@ def list_checkpoints(argument: str, limits: "Limits") -> list[Path]:
 
 
 def open_survey(
-    path: Path,
+    path: "Path | HubPlace",
     selection: "Selection",
     limits: "Limits",
     bins: int | None = None,
@@ -92,7 +94,7 @@ def measure_survey(
     threads: int,
     on_group: "Callable[[Records], object]",
     *,
-    keep_influences: bool = False,
+    keep_traces: bool = False,
 ) -> "Records":
     """Measure a checkpoint under a bar, and print an error for each part that cannot be read.
 
@@ -101,7 +103,7 @@ def measure_survey(
         device: where values are counted.
         threads: number of threads that count.
         on_group: called with each group of records as soon as it is measured.
-        keep_influences: whether the survey keeps what the error of a change needs.
+        keep_traces: whether the survey keeps what a comparison needs.
 
     Returns:
         All records, without their counts, so that memory does not grow with the network.
@@ -109,9 +111,9 @@ def measure_survey(
     from jaynes_callbacks.instruments.record import Records
 
     records = Records()
-    with _byte_bar(survey.checkpoint.path.name, survey.nbytes) as progress:
+    with closing(survey), byte_bar(survey.checkpoint.path.name, survey.nbytes) as progress:
         for group in survey.records(
-            device=device, threads=threads, progress=progress, keep_influences=keep_influences
+            device=device, threads=threads, progress=progress, keep_traces=keep_traces
         ):
             on_group(group)
             records += group.without_counts()
@@ -138,7 +140,7 @@ def iterate_with_bar(title: str, items: Sequence[_Item]) -> Iterator[_Item]:
 
 
 @contextmanager
-def _byte_bar(title: str, total: int) -> Iterator[Callable[[float], None]]:
+def byte_bar(title: str, total: int) -> Iterator[Callable[[float], None]]:
     """Show a bar of bytes and their rate while the block runs.
 
     Yields:

@@ -4,6 +4,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_device",
     "limits_of",
     "output_file",
+    "report_file",
     "row_format",
     "row_writer",
     "selection_of",
@@ -115,6 +117,20 @@ def check_device(name: str) -> None:
 
 
 # Where results go ---------------------------------------------------------------------------------
+
+
+def report_file(options: argparse.Namespace) -> Path | None:
+    """Return the report's file; None if none is asked for.
+
+    Raises:
+        UsageError: if it cannot be written.
+        MissingExtraError: if the extra ``report`` is not installed, rather now than after an hour.
+    """
+    if options.report is None:
+        return None
+    found = output_file("--report", options.report)
+    import_module("jaynes_callbacks.report")
+    return found
 
 
 def output_file(option: str, path: str) -> Path:

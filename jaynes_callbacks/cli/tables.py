@@ -40,6 +40,7 @@ __all__ = [
     "layout_here",
     "sorted_by",
     "summary_table",
+    "table",
     "weight_table",
 ]
 
@@ -116,7 +117,7 @@ def weight_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
         rows = [[*row[:4], *row[6:]] for row in rows]
         headings, left = (*headings[:4], *headings[6:]), (0, 1, 4)
     notes = (layout.cut(printable(line)) for line in (*paper_remarks(records), *remarks(records)))
-    return "\n".join([*_table(headings, rows, left, layout), *notes])
+    return "\n".join([*table(headings, rows, left, layout), *notes])
 
 
 def summary_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
@@ -139,11 +140,11 @@ def comparison_table(
         sort: column of the later records by which rows are sorted.
     """
     pairs = sorted_by(comparison.pairs, sort, lambda pair: pair.after)
-    table = _table(_PAIR_HEADINGS, [_pair_cells(pair) for pair in pairs], (0, 4, 6), layout)
-    return "\n".join([*table, "", *map(layout.cut, _totals(comparison))])
+    lines = table(_PAIR_HEADINGS, [_pair_cells(pair) for pair in pairs], (0, 4, 6), layout)
+    return "\n".join([*lines, "", *map(layout.cut, _totals(comparison))])
 
 
-def _table(
+def table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int], layout: Layout
 ) -> list[str]:
     """Align rows, leave out the middle of a long table, and shorten the first cell of each row.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,15 @@ from torch import Tensor
 from jaynes_callbacks.counts.counting import reason_not_countable
 from jaynes_callbacks.records.printable import printable
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry", "Problem", "one_sentence", "tensor_entries"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Entry",
+    "Place",
+    "Problem",
+    "one_sentence",
+    "tensor_entries",
+]
 
 
 class CheckpointError(Exception):
@@ -51,6 +59,14 @@ def one_sentence(what: str) -> Iterator[None]:
         ) from error
 
 
+class Place(Protocol):
+    """Where a checkpoint is, if not in the file system; `str` shows it in full."""
+
+    @property
+    def name(self) -> str:
+        """The last part, by which people know it."""
+
+
 class Problem(NamedTuple):
     """A part of a checkpoint that could not be read.
 
@@ -59,7 +75,7 @@ class Problem(NamedTuple):
         reason: one sentence on what is wrong and what to do.
     """
 
-    file: Path
+    file: Path | Place
     reason: str
 
 
@@ -79,6 +95,7 @@ class Entry:
         reason: why the tensor has no magnitudes to count, as far as this is known without loading
             it; None if nothing speaks against counting it.
         stored: bytes of the file from which the values are made; None if these are all of `nbytes`.
+        remote: whether `load` waits for a server.
     """
 
     name: str
@@ -90,6 +107,7 @@ class Entry:
     aliases: tuple[str, ...] = ()
     reason: str | None = None
     stored: int | None = None
+    remote: bool = False
 
     @property
     def size(self) -> int:
@@ -97,25 +115,33 @@ class Entry:
         return prod(self.shape)
 
 
+def _nothing_to_remove() -> None:
+    """Keep a local checkpoint as it is."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The tensors of one model's file or directory.
 
     Attributes:
-        path: the file or directory.
+        path: the file or directory, or a place that has a name and can be shown as they can.
         entries: its tensors in the file's order; tied ones once.
         problems: files of the checkpoint that could not be read.
         step: optimizer steps at which it was saved, 0 where the file does not say.
         epoch: epochs, likewise.
         notes: what else the file holds that was not read, a sentence each.
+        commit: of the repository that holds it; empty for a local file.
+        close: removes what was downloaded for it; no tensor can be loaded afterwards.
     """
 
-    path: Path
+    path: Path | Place
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...] = ()
     step: int = 0
     epoch: int = 0
     notes: tuple[str, ...] = ()
+    commit: str = ""
+    close: Callable[[], object] = _nothing_to_remove
 
 
 def tensor_entries(named: Iterable[tuple[str, Tensor]], *, mapped: bool) -> tuple[Entry, ...]:

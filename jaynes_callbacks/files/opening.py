@@ -1,24 +1,32 @@
 """Find the checkpoints at a path and open them with the reader of their format."""
 
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
+from types import ModuleType
 
+from jaynes_callbacks._extras import MissingExtraError, require_extra
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, one_sentence
 from jaynes_callbacks.files.formats import DISTRIBUTED_INDEX, SUFFIXES, format_of
+from jaynes_callbacks.files.hub.place import (
+    SCHEME,
+    HubPlace,
+    is_hub_address,
+    looks_like_repository,
+)
 from jaynes_callbacks.files.limits import Limits
 
-__all__ = ["find_checkpoints", "open_checkpoint"]
+__all__ = ["find_checkpoints", "hub_opening", "open_checkpoint"]
 
 #: File names that an error message lists.
 _SHOWN = 5
 _DEFAULT = Limits()
 
 
-def open_checkpoint(path: str | PathLike[str], limits: Limits = _DEFAULT) -> Checkpoint:
-    """Open one checkpoint: a file, an index of shards, or a directory of one model.
+def open_checkpoint(path: str | PathLike[str] | HubPlace, limits: Limits = _DEFAULT) -> Checkpoint:
+    """Open one checkpoint: a file, an index of shards, a directory of one model, or one on the hub.
 
     Args:
-        path: of the file or directory.
+        path: of the file or directory; or ``hf://org/name[@revision][/file]``.
         limits: on what is expanded in memory.
 
     Returns:
@@ -28,6 +36,9 @@ def open_checkpoint(path: str | PathLike[str], limits: Limits = _DEFAULT) -> Che
         FileNotFoundError: if there is no such path.
         CheckpointError: if it is no checkpoint that can be read.
     """
+    if isinstance(path, HubPlace) or is_hub_address(fspath(path)):
+        opened: Checkpoint = hub_opening().open_on_hub(_hub_place(path), limits)
+        return opened
     place = _existing(path)
     if found := format_of(place):
         return found.read(place, limits)
@@ -43,8 +54,8 @@ def open_checkpoint(path: str | PathLike[str], limits: Limits = _DEFAULT) -> Che
     return open_checkpoint(checkpoints[0], limits)
 
 
-def find_checkpoints(path: str | PathLike[str], limits: Limits = _DEFAULT) -> list[Path]:
-    """List the checkpoints at a path: the path itself, or those in a directory.
+def find_checkpoints(path: str | PathLike[str], limits: Limits = _DEFAULT) -> list[Path | HubPlace]:
+    """List the checkpoints at a path: the path itself, or those in a directory; one on the hub.
 
     A directory of one model in several files is one checkpoint: its index of shards, or the
     directory itself where PyTorch's distributed checkpoint wrote it.  Where a model lies there both
@@ -54,11 +65,41 @@ def find_checkpoints(path: str | PathLike[str], limits: Limits = _DEFAULT) -> li
         FileNotFoundError: if there is no such path.
         CheckpointError: for a directory without a checkpoint.
     """
+    if is_hub_address(fspath(path)):
+        return [_hub_place(path)]
     place = _existing(path)
     if not place.is_dir() or format_of(place):
         return [place]
     with one_sentence(str(place)):
-        return _checkpoints_in(place, limits)
+        return [*_checkpoints_in(place, limits)]
+
+
+def _hub_place(path: str | PathLike[str] | HubPlace) -> HubPlace:
+    """Read an address on the hub.
+
+    Raises:
+        CheckpointError: if it is none.
+    """
+    if isinstance(path, HubPlace):
+        return path
+    try:
+        return HubPlace.parse(fspath(path))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def hub_opening() -> ModuleType:
+    """Import what opens models on the hub.
+
+    Raises:
+        CheckpointError: naming the extra to install.
+    """
+    try:
+        with require_extra("hub", "reading from the hub"):
+            from jaynes_callbacks.files.hub import opening
+    except MissingExtraError as error:
+        raise CheckpointError(str(error)) from error
+    return opening
 
 
 def _checkpoints_in(place: Path, limits: Limits) -> list[Path]:
@@ -91,8 +132,9 @@ def _existing(path: str | PathLike[str]) -> Path:
     with one_sentence(str(place)):
         exists, is_readable = place.exists(), place.is_file() or place.is_dir()
     if not exists:
+        meant = f"; did you mean {SCHEME}{place}?" if looks_like_repository(str(path)) else ""
         raise FileNotFoundError(
-            f"there is no {place}; expected a checkpoint or a directory of some"
+            f"there is no {place}; expected a checkpoint or a directory of some{meant}"
         )
     if not is_readable:
         raise CheckpointError(

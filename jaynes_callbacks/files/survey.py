@@ -1,8 +1,7 @@
 """Survey one checkpoint: choose the tensors to measure, count them, and fit them in groups."""
 
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -11,17 +10,19 @@ from torch import Tensor
 from jaynes_callbacks.counts.counting import TensorCounts, reason_not_countable
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
 from jaynes_callbacks.files.pages import prefetch, release
+from jaynes_callbacks.files.reading import ReadAhead
 from jaynes_callbacks.files.streaming import RESIDENT, SliceCounter, slice_counter
 from jaynes_callbacks.instruments.cores import Core
 from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.scales import with_cores
 from jaynes_callbacks.instruments.tally import PAPER_BINS, checked_bins, tally_of_counts
+from jaynes_callbacks.probes.parameters import relative_distance, sample
 from jaynes_callbacks.probes.selection import Selection, Skipped, shorten
 from jaynes_callbacks.records.stream import WEIGHT, Stream
 from jaynes_callbacks.statistics import Influence, influences, standard_errors_of
 
-__all__ = ["Survey"]
+__all__ = ["Survey", "Trace"]
 
 #: Tensors, and bytes of tensors, after which a group is fitted, whichever comes first.  Fitting one
 #: tensor costs nearly as much as fitting a hundred; a fitted group survives an interrupt.
@@ -35,6 +36,31 @@ class _Waiting(NamedTuple):
     tensor: Tensor
     counted: TensorCounts
     core: Core | None
+    sample: Tensor | None
+
+
+class Trace(NamedTuple):
+    """What is kept of a weight, few numbers, so that another state can be compared with it.
+
+    Attributes:
+        sample: at most 4096 of its values, for the distance.
+        influence: what leaving out rows and columns does to its gap, for the error of the change;
+            None where that is unknown.
+    """
+
+    sample: Tensor
+    influence: Influence | None
+
+    def distance_from(self, first: "Trace") -> float:
+        """Return ‖w − w₀‖/‖w₀‖; nan where the shapes differ."""
+        return float(relative_distance(self.sample, first.sample))
+
+    def error_of_change(self, first: "Trace") -> float:
+        """Return the standard error of the change between the gaps, in nats; nan if unknown."""
+        if self.influence is None or first.influence is None:
+            return math.nan
+        change = self.influence.less(first.influence)
+        return math.nan if change is None else float(change.standard_error)
 
 
 class Survey:
@@ -48,8 +74,7 @@ class Survey:
         skipped: its other tensors, each with the reason.
         problems: what could not be read: files of the checkpoint and, as `records` finds them,
             tensors.
-        influences: what leaving out rows and columns does to the gap of each tensor measured, by
-            name, for the error of a change; empty unless asked for.
+        traces: of each tensor measured, by name; empty unless asked for.
 
     Args:
         checkpoint: the opened checkpoint.
@@ -70,8 +95,9 @@ class Survey:
         scales: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
-        self.influences: dict[str, Influence] = {}
+        self.traces: dict[str, Trace] = {}
         self._bins, self._scales = checked_bins(paper_bins), scales
+        self._reading: ReadAhead | None = None
         self.problems: list[Problem] = list(checkpoint.problems)
         self.chosen: list[Entry] = []
         self.skipped: list[Skipped] = []
@@ -92,6 +118,11 @@ class Survey:
     def nbytes(self) -> int:
         """Bytes that the chosen tensors take in the files."""
         return sum(entry.nbytes for entry in self.chosen)
+
+    @property
+    def is_remote(self) -> bool:
+        """True if the tensors are fetched from a server one by one."""
+        return any(entry.remote for entry in self.chosen)
 
     def remarks(self) -> list[str]:
         """Return one line for each reason for which tensors, or what else there is, are skipped."""
@@ -117,13 +148,25 @@ class Survey:
             f"({reasons})"
         )
 
+    def start_reading(self) -> None:
+        """Begin to load tensors, before `records` is called, as many as may wait in memory."""
+        if self._reading is None:
+            self._reading = ReadAhead(self.chosen, _load, RESIDENT)
+            self._reading.start()
+
+    def close(self) -> None:
+        """Give up what is being loaded, and what was downloaded for the checkpoint."""
+        if self._reading is not None:
+            self._reading.close()
+        self.checkpoint.close()
+
     def records(
         self,
         *,
         device: torch.device | str = "cpu",
         threads: int | None = None,
         progress: Callable[[float], None] | None = None,
-        keep_influences: bool = False,
+        keep_traces: bool = False,
     ) -> Iterator[Records]:
         """Measure the chosen tensors.
 
@@ -133,7 +176,7 @@ class Survey:
             device: where values are counted.
             threads: number of threads that count; by default as many as torch uses.
             progress: called repeatedly with the number of bytes counted since its last call.
-            keep_influences: whether to keep `influences`, at most 5120 numbers a tensor.
+            keep_traces: whether to keep `traces`, at most 9216 numbers a tensor.
 
         Yields:
             Records in the file's order, in groups, each as soon as it is fitted.  Their `run` is
@@ -142,16 +185,16 @@ class Survey:
         group: list[_Waiting] = []
         with slice_counter(device, threads, progress) as counter:
             for entry, tensor in self._loaded():
-                waiting = self._counted(entry, tensor, counter)
+                waiting = self._counted(entry, tensor, counter, keep_traces)
                 if waiting is not None:
                     group.append(waiting)
                 if entry.mapped:
                     release(tensor)
                 if _is_full(group):
-                    yield self._fit(group, counter, keep_influences)
+                    yield self._fit(group, counter)
                     group = []
             if group:
-                yield self._fit(group, counter, keep_influences)
+                yield self._fit(group, counter)
 
     def _reason_to_skip(self, entry: Entry, selection: Selection) -> str | None:
         if len(entry.shape) < 2:
@@ -179,37 +222,36 @@ class Survey:
             self.problems.append(problem)
 
     def _loaded(self) -> Iterator[tuple[Entry, Tensor]]:
-        """Load every chosen tensor, the next one ahead unless both are large and in memory."""
-        with ThreadPoolExecutor(1, "jaynes-read") as reader:
-            early: Future[Tensor] | None = None
-            for entry, following in zip_longest(self.chosen, self.chosen[1:]):
-                future = early or reader.submit(_load, entry)
-                both_fit = following is not None and _is_light(entry) and _is_light(following)
-                early = reader.submit(_load, following) if both_fit else None
-                try:
-                    yield entry, future.result()
-                except CheckpointError as error:
-                    self._add_problem(error)
+        """Load every chosen tensor, the next ones ahead; keep a problem of those that fail."""
+        reading, self._reading = self._reading or ReadAhead(self.chosen, _load, RESIDENT), None
+        for entry, tensor, error in reading:
+            if error is not None:
+                self._add_problem(error)
+            if tensor is not None:
+                yield entry, tensor
 
-    def _counted(self, entry: Entry, tensor: Tensor, counter: SliceCounter) -> _Waiting | None:
+    def _counted(
+        self, entry: Entry, tensor: Tensor, counter: SliceCounter, keep_traces: bool
+    ) -> _Waiting | None:
         """Count a tensor; None, after a problem is kept, where torch has no way to."""
         try:
             counted = counter.count(tensor, mapped=entry.mapped, bins=self._bins)
             core = counter.core(tensor, mapped=entry.mapped) if self._scales else None
-            return _Waiting(entry, tensor, counted, core)
+            kept = sample(tensor).cpu() if keep_traces else None
+            return _Waiting(entry, tensor, counted, core, kept)
         except (TypeError, RuntimeError, MemoryError) as error:
             said = " ".join(str(error).split())
             name = f"{self.checkpoint.path}: tensor {entry.name}"
             self._add_problem(CheckpointError(f"{name} cannot be counted ({said})"))
             return None
 
-    def _fit(self, group: list[_Waiting], counter: SliceCounter, keep: bool) -> Records:
+    def _fit(self, group: list[_Waiting], counter: SliceCounter) -> Records:
         """Fit a group of counted tensors in one batch."""
         counts = torch.stack([each.counted.counts for each in group])
         found = _influences(group, counts, counter)
-        if keep:
-            named = zip(group, found, strict=True)
-            self.influences |= {each.entry.name: it for each, it in named if it is not None}
+        for each, influence in zip(group, found, strict=True):
+            if each.sample is not None:
+                self.traces[each.entry.name] = Trace(each.sample, influence)
         tally = tally_of_counts(counts, self._bins)._replace(
             maximum=torch.stack([each.counted.maximum for each in group]).to(torch.float64),
             linear=torch.stack([each.counted.linear for each in group]),
@@ -250,11 +292,6 @@ def _load(entry: Entry) -> Tensor:
     if entry.mapped and tensor.nbytes <= RESIDENT:
         prefetch(tensor)
     return tensor
-
-
-def _is_light(entry: Entry) -> bool:
-    """Tell whether the entry, once loaded, takes at most the memory of one resident tensor."""
-    return entry.mapped or entry.nbytes <= RESIDENT
 
 
 def _is_full(group: list[_Waiting]) -> bool:

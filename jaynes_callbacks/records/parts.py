@@ -76,13 +76,14 @@ class PartWriter:
     Args:
         folder: that exists; parts in it are this run's.
         run_id: that every part bears.
+        alone: whether each record has a part of its own, however many there are.
 
     Raises:
         OSError: if it cannot be written.
     """
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        self._folder, self._run_id = folder, run_id
+    def __init__(self, folder: Path, run_id: str, *, alone: bool = False) -> None:
+        self._folder, self._run_id, self._alone = folder, run_id, alone
         self._number = len(parts(folder))
         self._newest: _Open | None = None
         self._last_step = _last_step(folder)
@@ -91,7 +92,9 @@ class PartWriter:
         """Write one record; a step that was written before is replaced."""
         step = int(frame["step"][0])
         table = arrow_table(frame, self._run_id)
-        if step <= self._last_step:
+        if self._alone:
+            self._put(self._folder / part_name(step), table)
+        elif step <= self._last_step:
             self._replace(step, table)
         elif self._newest is not None and self._newest.has_room_for(table):
             self._put(self._newest.path, self._newest.joined(table))

@@ -28,6 +28,7 @@ __all__ = [
     "TORCH",
     "Format",
     "format_of",
+    "guarded",
 ]
 
 Reader = Callable[[Path, Limits], Checkpoint]
@@ -63,7 +64,7 @@ class Format(NamedTuple):
         reader = self.load_reader()
         with one_sentence(str(path)):
             checkpoint = reader(path, limits)
-        entries = tuple(_guarded(path, entry, limits) for entry in checkpoint.entries)
+        entries = tuple(guarded(str(path), entry, limits) for entry in checkpoint.entries)
         problems = tuple(Problem(at, printable(reason)) for at, reason in checkpoint.problems)
         return replace(checkpoint, entries=entries, problems=problems)
 
@@ -105,8 +106,9 @@ _BY_SUFFIX = {
 SUFFIXES = tuple(_BY_SUFFIX)
 
 
-def _guarded(path: Path, entry: Entry, limits: Limits) -> Entry:
-    return replace(entry, load=partial(_load, f"{path}: tensor {entry.name}", entry, limits))
+def guarded(what: str, entry: Entry, limits: Limits) -> Entry:
+    """Let whatever fails when a tensor is loaded become a sentence that names it, and its file."""
+    return replace(entry, load=partial(_load, f"{what}: tensor {entry.name}", entry, limits))
 
 
 def _load(what: str, entry: Entry, limits: Limits) -> Tensor:

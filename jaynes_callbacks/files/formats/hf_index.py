@@ -12,7 +12,7 @@ from jaynes_callbacks.files.formats import SAFETENSORS, TORCH
 from jaynes_callbacks.files.limits import Limits
 from jaynes_callbacks.records.regular import read_text
 
-__all__ = ["open_index", "read_index"]
+__all__ = ["open_index", "read_index", "shards_of"]
 
 
 def open_index(index: Path, limits: Limits) -> Checkpoint:
@@ -63,20 +63,38 @@ def read_index(index: Path, limits: Limits) -> Mapping[str, str]:
     """
     try:
         text = read_text(index, limits.text)
+    except (ValueError, OSError) as error:
+        raise _no_index(str(index), error) from error
+    return shards_of(text, str(index), limits)
+
+
+def shards_of(text: str, what: str, limits: Limits) -> Mapping[str, str]:
+    """Read which file holds which tensor from the text of an index; see `read_index`.
+
+    Args:
+        text: of the index.
+        what: names the index, for messages.
+        limits: on the lists in it.
+    """
+    try:
         # A list or dictionary takes some 60 bytes, and two in the text.
         if text.count("[") + text.count("{") > limits.objects:
             raise ValueError(f"it has more than {limits.objects:,} lists")
         weight_map = json.loads(text)["weight_map"]
         shard_of = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise CheckpointError(
-            f"{index} is no index of shards ({type(error).__name__}: {error}); expected JSON with "
-            "a weight_map from tensors to files, as Hugging Face saves it"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _no_index(what, error) from error
     for shard in shard_of.values():
         if Path(shard).name != shard:
-            raise CheckpointError(f"{index} names the shard {shard!r}, which is not beside it")
+            raise CheckpointError(f"{what} names the shard {shard!r}, which is not beside it")
     return shard_of
+
+
+def _no_index(what: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{what} is no index of shards ({type(error).__name__}: {error}); expected JSON with a "
+        "weight_map from tensors to files, as Hugging Face saves it"
+    )
 
 
 def _some(names: set[str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
 from jaynes_callbacks.files.formats.scales import with_scales
 from jaynes_callbacks.files.limits import Limits
-from jaynes_callbacks.records.regular import require_regular
+from jaynes_callbacks.records.regular import read_text, require_regular
 
 __all__ = ["open_safetensors"]
 
@@ -34,7 +34,8 @@ def open_safetensors(path: Path, limits: Limits) -> Checkpoint:
             f"{path} is no whole safetensors file ({error}); it may be truncated or still being "
             "written: copy or download it again"
         ) from error
-    return Checkpoint(path, tuple(with_scales(list(_entries(file, path)), path.parent)))
+    config = partial(read_text, path.parent / "config.json")
+    return Checkpoint(path, tuple(with_scales(list(_entries(file, path)), config)))
 
 
 def _check_header(path: Path, limits: Limits) -> None:

@@ -7,17 +7,15 @@ their files do not say how they were packed.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from jaynes_callbacks.files.entry import Entry
-from jaynes_callbacks.records.regular import read_text
 
 __all__ = ["with_scales"]
 
@@ -27,19 +25,19 @@ _EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
 _PACKED = {".scales": ".qweight", ".SCB": ".weight", ".absmax": ""}
 
 
-def with_scales(entries: Sequence[Entry], directory: Path) -> Iterator[Entry]:
+def with_scales(entries: Sequence[Entry], config: Callable[[], str]) -> Iterator[Entry]:
     """Multiply weights of 8 bits by their scales when they are loaded, and leave the scales out.
 
     Args:
         entries: of one file.
-        directory: where the model's ``config.json`` may be.
+        config: returns the text of the model's ``config.json``; raises OSError if there is none.
     """
     by_name = {entry.name: entry for entry in entries}
     for entry in entries:
         if scaled := _weight_scaled_by(entry.name, by_name):
             yield replace(entry, reason=f"the scales of {scaled}")
         elif entry.dtype in _EIGHT_BITS and (scale := _scales_of(entry.name, by_name)):
-            yield _scaled(entry, scale, directory)
+            yield _scaled(entry, scale, config)
         else:
             yield entry
 
@@ -60,8 +58,8 @@ def _weight_scaled_by(name: str, entries: Mapping[str, Entry]) -> str | None:
     return None
 
 
-def _scaled(entry: Entry, scale: Entry, directory: Path) -> Entry:
-    block = _block_shape(entry.shape, scale.shape, directory)
+def _scaled(entry: Entry, scale: Entry, config: Callable[[], str]) -> Entry:
+    block = _block_shape(entry.shape, scale.shape, config)
     if block is None:
         reason = (
             f"quantised with scales of shape {list(scale.shape)}, and no config.json beside it "
@@ -74,14 +72,14 @@ def _scaled(entry: Entry, scale: Entry, directory: Path) -> Entry:
 
 
 def _block_shape(
-    shape: tuple[int, ...], scale: tuple[int, ...], directory: Path
+    shape: tuple[int, ...], scale: tuple[int, ...], config: Callable[[], str]
 ) -> tuple[int, ...] | None:
     """Return how many values share a scale in each dimension; None if the shapes do not say."""
     if prod(scale) == 1:
         return shape
     if scale in ((shape[0],), (shape[0], *(1 for _ in shape[1:]))):
         return (1, *shape[1:])
-    block = _stated_block(directory)
+    block = _stated_block(config)
     if len(block) == len(shape) and scale == tuple(
         -(-size // step) for size, step in zip(shape, block, strict=True)
     ):
@@ -89,11 +87,10 @@ def _block_shape(
     return None
 
 
-def _stated_block(directory: Path) -> tuple[int, ...]:
+def _stated_block(config: Callable[[], str]) -> tuple[int, ...]:
     """Read the block size from ``config.json``; empty where it states none."""
     try:
-        config = json.loads(read_text(directory / "config.json"))
-        sizes = config["quantization_config"]["weight_block_size"]
+        sizes = json.loads(config())["quantization_config"]["weight_block_size"]
         return tuple(int(size) for size in sizes if int(size) > 0)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
