@@ -1,6 +1,8 @@
 """A survey of finished networks: measured side by side, skipped, named, and shown in one table."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -27,11 +29,19 @@ def networks(folder: Path) -> None:
     (folder / "broken.npz").write_bytes(b"no archive")
 
 
-def command(folder: Path, *overrides: str) -> "tuple[int, str, str]":
+def command(folder: Path, *overrides: str, anew: bool = False) -> "tuple[int, str, str]":
+    """Run the sweep; anew, for workers of its own, in a process of which nothing is imported."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("HYDRA_FULL_ERROR", None)
-    done = python("-m", "experiments.survey", "-m", *overrides, cwd=folder, env=environment)
+    words = ["-m", "experiments.survey", "-m", *overrides]
+    if not anew:
+        done = python(*words, cwd=folder, env=environment)
+    else:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True,
+            check=False, timeout=200,
+        )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 
@@ -41,9 +51,11 @@ def jobs(folder: Path) -> dict[str, Path]:
     return {job.name.removeprefix("checkpoint=").split(".")[0]: job for job in found}
 
 
-def check_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: str) -> None:
+def check_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str], *launcher: str) -> None:
     networks(tmp_path)
-    status, _, complained = command(tmp_path, "checkpoint=a.npz,broken.npz,b.npz", launcher)
+    status, _, complained = command(
+        tmp_path, "checkpoint=a.npz,broken.npz,b.npz", *launcher, anew=bool(launcher)
+    )
     assert status == 1
     assert "checkpoint: broken.npz is no whole archive" in complained
     assert "Traceback" not in complained
@@ -63,7 +75,7 @@ def check_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: s
     shown = capsys.readouterr()
     assert "a.npz" in shown.out
     assert "survey_table: checkpoint: broken.npz is no whole archive" in shown.err
-    status, *_ = command(tmp_path, "checkpoint=a.npz,broken.npz,b.npz", launcher)
+    status, *_ = command(tmp_path, "checkpoint=a.npz,broken.npz,b.npz")
     assert status == 0
     assert {name: (found[name] / "result.json").stat().st_mtime_ns for name in kept} == kept
     assert survey_table.main(arguments) == 0
@@ -73,24 +85,29 @@ def check_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: s
     assert len(pd.read_parquet(output / "rows.parquet")) == 4
 
 
-def test_models_are_measured_side_by_side(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    check_survey(tmp_path, capsys, "launcher=joblib")
+def test_models_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_survey(tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_models_are_measured_on_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray")
-    check_survey(tmp_path, capsys, "launcher=ray")
+@pytest.mark.parametrize("launcher", ["joblib", "ray"])
+def test_models_are_measured_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    if launcher == "ray":
+        pytest.importorskip("ray")
+    check_survey(tmp_path, capsys, f"launcher={launcher}")
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "slurm", "ray"])
+@pytest.mark.parametrize("launcher", ["joblib", "submitit", "ray"])
 def test_every_launcher_can_be_chosen(launcher: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = hydra.compose(
             "survey",
-            [f"launcher={launcher}", "checkpoint=hf://org/name@step1000"],
+            [
+                f"launcher={launcher.replace('submitit', 'slurm')}",
+                "checkpoint=hf://org/name@step1000",
+            ],
             return_hydra_config=True,
         )
     assert cfg.checkpoint == "hf://org/name@step1000"

@@ -96,6 +96,6 @@ def test_a_sweep_of_four_goes_on_where_jobs_are_killed(
         rows = pd.read_parquet(job / "jaynes")
         steps = rows.groupby("name").step.apply(list)
         assert all(one == [18 * epoch for epoch in range(EPOCHS + 1)] for one in steps)
-        went_on = f"interrupted before, goes on from sweep/{number}/checkpoints/last.ckpt"
+        went_on = f"interrupted before, goes on from {job}/checkpoints/last.ckpt"
         assert printed[number].count(went_on) == (number in (0, 1)), printed[number]
         assert printed[number].count("finished before, skipped") == (number != 1)
