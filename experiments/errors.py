@@ -7,9 +7,12 @@ from hydra.errors import CompactHydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from jaynes_callbacks.files.entry import CheckpointError
+
 __all__ = ["ConfigError", "one_sentence"]
 
 _USERS_MISTAKES = (
+    CheckpointError,
     ImportError,
     MisconfigurationException,
     OSError,

@@ -102,7 +102,7 @@ def finished(cfg: DictConfig, folder: Path) -> Result | None:
         result = Result.read(folder)
     before, now = flat(result.config), flat(identity(cfg))
     differing = sorted(key for key in before | now if before.get(key) != now.get(key))
-    if differing and cfg.ckpt_path is not None:
+    if differing and cfg.get("ckpt_path") is not None:
         return None
     if differing:
         raise ConfigError(
@@ -116,7 +116,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration without places: equal for equal runs.
 
     Args:
-        cfg: composed from ``conf/train.yaml``.
+        cfg: composed from ``conf/train.yaml`` or ``conf/survey.yaml``.
     """
     cfg = cfg.copy()
     with one_sentence("configuration"):

@@ -1,6 +1,5 @@
 """Carry out one run: build its parts, fit, test, report, and write the result."""
 
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,8 @@ from experiments.build import Parts, build
 from experiments.closing import report
 from experiments.errors import ConfigError, one_sentence
 from experiments.result import FILE, Result, choices, finished, identity, newest_dataset, versions
+from experiments.resuming import last_checkpoint, note_beginning
+from jaynes_callbacks.instruments.record import aggregates
 
 __all__ = ["run"]
 
@@ -38,9 +39,9 @@ def run(cfg: DictConfig) -> float | None:
         Console().print(told, highlight=False, markup=False, soft_wrap=True)
         return _chosen(before.metrics, cfg.optimized_metric)
     began = time.monotonic()
-    parts = build(cfg)
     with _known_warnings():
-        metrics = _fit(parts, cfg.ckpt_path or _last_checkpoint(folder))
+        parts = build(cfg)
+        metrics = _fit(parts, _start(cfg, folder, writes=parts.trainer.is_global_zero))
         if cfg.test:
             metrics |= _test(parts)
     if parts.trainer.is_global_zero:
@@ -51,14 +52,23 @@ def run(cfg: DictConfig) -> float | None:
     return _chosen(metrics, cfg.optimized_metric)
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """Return the last checkpoint of a job that SLURM has requeued; None if it was not requeued."""
-    last = folder / "checkpoints" / "last.ckpt"
-    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0 or not last.is_file():
-        return None
-    told = f"requeued, goes on from {last}"
-    Console().print(told, highlight=False, markup=False, soft_wrap=True)
-    return str(last)
+def _start(cfg: DictConfig, folder: Path, *, writes: bool) -> str | None:
+    """Return the checkpoint that the run goes on from: its own last one, or that of the user.
+
+    Args:
+        cfg: of the run.
+        folder: of the run.
+        writes: whether this rank writes down that the run begins.
+    """
+    last = last_checkpoint(cfg, folder)
+    if last is not None:
+        told = f"interrupted before, goes on from {last}"
+        Console().print(told, highlight=False, markup=False, soft_wrap=True)
+        return str(last)
+    if writes:
+        note_beginning(cfg, folder)
+    chosen: str | None = cfg.ckpt_path
+    return chosen
 
 
 def _fit(parts: Parts, ckpt_path: str | None) -> dict[str, float]:
@@ -71,7 +81,17 @@ def _fit(parts: Parts, ckpt_path: str | None) -> dict[str, float]:
             raise
         with one_sentence("before training could begin"):
             raise
-    return _numbers(parts.trainer.callback_metrics)
+    return _numbers(parts.trainer.callback_metrics) or _scored_again(parts)
+
+
+def _scored_again(parts: Parts) -> dict[str, float]:
+    """Return the metrics of a run that was killed after its last epoch, whose fit logs nothing."""
+    metrics: dict[str, float] = {}
+    for monitor in parts.monitors:
+        metrics |= aggregates(monitor.end)
+    return metrics | _numbers(
+        parts.trainer.validate(parts.model, datamodule=parts.data, verbose=False)[0]
+    )
 
 
 def _test(parts: Parts) -> dict[str, float]:
@@ -98,6 +118,8 @@ def _known_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # The data lie in memory and a batch is one indexing operation: workers would slow it.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # A user of Slurm says launcher=slurm, which calls srun.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
         # Lightning's own use of torch; nothing a reader could act on.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         yield

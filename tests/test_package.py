@@ -184,7 +184,7 @@ def test_all_is_every_extra_of_users() -> None:
         "optional-dependencies"
     ]["all"]
     _, extras = project()
-    others = {"all", "bench", "dev", "experiments", "optuna", "slurm"}
+    others = {"all", "bench", "dev", "experiments", "optuna", "ray", "slurm"}
     assert line == f"jaynes-callbacks[{','.join(sorted(set(extras) - others))}]"
 
 

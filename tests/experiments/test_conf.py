@@ -279,7 +279,7 @@ def sweep(study: str) -> list[tuple[str, ...]]:
 PLUGINS = {
     "joblib": ("hydra_joblib_launcher", "launcher", {"n_jobs": -1}),
     "slurm": ("hydra_submitit_launcher", "launcher", {"timeout_min": 60, "cpus_per_task": 2}),
-    "ray": ("hydra_ray_launcher", "launcher", {}),
+    "ray": ("ray_tasks", "launcher", {"init": {"address": "local", "include_dashboard": False}}),
     "optuna": ("hydra_optuna_sweeper", "sweeper", {"n_trials": 20}),
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hydra
+import lightning as L
 import pandas as pd
 import pytest
 from hydra import initialize_config_dir
@@ -260,17 +261,72 @@ def test_cnn_on_local_parquet_files(tmp_path: Path, write_parquet: Callable[...,
     assert {"net.conv1_1.weight", "net.conv2_2.weight", "net.relu2_2", "net.hidden.weight"} <= names
 
 
+@pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Kill a run as soon as a function of it is called and a condition holds."""
+
+    def kill(owner: object, name: str, when: Callable[..., bool], *run: object) -> None:
+        whole = getattr(owner, name)
+
+        def killed(*arguments: object, **named: object) -> object:
+            if when(*arguments):
+                raise KeyboardInterrupt
+            return whole(*arguments, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, killed)
+            with pytest.raises((KeyboardInterrupt, SystemExit)):
+                small_run(*run)  # type: ignore[arg-type]
+
+    return kill
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_requeued_job_goes_on_from_its_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, kill: Callable[..., None]
 ) -> None:
-    small_run(tmp_path, "logger=none", DATASET_ONLY)
-    (tmp_path / "result.json").unlink()
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    longer = small_run(tmp_path, "trainer.max_epochs=3", "logger=none", DATASET_ONLY)
-    assert sorted(longer.dataset()["step"].unique()) == [0, 18, 36, 54]
+    from experiments.classifier import Classifier
+
+    how = ("logger=none", DATASET_ONLY, "trainer.max_epochs=3")
+    in_the_third = lambda task, *_: task.trainer.current_epoch == 2  # noqa: E731
+    kill(Classifier, "training_step", in_the_third, tmp_path, *how)
+    assert not (tmp_path / FILE).exists()
+    again = small_run(tmp_path, *how)
+    assert f"interrupted before, goes on from {tmp_path}/checkpoints/last.ckpt" in again.printed
+    assert sorted(again.dataset()["step"].unique()) == [0, 18, 36, 54]
     assert not (tmp_path / "jaynes-1").exists()
-    assert f"requeued, goes on from {tmp_path}/checkpoints/last.ckpt" in longer.printed
+    assert Result.read(tmp_path).metrics["val/accuracy"] == again.metric
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_checkpoint_of_another_configuration_is_not_gone_on_from(
+    tmp_path: Path, kill: Callable[..., None]
+) -> None:
+    from experiments.classifier import Classifier
+
+    how = ("logger=none", DATASET_ONLY)
+    in_the_second = lambda task, *_: task.trainer.current_epoch == 1  # noqa: E731
+    kill(Classifier, "training_step", in_the_second, tmp_path, *how)
+    # Twice: that the second begins must not make the first's checkpoint its own.
+    at_once = lambda *_: True  # noqa: E731
+    with pytest.warns(UserWarning, match="holds another run's records"):
+        kill(Classifier, "training_step", at_once, tmp_path, *how, "optimizer.lr=0.1")
+    with pytest.warns(UserWarning, match="holds another run's records"):
+        again = small_run(tmp_path, *how, "optimizer.lr=0.1")
+    assert "interrupted before" not in again.printed
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_that_was_killed_after_training_is_scored(
+    tmp_path: Path, kill: Callable[..., None]
+) -> None:
+    how = ("logger=none", DATASET_ONLY, "trainer.max_epochs=1")
+    kill(L.Trainer, "test", lambda *_: True, tmp_path, *how)
+    again = small_run(tmp_path, *how)
+    whole = small_run(tmp_path / "whole", *how)
+    assert again.metric == whole.metric
+    for score in ("val/accuracy", "val/loss", "test/accuracy"):
+        assert Result.read(tmp_path).metrics[score] == Result.read(whole.directory).metrics[score]
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
