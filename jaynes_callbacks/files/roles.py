@@ -66,7 +66,8 @@ def role(name: str, shape: tuple[int, ...]) -> Role:
     if len(shape) == 2 and re.search(_HEAD, lower):
         return "head"
     for found, pattern in _NAMES.items():
-        if re.search(pattern, lower):
+        # Converters merge a norm into the convolution before it, and keep the norm's name.
+        if re.search(pattern, lower) and not (found == "norm" and len(shape) > 3):
             return found
     return "convolution" if len(shape) in _KERNEL_DIMENSIONS else "other"
 

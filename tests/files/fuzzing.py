@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from tests.files.tflite_models import Part, Step, encode_sparse, write_tflite
 
 __all__ = ["FORMATS", "damaged_copy", "seed_files"]
 
@@ -105,6 +108,31 @@ def _gguf(state: State, path: Path) -> None:
     writer.close()
 
 
+def _tflite(state: State, path: Path) -> None:
+    dense = np.where(np.arange(72).reshape(8, 9) % 4, 0, 1).astype(np.float16)
+    kept, sparse = encode_sparse(dense, (0, 1), {}, (False, True))
+    parts = [
+        Part("x"), Part("wide", state["a.weight"].numpy()), Part("half", state["b.weight"].numpy()),
+        Part("wide_half"), Part("bias", state["a.bias"].numpy()),
+        Part("sparse", kept, shape=dense.shape, sparse=sparse), Part("dense"),
+        Part("codes", np.ones((8, 3, 3, 8), np.int8), scales=[0.5] * 8, zeros=[1] * 8),
+    ]  # fmt: skip
+    steps = [
+        Step(9, [0, 1, 4], [0]), Step(6, [2], [3]), Step(9, [0, 3, -1], [0]),
+        Step(124, [5], [6]), Step(9, [0, 6], [0]), Step(3, [0, 7, -1], [0]),
+    ]  # fmt: skip
+    write_tflite(path, parts, steps)
+
+
+def _task(state: State, path: Path) -> None:
+    inner = path.with_name("inner.tflite")
+    _tflite(state, inner)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(inner, "one.tflite")
+        archive.write(inner, "two.tflite", zipfile.ZIP_DEFLATED)
+    inner.unlink()
+
+
 def _distributed(state: State, path: Path) -> None:
     dcp.save({"model": state}, checkpoint_id=path, no_dist=True)
 
@@ -127,6 +155,8 @@ FORMATS: dict[str, tuple[Callable[[State, Path], None], str]] = {
     "plain.onnx": (_onnx, ""),
     "external.onnx": (_external, ""),
     "plain.gguf": (_gguf, ""),
+    "plain.tflite": (_tflite, ""),
+    "two.task": (_task, ""),
     "index.dcp": (_distributed, ".metadata"),
     "part.dcp": (_distributed, "__0_0.distcp"),
 }

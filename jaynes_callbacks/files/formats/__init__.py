@@ -100,6 +100,8 @@ _BY_SUFFIX = {
     ".npz": Format("npz_files", "open_npz"),
     ".onnx": Format("onnx_files", "open_onnx", "onnx"),
     ".gguf": Format("gguf_files", "open_gguf", "gguf"),
+    ".tflite": Format("tflite_files", "open_tflite"),
+    ".task": Format("tflite_files", "open_task"),
 }
 #: Ends of the names of files that can be read.
 SUFFIXES = tuple(_BY_SUFFIX)
