@@ -15,6 +15,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.files.keras_models import config_of, write_keras, write_keras_2, write_weights
 from tests.files.tflite_models import Part, Step, encode_sparse, write_tflite
 
 __all__ = ["FORMATS", "damaged_copy", "seed_files"]
@@ -133,6 +134,24 @@ def _task(state: State, path: Path) -> None:
     inner.unlink()
 
 
+def _keras_2(state: State, path: Path) -> None:
+    weights = {
+        f"dense_{number}/kernel": each for number, each in enumerate(_arrays(state).values())
+    }
+    write_keras_2(path, weights, config_of([("dense_0", "Dense", {})]))
+
+
+def _compressed_h5(state: State, path: Path) -> None:
+    arrays = [each.reshape(8, -1) for each in _arrays(state).values()]
+    layers = {f"layers/dense_{n}": (f"d{n}", [each]) for n, each in enumerate(arrays)}
+    write_weights(path, layers, chunks=(4, 1), compression="gzip", shuffle=True, fletcher32=True)
+
+
+def _keras_3(state: State, path: Path) -> None:
+    layers = {f"layers/dense_{n}": (f"d{n}", [a]) for n, a in enumerate(_arrays(state).values())}
+    write_keras(path, layers, config_of([("d0", "Dense", {})]))
+
+
 def _distributed(state: State, path: Path) -> None:
     dcp.save({"model": state}, checkpoint_id=path, no_dist=True)
 
@@ -157,6 +176,9 @@ FORMATS: dict[str, tuple[Callable[[State, Path], None], str]] = {
     "plain.gguf": (_gguf, ""),
     "plain.tflite": (_tflite, ""),
     "two.task": (_task, ""),
+    "plain.h5": (_keras_2, ""),
+    "compressed.h5": (_compressed_h5, ""),
+    "plain.keras": (_keras_3, ""),
     "index.dcp": (_distributed, ".metadata"),
     "part.dcp": (_distributed, "__0_0.distcp"),
 }

@@ -102,6 +102,9 @@ _BY_SUFFIX = {
     ".gguf": Format("gguf_files", "open_gguf", "gguf"),
     ".tflite": Format("tflite_files", "open_tflite"),
     ".task": Format("tflite_files", "open_task"),
+    ".h5": Format("keras_files", "open_h5", "keras"),
+    ".hdf5": Format("keras_files", "open_h5", "keras"),
+    ".keras": Format("keras_files", "open_keras", "keras"),
 }
 #: Ends of the names of files that can be read.
 SUFFIXES = tuple(_BY_SUFFIX)

@@ -66,8 +66,6 @@ class Sparsity:
     def places(self) -> _Numbers:
         """Return the place of each stored value in the dense tensor, in row-major order.
 
-        Takes 16 bytes for each value of the dense tensor, at most.
-
         Raises:
             ValueError: if a place lies outside.
         """
@@ -79,6 +77,14 @@ class Sparsity:
             if len(places) > prod(self.shape):
                 raise ValueError("its sparsity has more places than its shape")
         return places
+
+    def needed(self, itemsize: int) -> int:
+        """Return how many bytes `expand` may take: all values, and the place of each.
+
+        Args:
+            itemsize: bytes of a value.
+        """
+        return prod(self.shape) * (itemsize + np.dtype(np.int64).itemsize)
 
     def expand(self, values: _Numbers) -> _Numbers:
         """Return the dense tensor.

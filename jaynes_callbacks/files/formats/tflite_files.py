@@ -195,7 +195,7 @@ def _read_model(path: Path, content: _Bytes, limits: Limits, *, mapped: bool) ->
                 if identity in seen:
                     continue
                 seen.add(identity)
-                entry = _entry(constant, use, mapped=mapped)
+                entry = _entry(path, constant, use, limits, mapped=mapped)
             except (ValueError, EOFError) as error:
                 problems.append(
                     Problem(path, f"{path}: tensor {name} cannot be read ({error.args[0]})")
@@ -270,11 +270,16 @@ def _constant(tensor: Table, data: _Bytes) -> _Constant:
 def _bytes_of(constant: _Constant) -> int | None:
     """Return how many bytes a dense constant takes; None of types that are not read."""
     number = prod(constant.shape)
-    if constant.kind in _FLOATS:
-        return number * _FLOATS[constant.kind].itemsize
-    if constant.kind in _INTEGERS:
-        return number * np.dtype(_INTEGERS[constant.kind]).itemsize
+    if constant.kind in _FLOATS or constant.kind in _INTEGERS:
+        return number * _itemsize(constant)
     return (number + 1) // 2 if constant.kind == _INT4 else None
+
+
+def _itemsize(constant: _Constant) -> int:
+    """Return how many bytes a value takes in the file, of four bits one."""
+    if constant.kind in _FLOATS:
+        return _FLOATS[constant.kind].itemsize
+    return np.dtype(_INTEGERS.get(constant.kind, "<i1")).itemsize
 
 
 def _scales(table: Table | None, shape: tuple[int, ...]) -> tuple[_Scales | None, str | None]:
@@ -325,7 +330,7 @@ def _telling(name: str) -> str:
 # Reading values -----------------------------------------------------------------------------------
 
 
-def _entry(constant: _Constant, use: Use, *, mapped: bool) -> Entry:
+def _entry(path: Path, constant: _Constant, use: Use, limits: Limits, *, mapped: bool) -> Entry:
     """Describe a constant; its name is that of the model."""
     layout = Layout.as_stored(len(constant.shape)) if isinstance(use, str) else use
     is_float = constant.kind in _FLOATS and constant.scales is None
@@ -336,7 +341,7 @@ def _entry(constant: _Constant, use: Use, *, mapped: bool) -> Entry:
         layout.shape_of(constant.shape),
         constant.kind,
         prod(constant.shape) * dtype.itemsize,
-        partial(_load, constant, layout),
+        partial(_load, path, constant, layout, limits),
         mapped=mapped and is_view,
         reason=_reason(constant, use),
         stored=len(constant.data),
@@ -351,7 +356,11 @@ def _reason(constant: _Constant, use: Use) -> str | None:
     return constant.reason or (use if isinstance(use, str) else None)
 
 
-def _load(constant: _Constant, layout: Layout) -> Tensor:
+def _load(path: Path, constant: _Constant, layout: Layout, limits: Limits) -> Tensor:
+    if constant.sparsity is not None:
+        needed = constant.sparsity.needed(_itemsize(constant))
+        what = f"{path}: tensor {constant.name}"
+        limits.check_expansion(what, needed, len(constant.data))
     if constant.kind in _FLOATS:
         return layout.of(_floats(constant))
     stored = _integers(constant)
