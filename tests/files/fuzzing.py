@@ -15,6 +15,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.files.flax_models import chunked, write_flax
 from tests.files.keras_models import config_of, write_keras, write_keras_2, write_weights
 from tests.files.tflite_models import Part, Step, encode_sparse, write_tflite
 
@@ -152,6 +153,12 @@ def _keras_3(state: State, path: Path) -> None:
     write_keras(path, layers, config_of([("d0", "Dense", {})]))
 
 
+def _flax(state: State, path: Path) -> None:
+    arrays = _arrays(state)
+    whole = arrays.pop("a.weight")
+    write_flax(path, {"params": {**arrays, "split": chunked(whole, 30)}, "opt_state": {"0": [1]}})
+
+
 def _distributed(state: State, path: Path) -> None:
     dcp.save({"model": state}, checkpoint_id=path, no_dist=True)
 
@@ -176,6 +183,7 @@ FORMATS: dict[str, tuple[Callable[[State, Path], None], str]] = {
     "plain.gguf": (_gguf, ""),
     "plain.tflite": (_tflite, ""),
     "two.task": (_task, ""),
+    "plain.msgpack": (_flax, ""),
     "plain.h5": (_keras_2, ""),
     "compressed.h5": (_compressed_h5, ""),
     "plain.keras": (_keras_3, ""),

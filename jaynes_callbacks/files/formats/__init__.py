@@ -102,6 +102,7 @@ _BY_SUFFIX = {
     ".gguf": Format("gguf_files", "open_gguf", "gguf"),
     ".tflite": Format("tflite_files", "open_tflite"),
     ".task": Format("tflite_files", "open_task"),
+    ".msgpack": Format("flax_files", "open_flax"),
     ".h5": Format("keras_files", "open_h5", "keras"),
     ".hdf5": Format("keras_files", "open_h5", "keras"),
     ".keras": Format("keras_files", "open_keras", "keras"),

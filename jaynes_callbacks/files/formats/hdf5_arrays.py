@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaynes_callbacks.files.formats.archive import as_file
+from jaynes_callbacks.files.formats.hdf5_heaps import check_heaps
 from jaynes_callbacks.files.limits import Limits
 
 __all__ = ["Array", "Group", "Hdf5File", "text_of"]
@@ -171,6 +172,8 @@ class Hdf5File:
         self._content, self._limits = content, limits
         self._left = limits.objects
         self._seen: set[int] = set()
+        self._described: list[tuple[Any, dict[str, str]]] = []
+        self._values: list[tuple[int, int]] = []
 
     def read(self) -> Group:
         """Return the outermost group.
@@ -181,14 +184,18 @@ class Hdf5File:
         with h5py.File(as_file(self._content), "r") as file:
             if file.userblock_size:
                 raise ValueError("it begins with a block of another program")
-            return self._group(file, 0)
+            found = self._group(file, 0)
+            check_heaps(self._content, self._values)
+            for item, attributes in self._described:
+                self._read_attributes(item, attributes)
+            return found
 
     def _group(self, group: Any, depth: int) -> Group:
         self._spend(1)
         if depth > _DEEPEST:
             raise ValueError("its groups are nested too deeply")
         self._seen.add(_address(group))
-        found = Group(self._attributes(group))
+        found = Group(self._attributes_of(group))
         for key in group:
             name = text_of(key)
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
@@ -205,7 +212,7 @@ class Hdf5File:
         self._spend(1)
         properties = data.id.get_create_plist()
         layout, shape = properties.get_layout(), tuple(map(int, data.shape or ()))
-        found = Array(shape, data.dtype, self._attributes(data), _no_values, 0)
+        found = Array(shape, data.dtype, self._attributes_of(data), _no_values, 0)
         if data.dtype.hasobject or layout == h5py.h5d.VIRTUAL or properties.get_external_count():
             return replace(found, reason="values that are not in the file as they are")
         if layout == h5py.h5d.COMPACT:
@@ -219,6 +226,7 @@ class Hdf5File:
         end = start + found.nbytes
         if end > len(self._content):
             raise EOFError(f"it ends before the values of {text_of(data.name)}")
+        self._values.append((start, end))
         values = self._content[start:end].view(found.dtype).reshape(shape)
         return replace(found, load=partial(_given, values), stored=found.nbytes, is_plain=True)
 
@@ -244,16 +252,20 @@ class Hdf5File:
             each = data.id.get_chunk_info(index)
             yield _Chunk(each.chunk_offset, each.byte_offset, each.size, each.filter_mask)
 
-    def _attributes(self, item: Any) -> dict[str, str]:
+    def _attributes_of(self, item: Any) -> dict[str, str]:
+        """Return a map of attributes that is filled when the heaps of texts have been checked."""
+        attributes: dict[str, str] = {}
+        self._described.append((item, attributes))
+        return attributes
+
+    def _read_attributes(self, item: Any, found: dict[str, str]) -> None:
         """Read the attributes that are texts; others say nothing of weights."""
-        found = {}
         for key in item.attrs:
             kind = item.attrs.get_id(key)
             if kind.shape == () and kind.dtype.kind in "OS":
-                value = item.attrs[key]
-                found[text_of(key)] = text_of(value)
-                self._spend(1 + len(found[text_of(key)]) // 64)
-        return found
+                name, text = text_of(key), text_of(item.attrs[key])
+                self._spend(1 + len(text) // 64)
+                found[name] = text
 
     def _spend(self, number: int) -> None:
         self._left -= number

@@ -76,4 +76,4 @@ class Layout:
         return self._permuted(values).reshape(self.shape_of(tuple(values.shape)))
 
     def _permuted(self, values: Tensor) -> Tensor:
-        return values.permute(*self.outputs, *self.inputs, *self.places)
+        return values.permute((*self.outputs, *self.inputs, *self.places))
