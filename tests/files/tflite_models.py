@@ -52,141 +52,138 @@ class Step:
 def write_tflite(path: Path, parts: Sequence[Part], steps: Sequence[Step]) -> Path:
     """Write a model of one graph."""
     import flatbuffers
-    import tflite
 
     builder = flatbuffers.Builder(1024)
-
-    def vector(start: Any, offsets: Sequence[int]) -> int:
-        start(builder, len(offsets))
-        for each in reversed(offsets):
-            builder.PrependUOffsetTRelative(each)
-        return int(builder.EndVector())
-
-    def numbers(values: Any, dtype: str) -> int:
-        return int(builder.CreateNumpyVector(np.asarray(values, dtype)))
-
-    def level(spec: Any) -> int:
-        is_sparse, *content = spec
-        if not is_sparse:
-            tflite.DimensionMetadataStart(builder)
-            tflite.DimensionMetadataAddDenseSize(builder, content[0])
-            return int(tflite.DimensionMetadataEnd(builder))
-        made = []
-        for values, (kind, form, name) in zip(content, content_kinds, strict=True):
-            data = numbers(values, form)
-            getattr(tflite, f"{name}VectorStart")(builder)
-            getattr(tflite, f"{name}VectorAddValues")(builder, data)
-            made.append((kind, getattr(tflite, f"{name}VectorEnd")(builder)))
-        (segment_kind, segments), (index_kind, indices) = made
-        tflite.DimensionMetadataStart(builder)
-        tflite.DimensionMetadataAddFormat(builder, 1)
-        tflite.DimensionMetadataAddArraySegmentsType(builder, segment_kind)
-        tflite.DimensionMetadataAddArraySegments(builder, segments)
-        tflite.DimensionMetadataAddArrayIndicesType(builder, index_kind)
-        tflite.DimensionMetadataAddArrayIndices(builder, indices)
-        return int(tflite.DimensionMetadataEnd(builder))
-
-    content_kinds = [(1, "int32", "Int32"), (3, "uint8", "Uint8")]
-    tensors, buffers = [], [_buffer(builder, None)]
+    buffers, tensors = [_buffer(builder, None)], []
     for part in parts:
-        shape = part.shape if part.shape is not None else np.shape(part.values)
-        name, shape_at = builder.CreateString(part.name), numbers(shape, "int32")
-        scaled = sparsity = None
-        if len(part.scales):
-            factors, zeros = numbers(part.scales, "float32"), numbers(part.zeros, "int64")
-            tflite.QuantizationParametersStart(builder)
-            tflite.QuantizationParametersAddScale(builder, factors)
-            tflite.QuantizationParametersAddZeroPoint(builder, zeros)
-            tflite.QuantizationParametersAddQuantizedDimension(builder, part.axis)
-            scaled = tflite.QuantizationParametersEnd(builder)
-        if part.sparse is not None:
-            order, blocked, levels = part.sparse
-            made = vector(
-                tflite.SparsityParametersStartDimMetadataVector, [level(each) for each in levels]
-            )
-            order_at, blocked_at = numbers(order, "int32"), numbers(blocked, "int32")
-            tflite.SparsityParametersStart(builder)
-            tflite.SparsityParametersAddTraversalOrder(builder, order_at)
-            if blocked:
-                tflite.SparsityParametersAddBlockMap(builder, blocked_at)
-            tflite.SparsityParametersAddDimMetadata(builder, made)
-            sparsity = tflite.SparsityParametersEnd(builder)
-        kind = part.kind
-        if kind is None:
-            kind = 0 if part.values is None else _KINDS[part.values.dtype.name]
-        tflite.TensorStart(builder)
-        tflite.TensorAddShape(builder, shape_at)
-        tflite.TensorAddType(builder, kind)
-        tflite.TensorAddName(builder, name)
-        tflite.TensorAddBuffer(builder, 0 if part.values is None else len(buffers))
-        if scaled is not None:
-            tflite.TensorAddQuantization(builder, scaled)
-        if sparsity is not None:
-            tflite.TensorAddSparsity(builder, sparsity)
-        tensors.append(tflite.TensorEnd(builder))
-        if part.values is not None:
-            buffers.append(_buffer(builder, part.values))
+        tensors.append(_tensor(builder, part, 0 if part.values is None else len(buffers)))
+        buffers += [] if part.values is None else [_buffer(builder, part.values)]
     names = list(dict.fromkeys(step.operator for step in steps))
     codes = [_code(builder, each) for each in names]
-    operators = []
-    for step in steps:
-        inputs, outputs = numbers(step.inputs, "int32"), numbers(step.outputs, "int32")
-        options = None
-        if step.flags:
-            tflite.BatchMatMulOptionsStart(builder)
-            tflite.BatchMatMulOptionsAddAdjX(builder, step.flags[0])
-            tflite.BatchMatMulOptionsAddAdjY(builder, step.flags[1])
-            options = tflite.BatchMatMulOptionsEnd(builder)
-        tflite.OperatorStart(builder)
-        tflite.OperatorAddOpcodeIndex(builder, names.index(step.operator))
-        tflite.OperatorAddInputs(builder, inputs)
-        tflite.OperatorAddOutputs(builder, outputs)
-        if options is not None:
-            tflite.OperatorAddBuiltinOptionsType(builder, 101)
-            tflite.OperatorAddBuiltinOptions(builder, options)
-        operators.append(tflite.OperatorEnd(builder))
-    tensors_at = vector(tflite.SubGraphStartTensorsVector, tensors)
-    operators_at = vector(tflite.SubGraphStartOperatorsVector, operators)
-    tflite.SubGraphStart(builder)
-    tflite.SubGraphAddTensors(builder, tensors_at)
-    tflite.SubGraphAddOperators(builder, operators_at)
-    graph = tflite.SubGraphEnd(builder)
-    graphs = vector(tflite.ModelStartSubgraphsVector, [graph])
-    codes_at = vector(tflite.ModelStartOperatorCodesVector, codes)
-    buffers_at = vector(tflite.ModelStartBuffersVector, buffers)
-    tflite.ModelStart(builder)
-    tflite.ModelAddVersion(builder, 3)
-    tflite.ModelAddOperatorCodes(builder, codes_at)
-    tflite.ModelAddSubgraphs(builder, graphs)
-    tflite.ModelAddBuffers(builder, buffers_at)
-    builder.Finish(tflite.ModelEnd(builder), b"TFL3")
+    operators = [_operator(builder, step, names.index(step.operator)) for step in steps]
+    graph = _table(
+        builder,
+        "SubGraph",
+        Tensors=_offsets(builder, tensors),
+        Operators=_offsets(builder, operators),
+    )
+    model = _table(
+        builder,
+        "Model",
+        Version=3,
+        OperatorCodes=_offsets(builder, codes),
+        Subgraphs=_offsets(builder, [graph]),
+        Buffers=_offsets(builder, buffers),
+    )
+    builder.Finish(model, b"TFL3")
     path.write_bytes(builder.Output())
     return path
 
 
-def _buffer(builder: Any, values: Array | None) -> int:
+def _table(builder: Any, name: str, **fields: Any) -> int:
+    """Write a table of the schema; fields that are None are left out."""
     import tflite
 
-    data = None
-    if values is not None:
-        data = builder.CreateNumpyVector(np.frombuffer(values.tobytes(), np.uint8))
-    tflite.BufferStart(builder)
-    if data is not None:
-        tflite.BufferAddData(builder, data)
-    return int(tflite.BufferEnd(builder))
+    getattr(tflite, f"{name}Start")(builder)
+    for field, value in fields.items():
+        if value is not None:
+            getattr(tflite, f"{name}Add{field}")(builder, value)
+    return int(getattr(tflite, f"{name}End")(builder))
+
+
+def _offsets(builder: Any, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for each in reversed(offsets):
+        builder.PrependUOffsetTRelative(each)
+    return int(builder.EndVector())
+
+
+def _numbers(builder: Any, values: Any, dtype: str) -> int:
+    return int(builder.CreateNumpyVector(np.asarray(values, dtype)))
+
+
+def _tensor(builder: Any, part: Part, buffer: int) -> int:
+    shape = part.shape if part.shape is not None else np.shape(part.values)
+    kind = part.kind
+    if kind is None:
+        kind = 0 if part.values is None else _KINDS[part.values.dtype.name]
+    scales = None
+    if len(part.scales):
+        scales = _table(
+            builder,
+            "QuantizationParameters",
+            Scale=_numbers(builder, part.scales, "float32"),
+            ZeroPoint=_numbers(builder, part.zeros, "int64"),
+            QuantizedDimension=part.axis,
+        )
+    return _table(
+        builder,
+        "Tensor",
+        Shape=_numbers(builder, shape, "int32"),
+        Type=kind,
+        Name=builder.CreateString(part.name),
+        Buffer=buffer,
+        Quantization=scales,
+        Sparsity=None if part.sparse is None else _sparsity(builder, *part.sparse),
+    )
+
+
+def _sparsity(builder: Any, order: Any, blocked: Any, levels: Sequence[Any]) -> int:
+    return _table(
+        builder,
+        "SparsityParameters",
+        TraversalOrder=_numbers(builder, order, "int32"),
+        BlockMap=_numbers(builder, blocked, "int32") if blocked else None,
+        DimMetadata=_offsets(builder, [_level(builder, *level) for level in levels]),
+    )
+
+
+def _level(builder: Any, is_sparse: bool, *content: Any) -> int:
+    if not is_sparse:
+        return _table(builder, "DimensionMetadata", DenseSize=content[0])
+    segments, indices = content
+    return _table(
+        builder,
+        "DimensionMetadata",
+        Format=1,
+        ArraySegmentsType=1,
+        ArraySegments=_table(builder, "Int32Vector", Values=_numbers(builder, segments, "int32")),
+        ArrayIndicesType=3,
+        ArrayIndices=_table(builder, "Uint8Vector", Values=_numbers(builder, indices, "uint8")),
+    )
+
+
+def _buffer(builder: Any, values: Array | None) -> int:
+    bits = None if values is None else np.frombuffer(values.tobytes(), np.uint8)
+    data = None if bits is None else int(builder.CreateNumpyVector(bits))
+    return _table(builder, "Buffer", Data=data)
 
 
 def _code(builder: Any, operator: int | str) -> int:
-    import tflite
-
-    name = builder.CreateString(operator) if isinstance(operator, str) else None
     number = 32 if isinstance(operator, str) else operator
-    tflite.OperatorCodeStart(builder)
-    tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, min(number, 127))
-    tflite.OperatorCodeAddBuiltinCode(builder, number)
-    if name is not None:
-        tflite.OperatorCodeAddCustomCode(builder, name)
-    return int(tflite.OperatorCodeEnd(builder))
+    return _table(
+        builder,
+        "OperatorCode",
+        DeprecatedBuiltinCode=min(number, 127),
+        BuiltinCode=number,
+        CustomCode=builder.CreateString(operator) if isinstance(operator, str) else None,
+    )
+
+
+def _operator(builder: Any, step: Step, code: int) -> int:
+    options = None
+    if step.flags:
+        left, right = step.flags
+        options = _table(builder, "BatchMatMulOptions", AdjX=left, AdjY=right)
+    return _table(
+        builder,
+        "Operator",
+        OpcodeIndex=code,
+        Inputs=_numbers(builder, step.inputs, "int32"),
+        Outputs=_numbers(builder, step.outputs, "int32"),
+        BuiltinOptionsType=101 if step.flags else None,
+        BuiltinOptions=options,
+    )
 
 
 def encode_sparse(
@@ -204,40 +201,32 @@ def encode_sparse(
         The values that are kept; and order, blocked dimensions and levels.
     """
     blocked = sorted(blocks)
-    sizes = [size // blocks.get(axis, 1) for axis, size in enumerate(dense.shape)]
-    sizes += [blocks[axis] for axis in blocked]
+    shape: list[int] = []
+    outer, inner = [], []
+    for axis, size in enumerate(dense.shape):
+        outer.append(len(shape))
+        shape.append(size // blocks.get(axis, 1))
+        if axis in blocks:
+            inner.append(len(shape))
+            shape.append(blocks[axis])
+    nested = dense.reshape(shape).transpose([(outer + inner)[each] for each in order])
     segments = [[0] for _ in order]
     indices: list[list[int]] = [[] for _ in order]
     kept: list[Any] = []
 
-    def value(at: dict[int, int]) -> Any:
-        place = [at[axis] for axis in range(dense.ndim)]
-        for number, axis in enumerate(blocked, dense.ndim):
-            place[axis] = place[axis] * blocks[axis] + at[number]
-        return dense[tuple(place)]
-
-    def any_below(level: int, at: dict[int, int]) -> bool:
+    def walk(level: int, below: Array) -> None:
         if level == len(order):
-            return bool(value(at) != 0)
-        return any(
-            any_below(level + 1, {**at, order[level]: n}) for n in range(sizes[order[level]])
-        )
-
-    def walk(level: int, at: dict[int, int]) -> None:
-        if level == len(order):
-            kept.append(value(at))
+            kept.append(below)
             return
-        for number in range(sizes[order[level]]):
-            inner = {**at, order[level]: number}
-            if is_sparse[level] and not any_below(level + 1, inner):
-                continue
-            indices[level].append(number)
-            walk(level + 1, inner)
+        for number, each in enumerate(below):
+            if each.any() or not is_sparse[level]:
+                indices[level].append(number)
+                walk(level + 1, each)
         segments[level].append(len(indices[level]))
 
-    walk(0, {})
+    walk(0, nested)
     levels = [
-        (True, segments[n], indices[n]) if is_sparse[n] else (False, sizes[dimension])
-        for n, dimension in enumerate(order)
+        (True, segments[n], indices[n]) if is_sparse[n] else (False, size)
+        for n, size in enumerate(nested.shape)
     ]
     return np.array(kept, dense.dtype), (tuple(order), tuple(blocked), levels)

@@ -74,7 +74,7 @@ def open_flax(path: Path, limits: Limits) -> Checkpoint:
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path} holds no weights by name, as Flax packs them")
     is_training = _OPTIMIZER in tree and isinstance(tree.get(_PARAMETERS), dict)
-    step = tree.get("step") if is_training else 0
+    step = _count(tree.get("step")) if is_training else 0
     entries, problems = [], []
     for place, leaf in _leaves(tree[_PARAMETERS] if is_training else tree, (), {}):
         name = ".".join(place)
@@ -82,8 +82,12 @@ def open_flax(path: Path, limits: Limits) -> Checkpoint:
             entries.append(_entry(name, leaf))
         except ValueError as error:
             problems.append(Problem(path, f"{path}: tensor {name} cannot be read ({error})"))
-    is_count = type(step) is int and 0 <= step < 1 << 62
-    return Checkpoint(path, tuple(entries), tuple(problems), step=step if is_count else 0)
+    return Checkpoint(path, tuple(entries), tuple(problems), step=step)
+
+
+def _count(value: Any) -> int:
+    """Return a number of steps; 0 for anything else."""
+    return value if type(value) is int and 0 <= value < 1 << 62 else 0
 
 
 def _leaves(

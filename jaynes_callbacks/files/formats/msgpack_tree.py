@@ -60,7 +60,7 @@ def unpack(content: _Bytes, limits: Limits) -> Packed:
         ValueError: if it is none, goes on after its end, or has too many parts.
     """
     reader = _Reader(content, limits)
-    found = reader.read()
+    found: Packed = reader.read()
     if reader.at != len(content):
         raise ValueError(f"it goes on after its end, from byte {reader.at:,}")
     return found
