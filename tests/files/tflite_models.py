@@ -11,7 +11,7 @@ import numpy.typing as npt
 __all__ = ["Part", "Step", "encode_sparse", "write_tflite"]
 
 Array = npt.NDArray[Any]
-_KINDS = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9, "float64": 10}
+_KINDS = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int8": 9, "float64": 10}
 
 
 @dataclass(frozen=True)
