@@ -120,6 +120,7 @@ def test_weights_are_in_the_order_of_the_model(tmp_path: Path) -> None:
         {},
         {"chunks": (5, 7)},
         {"chunks": (5, 7), "compression": "gzip"},
+        {"chunks": (5, 7), "fletcher32": True},
         {"chunks": (64, 96), "compression": "gzip", "shuffle": True, "fletcher32": True},
         {"dtype": ">f4"},
     ],
@@ -186,10 +187,13 @@ def test_filters_of_plugins_are_not_loaded(tmp_path: Path) -> None:
     assert entry.reason == "compressed by HDF5's filter 32000"
 
 
-def test_a_block_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(1 << 14, 1 << 13), (9, 9)])
+def test_a_block_that_would_fill_the_memory_is_refused(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {"maxshape": (None, None), "compression": "gzip"}
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        block = (1 << 14, 1 << 13)
-        data = file.create_dataset("dense/kernel", block, "f4", chunks=block, compression="gzip")
+        data = file.create_dataset("dense/kernel", shape, "f4", chunks=(1 << 14, 1 << 13), **how)
         data.id.write_direct_chunk((0, 0), b"x" * 99)
     with pytest.raises(CheckpointError, match=r"takes 512 MiB in memory"):
         analyse(tmp_path / "a.h5")

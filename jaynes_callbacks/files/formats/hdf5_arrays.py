@@ -185,7 +185,7 @@ class Hdf5File:
             if file.userblock_size:
                 raise ValueError("it begins with a block of another program")
             found = self._group(file, 0)
-            check_heaps(self._content, self._values)
+            check_heaps(self._content, self._values, self._limits)
             for item, attributes in self._described:
                 self._read_attributes(item, attributes)
             return found
