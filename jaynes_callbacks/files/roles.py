@@ -41,7 +41,7 @@ _NAMES: dict[Role, str] = {
 #: Of a matrix this pattern decides before all others.
 _HEAD = (
     r"lm_head|\bclassifier(\.\w*proj)?\.weight$|\bhead\b|\blogits\b|^output\."
-    r"|\b(fc|score)\.weight$"
+    r"|\b(fc|score)\.weight$|\bpredictions/kernel$"
 )
 _KERNEL_DIMENSIONS = (3, 4, 5)
 
