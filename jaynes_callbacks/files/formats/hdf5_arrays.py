@@ -28,6 +28,8 @@ _Values = npt.NDArray[Any]
 _DEFLATE, _SHUFFLE, _CHECKSUM = 1, 2, 3
 _CHECKSUM_SIZE = 4
 _DEEPEST = 64
+#: Bytes of an array that is not searched for heaps of texts.
+_LARGE = 1 << 20
 _UNWRITTEN = "values that were never written, not all of them"
 
 
@@ -226,7 +228,9 @@ class Hdf5File:
         end = start + found.nbytes
         if end > len(self._content):
             raise EOFError(f"it ends before the values of {text_of(data.name)}")
-        self._values.append((start, end))
+        # Only large arrays are passed over: a damaged place may lie on what describes others.
+        if found.nbytes > _LARGE:
+            self._values.append((start, end))
         values = self._content[start:end].view(found.dtype).reshape(shape)
         return replace(found, load=partial(_given, values), stored=found.nbytes, is_plain=True)
 
