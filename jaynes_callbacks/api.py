@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jaynes_callbacks.counts.arrays import Array, as_tensor
 from jaynes_callbacks.counts.counting import reason_not_countable
 from jaynes_callbacks.files import Checkpoint, CheckpointError, Limits, open_checkpoint
 from jaynes_callbacks.files.entry import tensor_entries
@@ -39,7 +40,7 @@ __all__ = [
     "measure_checkpoint",
 ]
 
-_Tensors = Tensor | Mapping[str, Tensor]
+_Tensors = Array | Mapping[str, Array]
 _Path = str | PathLike[str]
 
 
@@ -53,12 +54,13 @@ def analyse(tensors: _Tensors | _Path, *, paper_bins: int = PAPER_BINS) -> Recor
 
     Args:
         tensors: one tensor of weights; several by name, such as a model's ``state_dict()``; or the
-            path of a checkpoint of any size.  Of a state dict and of a checkpoint those tensors are
-            measured that a training run would watch: weights of two or more dimensions and at least
-            `MIN_SIZE` elements, tied ones once.  (`measure_checkpoint` also takes patterns.)  In a
-            mapping, such a tensor without magnitudes (an integer or complex one, one on the meta
-            device) gets a record whose status says so; a mapping that has tensors of fewer
-            dimensions only is measured whole.
+            path of a checkpoint of any size.  A tensor may be one of PyTorch, an array of numpy,
+            or anything with ``__dlpack__``, such as an array of JAX.  Of a state dict and of a
+            checkpoint those tensors are measured that a training run would watch: weights of two or
+            more dimensions and at least `MIN_SIZE` elements, tied ones once.  (`measure_checkpoint`
+            also takes patterns.)  In a mapping, such a tensor without magnitudes (an integer or
+            complex one, one on the meta device) gets a record whose status says so; a mapping that
+            has tensors of fewer dimensions only is measured whole.
         paper_bins: number of equal bins of the paper's protocol.
 
     Returns:
@@ -80,11 +82,12 @@ def analyse(tensors: _Tensors | _Path, *, paper_bins: int = PAPER_BINS) -> Recor
     if isinstance(tensors, str | PathLike):
         return measure_checkpoint(tensors, paper_bins=paper_bins)
     checked_bins(paper_bins)
+    is_single = not isinstance(tensors, Mapping)
     named = _by_name(tensors)
     refused = {
         name: reason for name, tensor in named.items() if (reason := reason_not_countable(tensor))
     }
-    if refused and isinstance(tensors, Tensor):
+    if refused and is_single:
         (reason,) = refused.values()
         raise TypeError(
             f"magnitudes are taken of a real floating-point tensor that holds values, got one "
@@ -292,25 +295,25 @@ def compare_measured(before: Measured, after: Measured) -> Comparison:
 
 
 def _by_name(tensors: _Tensors) -> Mapping[str, Tensor]:
-    """Check the tensors that a user gave, and name a single one.
+    """Check the tensors and arrays that a user gave, and name a single one.
 
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(tensors, Tensor):
-        return {"tensor": tensors}
     if not isinstance(tensors, Mapping):
-        raise TypeError(
-            "expected a tensor, a mapping of names to tensors or the path of a checkpoint, got "
-            f"{type(tensors).__name__}; for a module pass its state_dict()"
-        )
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensors, Array):
             raise TypeError(
-                f"expected a tensor under every name, got {type(tensor).__name__} under {name!r}; "
-                "for an array use torch.from_numpy"
+                "expected a tensor, an array, a mapping of names to some or the path of a "
+                f"checkpoint, got {type(tensors).__name__}; for a module pass its state_dict()"
             )
-    return tensors
+        return {"tensor": as_tensor(tensors)}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Array):
+            raise TypeError(
+                f"expected a tensor or an array under every name, got {type(tensor).__name__} "
+                f"under {name!r}; convert it by numpy.asarray"
+            )
+    return {name: as_tensor(tensor) for name, tensor in tensors.items()}
 
 
 def _weights(named: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -14,18 +14,23 @@ PAGE = Path(__file__).parents[1] / "docs" / "checkpoints.md"
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    return [block for its, block in blocks if its == language]
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("model", "tuned"):
         save_file({"h.0.mlp.weight": torch.randn(200, 200)}, f"{name}.safetensors")
-    (block,) = _blocks("python")
+    block, reader = _blocks("python")
     names: dict[str, object] = {}
     exec(compile(block, "docs/checkpoints.md", "exec"), names)
     assert len(names["records"]) == 1  # type: ignore[arg-type]
     assert len(names["comparison"].pairs) == 1  # type: ignore[attr-defined]
+    exec(compile(reader, "docs/checkpoints.md", "exec"), names)
+    (tmp_path / "a.numbers").write_text("1 2 3\n4 5 6\n")
+    (entry,) = names["open_numbers"](tmp_path / "a.numbers", None).entries  # type: ignore[operator]
+    assert entry.load().tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_the_commands_exist() -> None:

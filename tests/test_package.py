@@ -70,6 +70,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "google": "onnx"}
 OPTIONAL = {
     "counts/numba_kernels.py": {"fast"},
     "files/formats/gguf_files.py": {"gguf"},
+    "files/formats/hdf5_arrays.py": {"keras"},
     "files/formats/onnx_files.py": {"onnx"},
     "files/formats/safetensors_files.py": {"safetensors"},
     "pytorch_lightning.py": {"pytorch_lightning"},
@@ -193,7 +194,8 @@ def test_all_is_every_extra_of_users() -> None:
     [
         pytest.param(["lightning", "pytorch_lightning", "lightning_fabric"], id="no lightning"),
         pytest.param(
-            "jinja2 yaml rich numba safetensors onnx gguf wandb tensorboard hydra datasets".split(),
+            "jinja2 yaml rich numba safetensors onnx gguf h5py".split()
+            + "wandb tensorboard hydra datasets".split(),
             id="no extra",
         ),
     ],

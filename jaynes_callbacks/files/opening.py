@@ -6,7 +6,7 @@ from types import ModuleType
 
 from jaynes_callbacks._extras import MissingExtraError, require_extra
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, one_sentence
-from jaynes_callbacks.files.formats import DISTRIBUTED_INDEX, SUFFIXES, format_of
+from jaynes_callbacks.files.formats import DISTRIBUTED_INDEX, format_of, known_suffixes
 from jaynes_callbacks.files.hub.place import (
     SCHEME,
     HubPlace,
@@ -45,7 +45,7 @@ def open_checkpoint(path: str | PathLike[str] | HubPlace, limits: Limits = _DEFA
     if not place.is_dir():
         raise CheckpointError(
             f"{place} is no checkpoint that can be read: its name ends in none of "
-            f"{', '.join(SUFFIXES)}"
+            f"{', '.join(known_suffixes())}"
         )
     checkpoints = find_checkpoints(place, limits)
     if len(checkpoints) > 1:
@@ -111,9 +111,10 @@ def _checkpoints_in(place: Path, limits: Limits) -> list[Path]:
         found = [file for file in found if not file.name.startswith("pytorch_model")]
     found += sorted(each.parent for each in place.glob(f"*/{DISTRIBUTED_INDEX}"))
     if not found:
+        ends = ", ".join(known_suffixes())
         raise CheckpointError(
-            f"{place} holds no checkpoint: no file in it ends in {', '.join(SUFFIXES)}, and it has "
-            f"no {DISTRIBUTED_INDEX} of a distributed checkpoint; folders below it are not "
+            f"{place} holds no checkpoint: no file in it ends in {ends}, and "
+            f"it has no {DISTRIBUTED_INDEX} of a distributed checkpoint; folders below it are not "
             f"searched: name them, as in {place}/*/checkpoints"
         )
     return found

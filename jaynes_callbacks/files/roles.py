@@ -41,7 +41,7 @@ _NAMES: dict[Role, str] = {
 #: Of a matrix this pattern decides before all others.
 _HEAD = (
     r"lm_head|\bclassifier(\.\w*proj)?\.weight$|\bhead\b|\blogits\b|^output\."
-    r"|\b(fc|score)\.weight$"
+    r"|\b(fc|score)\.weight$|\bpredictions/kernel$"
 )
 _KERNEL_DIMENSIONS = (3, 4, 5)
 
@@ -66,7 +66,8 @@ def role(name: str, shape: tuple[int, ...]) -> Role:
     if len(shape) == 2 and re.search(_HEAD, lower):
         return "head"
     for found, pattern in _NAMES.items():
-        if re.search(pattern, lower):
+        # Converters merge a norm into the convolution before it, and keep the norm's name.
+        if re.search(pattern, lower) and not (found == "norm" and len(shape) > 3):
             return found
     return "convolution" if len(shape) in _KERNEL_DIMENSIONS else "other"
 

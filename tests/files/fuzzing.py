@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from tests.files.flax_models import chunked, write_flax
+from tests.files.keras_models import config_of, write_keras, write_keras_2, write_weights
+from tests.files.tflite_models import Part, Step, encode_sparse, write_tflite
 
 __all__ = ["FORMATS", "damaged_copy", "seed_files"]
 
@@ -105,6 +110,55 @@ def _gguf(state: State, path: Path) -> None:
     writer.close()
 
 
+def _tflite(state: State, path: Path) -> None:
+    dense = np.where(np.arange(72).reshape(8, 9) % 4, 0, 1).astype(np.float16)
+    kept, sparse = encode_sparse(dense, (0, 1), {}, (False, True))
+    parts = [
+        Part("x"), Part("wide", state["a.weight"].numpy()), Part("half", state["b.weight"].numpy()),
+        Part("wide_half"), Part("bias", state["a.bias"].numpy()),
+        Part("sparse", kept, shape=dense.shape, sparse=sparse), Part("dense"),
+        Part("codes", np.ones((8, 3, 3, 8), np.int8), scales=[0.5] * 8, zeros=[1] * 8),
+    ]  # fmt: skip
+    steps = [
+        Step(9, [0, 1, 4], [0]), Step(6, [2], [3]), Step(9, [0, 3, -1], [0]),
+        Step(124, [5], [6]), Step(9, [0, 6], [0]), Step(3, [0, 7, -1], [0]),
+    ]  # fmt: skip
+    write_tflite(path, parts, steps)
+
+
+def _task(state: State, path: Path) -> None:
+    inner = path.with_name("inner.tflite")
+    _tflite(state, inner)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(inner, "one.tflite")
+        archive.write(inner, "two.tflite", zipfile.ZIP_DEFLATED)
+    inner.unlink()
+
+
+def _keras_2(state: State, path: Path) -> None:
+    weights = {
+        f"dense_{number}/kernel": each for number, each in enumerate(_arrays(state).values())
+    }
+    write_keras_2(path, weights, config_of([("dense_0", "Dense", {})]))
+
+
+def _compressed_h5(state: State, path: Path) -> None:
+    arrays = [each.reshape(8, -1) for each in _arrays(state).values()]
+    layers = {f"layers/dense_{n}": (f"d{n}", [each]) for n, each in enumerate(arrays)}
+    write_weights(path, layers, chunks=(4, 1), compression="gzip", shuffle=True, fletcher32=True)
+
+
+def _keras_3(state: State, path: Path) -> None:
+    layers = {f"layers/dense_{n}": (f"d{n}", [a]) for n, a in enumerate(_arrays(state).values())}
+    write_keras(path, layers, config_of([("d0", "Dense", {})]))
+
+
+def _flax(state: State, path: Path) -> None:
+    arrays = _arrays(state)
+    whole = arrays.pop("a.weight")
+    write_flax(path, {"params": {**arrays, "split": chunked(whole, 30)}, "opt_state": {"0": [1]}})
+
+
 def _distributed(state: State, path: Path) -> None:
     dcp.save({"model": state}, checkpoint_id=path, no_dist=True)
 
@@ -127,6 +181,12 @@ FORMATS: dict[str, tuple[Callable[[State, Path], None], str]] = {
     "plain.onnx": (_onnx, ""),
     "external.onnx": (_external, ""),
     "plain.gguf": (_gguf, ""),
+    "plain.tflite": (_tflite, ""),
+    "two.task": (_task, ""),
+    "plain.msgpack": (_flax, ""),
+    "plain.h5": (_keras_2, ""),
+    "compressed.h5": (_compressed_h5, ""),
+    "plain.keras": (_keras_3, ""),
     "index.dcp": (_distributed, ".metadata"),
     "part.dcp": (_distributed, "__0_0.distcp"),
 }

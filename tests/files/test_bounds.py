@@ -24,7 +24,8 @@ from jaynes_callbacks.records.regular import read_text, require_regular
 from tests.files.watched import Cost, measured
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-SUFFIXES = ("pt", "safetensors", "npz", "onnx", "gguf", "safetensors.index.json")
+SUFFIXES = ("pt", "safetensors", "npz", "onnx", "gguf", "safetensors.index.json", "tflite", "task")
+SUFFIXES += ("msgpack", "h5", "keras")
 
 
 # Pipes and devices --------------------------------------------------------------------------------

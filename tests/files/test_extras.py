@@ -152,6 +152,8 @@ class TestGguf:
         # The missing module is no extra's name, and no package that pip knows.
         ("a.onnx", "google", "onnx"),
         ("a.gguf", "gguf", "gguf"),
+        ("a.keras", "h5py", "keras"),
+        ("a.h5", "h5py", "keras"),
         ("model.safetensors.index.json", "safetensors", "safetensors"),
     ],
 )

@@ -11,6 +11,9 @@ from tests.files.watched import Cost, Fits, measured
 
 pytest.importorskip("onnx")
 pytest.importorskip("gguf")
+pytest.importorskip("h5py")
+pytest.importorskip("msgpack")
+pytest.importorskip("tflite")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:torch.distributed is disabled", "ignore:.*torch.jit", "ignore::DeprecationWarning"
 )

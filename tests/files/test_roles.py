@@ -27,6 +27,8 @@ NAMES = {
     "fc.weight": "head",
     "output.weight": "head",
     "net.logits.weight": "head",
+    "predictions/kernel": "head",
+    "fc1/kernel": "mlp",
     "net.0.weight": "other",
     "lstm.weight_ih_l0": "other",
 }
@@ -83,3 +85,8 @@ def test_one_role_has_no_total_and_small_weights_no_figures() -> None:
     (summary,) = summarise_roles([weight("conv.weight", 0.1, 0.9, "gamma", side=9)])
     assert summary[:3] == ("convolution", 1, 0)
     assert summary[3:] == (None, None, None, None, None, {})
+
+
+def test_a_convolution_that_bears_the_name_of_a_norm() -> None:
+    assert role("net/batch_normalization_3/Kernel", (8, 1, 3, 3)) == "convolution"
+    assert role("net.norm.weight", (8, 8)) == "norm"

@@ -179,6 +179,48 @@ def test_torchscript(tmp_path: Path, assert_same: AssertSame) -> None:
     assert all(row.name.startswith("constants.") for row in frozen)
 
 
+class _Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 16)
+        self.plain = torch.randn(16, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) + self.plain.sum()
+
+
+class _Nested(nn.Module):
+    """Lists and dictionaries of modules, tied weights, a recurrent layer, a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 16)
+        self.blocks = nn.ModuleList([_Block(), _Block()])
+        self.lstm = nn.LSTM(16, 8)
+        self.heads = nn.ModuleDict({"words": nn.Linear(16, 20, bias=False)})
+        self.heads["words"].weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.words(x)
+        for block in self.blocks:
+            y = block(y)
+        return self.heads["words"](y)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::DeprecationWarning")
+def test_names_in_torchscript_are_those_of_the_state_dict(tmp_path: Path) -> None:
+    net = _Nested()
+    torch.jit.save(torch.jit.script(net), str(tmp_path / "a.pt"))
+    entries = open_checkpoint(tmp_path / "a.pt").entries
+    found = {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
+    state = net.state_dict()
+    # TorchScript also keeps plain tensors, and a list of the recurrent layer's weights.
+    others = {"blocks.0.plain", "blocks.1.plain"} | {f"lstm._flat_weights.{n}" for n in range(4)}
+    assert found.keys() == state.keys() | others
+    assert all(torch.equal(found[name].load(), state[name]) for name in state)
+    assert found["words.weight"] is found["heads.words.weight"]
+
+
 def test_a_big_endian_file_is_turned(tmp_path: Path) -> None:
     weights = {"w": torch.randn(20, 20)}
     torch.save({"w": weights["w"]}, tmp_path / "a.pt")

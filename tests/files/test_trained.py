@@ -1,6 +1,7 @@
 """A trained network, saved in every format that can hold it: the same rows from all."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor
 
 from jaynes_callbacks import EquilibriumMonitor, Record, Records, analyse
+from tests.files.flax_models import write_flax
+from tests.files.keras_models import config_of, write_keras
+from tests.files.tflite_models import Part, Step, write_tflite
 
 AssertSame = Callable[[Records, Mapping[str, Record]], None]
 Trained = tuple[Any, Any, dict[str, Record]]
@@ -72,6 +76,32 @@ def numpy_file(state: dict[str, Tensor], path: Path) -> Path:
     return path
 
 
+def tflite_file(state: dict[str, Tensor], path: Path) -> Path:
+    pytest.importorskip("tflite")
+    parts = [Part("x"), *(Part(name, tensor.numpy()) for name, tensor in state.items())]
+    weights = [
+        n for n, part in enumerate(parts) if part.values is not None and part.values.ndim > 1
+    ]
+    return write_tflite(path, parts, [Step(9, [0, n, -1], [0]) for n in weights])
+
+
+def keras_file(state: dict[str, Tensor], path: Path) -> Path:
+    pytest.importorskip("h5py")
+    arrays = {name: tensor.numpy() for name, tensor in state.items() if tensor.dim() > 1}
+    layers = {f"layers/{n}": (n.removesuffix(".weight"), [a.T]) for n, a in arrays.items()}
+    config = config_of([(name, "Dense", {}) for name, _ in layers.values()])
+    return write_keras(path, layers, config)
+
+
+def flax_file(state: dict[str, Tensor], path: Path) -> Path:
+    pytest.importorskip("msgpack")
+    tree: dict[str, dict[str, Any]] = {}
+    for name, tensor in state.items():
+        module, _, leaf = name.rpartition(".")
+        tree.setdefault(module, {})["kernel" if leaf == "weight" else leaf] = tensor.numpy().T
+    return write_flax(path, tree)
+
+
 def saved(form: str, task: Any, trainer: Any, folder: Path) -> Path:
     """The network in a format, and where it lies."""
     state = {name: tensor.detach().clone() for name, tensor in task.state_dict().items()}
@@ -87,12 +117,16 @@ def saved(form: str, task: Any, trainer: Any, folder: Path) -> Path:
     elif form == "dcp":
         dcp.save({"model": state}, checkpoint_id=path, no_dist=True)
     else:
-        makers = {"hub": sharded, "npz": numpy_file, "onnx": onnx_file, "gguf": gguf_file}
+        makers = {
+            "hub": sharded, "npz": numpy_file, "onnx": onnx_file, "gguf": gguf_file,
+            "tflite": tflite_file, "keras": keras_file, "msgpack": flax_file,
+        }  # fmt: skip
         return makers[form](state, path)
     return path
 
 
 FORMATS = ("ckpt", "pt", "bin", "safetensors", "dcp", "hub", "npz", "onnx", "gguf")
+FORMATS += ("tflite", "keras", "msgpack")
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -102,4 +136,6 @@ def test_every_format_gives_what_the_run_recorded(
     task, trainer, recorded = trained
     assert set(recorded) == {"first.weight", "last.weight"}
     found = analyse(saved(form, task, trainer, tmp_path))
-    assert_same(found, recorded)
+    # Keras and Flax call a weight a kernel.
+    renamed = [each.replace(name=re.sub("[./]kernel$", ".weight", each.name)) for each in found]
+    assert_same(Records(renamed), recorded)

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import IO, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from jaynes_callbacks.files.limits import Limits
 from jaynes_callbacks.records.regular import require_regular
@@ -110,7 +111,7 @@ def _member(content: Bytes, info: zipfile.ZipInfo) -> Member:
     return Member(info.filename, start, info.compress_size, info.file_size, info)
 
 
-def as_file(content: Bytes) -> IO[bytes]:
+def as_file(content: npt.NDArray[np.uint8]) -> IO[bytes]:
     """Return bytes in memory as an open file, without a copy."""
     return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, _Region(content.data))))
 

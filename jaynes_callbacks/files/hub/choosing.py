@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from jaynes_callbacks.files.entry import CheckpointError
-from jaynes_callbacks.files.formats import SUFFIXES
+from jaynes_callbacks.files.formats import known_suffixes
 
 __all__ = ["model_file"]
 
@@ -43,7 +43,9 @@ def model_file(files: Collection[str], what: str) -> str:
     """
     candidates = [file for file in files if _is_model(PurePosixPath(file).name)]
     if not candidates:
-        raise CheckpointError(f"{what} holds no model: no file ends in {', '.join(SUFFIXES)}")
+        raise CheckpointError(
+            f"{what} holds no model: no file ends in {', '.join(known_suffixes())}"
+        )
     at_root = [file for file in candidates if "/" not in file]
     found = at_root or candidates
     chosen = found
@@ -60,4 +62,4 @@ def model_file(files: Collection[str], what: str) -> str:
 
 
 def _is_model(name: str) -> bool:
-    return name.endswith(SUFFIXES) and not name.startswith(_NO_MODEL)
+    return name.endswith(known_suffixes()) and not name.startswith(_NO_MODEL)

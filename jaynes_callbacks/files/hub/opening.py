@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem, one_sentence
-from jaynes_callbacks.files.formats import SUFFIXES, format_of, guarded
+from jaynes_callbacks.files.formats import format_of, guarded, known_suffixes
 from jaynes_callbacks.files.formats.hf_index import shards_of
 from jaynes_callbacks.files.hub.choosing import model_file
 from jaynes_callbacks.files.hub.client import Hub, Revision
@@ -67,7 +67,7 @@ def _file(place: HubPlace, at: Revision) -> str:
         if format_of(Path(place.file)) is None:
             raise CheckpointError(
                 f"{place} is no checkpoint that can be read: its name ends in none of "
-                f"{', '.join(SUFFIXES)}"
+                f"{', '.join(known_suffixes())}"
             )
         return place.file
     below = [name for name in at.files if name.startswith(place.file.rstrip("/") + "/")]
