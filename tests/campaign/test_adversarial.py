@@ -153,6 +153,7 @@ def together(adversaries: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("name", ROWS)
+@pytest.mark.sampled(4)
 def test_alone_as_in_a_batch(
     name: str, adversaries: Tensor, together: dict[str, tuple[Tensor, Tensor]]
 ) -> None:
@@ -165,6 +166,7 @@ def test_alone_as_in_a_batch(
 
 
 @pytest.mark.parametrize("kind", ["weight", "iota"])
+@pytest.mark.sampled(2)
 def test_records_explain_their_gaps(kind: str, adversaries: Tensor) -> None:
     for name, record in zip(ROWS, _records(adversaries, kind), strict=True):
         assert not _unexplained(record), (name, record.status)

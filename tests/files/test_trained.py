@@ -96,6 +96,7 @@ FORMATS = ("ckpt", "pt", "bin", "safetensors", "dcp", "hub", "npz", "onnx", "ggu
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.sampled(4)
 def test_every_format_gives_what_the_run_recorded(
     form: str, trained: Trained, tmp_path: Path, assert_same: AssertSame
 ) -> None:
