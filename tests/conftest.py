@@ -42,8 +42,8 @@ jaxtyping.install_import_hook(
     ],
     f"{typechecker.__name__}.{typechecker.checked.__name__}",
 )
-#: Where they are checked: in the tests of just these, and in all slow ones.  It takes as long as the
-#: fits themselves, and a whole run calls nothing that those tests do not call.
+#: Where they are checked: in the tests of just these, and in all slow ones.  It takes as long as
+#: the fits themselves, and a whole run calls nothing that those tests do not call.
 _CHECKED = ("counts", "statistics", "test_api.py", "test_change.py", "test_distribution.py")
 
 # After the hook: these import the package.

@@ -180,7 +180,10 @@ def _assert_explained(counts: Tensor) -> None:
         assert not _unexplained(record), record.status
 
 
-@pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [5, pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)],
+)
 def test_random_counts(number: int, generator: torch.Generator) -> None:
     """Rows of few to many occupied codes, of one to 1e15 values each."""
     counts = torch.zeros(number, CODES, dtype=torch.int64)
