@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -41,9 +42,9 @@ jaxtyping.install_import_hook(
     ],
     f"{typechecker.__name__}.{typechecker.checked.__name__}",
 )
-#: Where they are checked: in the tests of just these.  It takes as long as the fits themselves, and
-#: a whole run calls nothing that those tests do not call.
-_CHECKED = ("campaign", "counts", "instruments", "statistics", "test_api.py")
+#: Where they are checked: in the tests of just these, and in all slow ones.  It takes as long as
+#: the fits themselves, and a whole run calls nothing that those tests do not call.
+_CHECKED = ("counts", "statistics", "test_api.py", "test_change.py", "test_distribution.py")
 
 # After the hook: these import the package.
 from jaynes_callbacks.instruments.distribution import Tallied, summarise  # noqa: E402
@@ -61,8 +62,26 @@ hypothesis.settings.load_profile("suite")
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Check the types of calls in the tests of what is checked."""
-    part = item.path.relative_to(Path(__file__).parent).parts[0]
-    jaxtyping.config.update("jaxtyping_disable", part not in _CHECKED)
+    parts = item.path.relative_to(Path(__file__).parent).parts
+    checked = item.get_closest_marker("slow") or set(parts) & set(_CHECKED)
+    jaxtyping.config.update("jaxtyping_disable", not checked)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow all cases but every n-th of a test that is marked as ``sampled(n)``.
+
+    Where n has no factor in common with the lengths of a grid's axes, every value of each axis is
+    met in the fast suite.  A case that is asked for alone is the first, and runs.
+    """
+    seen = Counter[tuple[Path, str]]()
+    for item in items:
+        sampled = item.get_closest_marker("sampled")
+        if sampled and isinstance(item, pytest.Function):
+            key = item.path, item.originalname
+            if seen[key] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[key] += 1
 
 
 @pytest.fixture

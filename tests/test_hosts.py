@@ -57,7 +57,7 @@ def run(script: str, folder: Path) -> str:
         command = [sys.executable, "script.py"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     else:
-        done = python("script.py", cwd=folder, env=environment, painted=False)
+        done = python("script.py", cwd=folder, env=environment, painted=False, fitted=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Exception ignored" not in done.stderr
     return done.stdout

@@ -102,6 +102,7 @@ class Saving(L.Callback):
     ("saved_at", "elsewhere"),
     [pytest.param(4, False, marks=pytest.mark.fitted), (6, True), (8, True), (12, False)],
 )
+@pytest.mark.sampled(2)
 def test_a_resumed_run_equals_the_uninterrupted_one(
     saved_at: int, elsewhere: bool, task: Any, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
@@ -314,6 +315,7 @@ AVERAGING: dict[str, Callable[[], L.Callback]] = {
 
 @pytest.mark.parametrize("ours_first", [True, False])
 @pytest.mark.parametrize("kind", AVERAGING)
+@pytest.mark.sampled(3)
 def test_beside_weight_averaging_the_training_weights_are_watched(
     kind: str, ours_first: bool, task: Any, make_trainer: MakeTrainer
 ) -> None:

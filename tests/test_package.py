@@ -49,6 +49,7 @@ LIGHT: list[list[tuple[str, str]]] = [
 
 
 @pytest.mark.parametrize("statements", LIGHT, ids=["lightning", "pytorch_lightning"])
+@pytest.mark.sampled(2)
 def test_imports_are_light(statements: list[tuple[str, str]]) -> None:
     check = "import sys\n" + "".join(
         f"{statement}\n"
@@ -200,6 +201,7 @@ def test_all_is_every_extra_of_users() -> None:
         ),
     ],
 )
+@pytest.mark.sampled(2)
 def test_it_works_without(hidden: list[str], tmp_path: Path) -> None:
     done = run_without(hidden, f"PATH = {str(tmp_path / 'a.pt')!r}\n{WORKS}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -210,6 +212,7 @@ def test_it_works_without(hidden: list[str], tmp_path: Path) -> None:
     assert sorted(int(part.stem.split("-")[1]) for part in parts) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_trainer_of_transformers_needs_no_lightning(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     hidden = ["lightning", "pytorch_lightning"]

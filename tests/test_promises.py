@@ -56,6 +56,7 @@ def _hooks(model: nn.Module) -> int:
         {"instruments": LISTENING, "every_n_steps": 2, "iota_every_n_batches": 1},
     ],
 )
+@pytest.mark.sampled(2)
 def test_the_watched_run_is_the_unwatched_run(
     options: dict[str, Any], task: Any, loader: Loader, make_trainer: MakeTrainer
 ) -> None:
@@ -145,6 +146,7 @@ class Anything(L.LightningModule):
         for kind in ODD_NETWORKS
     ],
 )
+@pytest.mark.sampled(3)
 def test_odd_networks_train_on(
     kind: str, loader: Loader, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
@@ -260,6 +262,7 @@ def test_hooks_are_gone_after_fit(task: Any, loader: Loader, make_trainer: MakeT
 @pytest.mark.parametrize("instruments", ["magnitudes", LISTENING], ids=["one", "all"])
 @pytest.mark.parametrize("error", [RuntimeError("broken batch"), KeyboardInterrupt()])
 @pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.sampled(3)
 def test_hooks_are_gone_and_records_kept_after_an_interruption(
     error: BaseException,
     where: str,

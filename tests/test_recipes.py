@@ -42,6 +42,7 @@ def _run(page: str, names: dict[str, Any], first: int = 0) -> None:
         exec(compile(block, f"{page}, block {number}", "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _quiet_trainer(monkeypatch)
@@ -116,6 +117,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (tmp_path / "runs" / "plain" / "jaynes" / "part-000000000100.parquet").exists()
 
 
+@pytest.mark.slow
 def test_the_page_of_loops_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(FigureSink, "close", lambda *_: None)

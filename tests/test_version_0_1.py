@@ -127,6 +127,7 @@ def test_the_dataset_is_shown(dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used")
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 @pytest.mark.parametrize("step", [9, 18])
+@pytest.mark.sampled(2)
 def test_a_resumed_run_equals_the_uninterrupted_one(
     step: int, dataset: Path, as_stored: pd.DataFrame
 ) -> None:

@@ -153,6 +153,7 @@ def together(adversaries: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("name", ROWS)
+@pytest.mark.sampled(4)
 def test_alone_as_in_a_batch(
     name: str, adversaries: Tensor, together: dict[str, tuple[Tensor, Tensor]]
 ) -> None:
@@ -165,6 +166,7 @@ def test_alone_as_in_a_batch(
 
 
 @pytest.mark.parametrize("kind", ["weight", "iota"])
+@pytest.mark.sampled(2)
 def test_records_explain_their_gaps(kind: str, adversaries: Tensor) -> None:
     for name, record in zip(ROWS, _records(adversaries, kind), strict=True):
         assert not _unexplained(record), (name, record.status)
@@ -178,7 +180,10 @@ def _assert_explained(counts: Tensor) -> None:
         assert not _unexplained(record), record.status
 
 
-@pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [5, pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)],
+)
 def test_random_counts(number: int, generator: torch.Generator) -> None:
     """Rows of few to many occupied codes, of one to 1e15 values each."""
     counts = torch.zeros(number, CODES, dtype=torch.int64)

@@ -106,6 +106,7 @@ def _fit(name: str, counts: Tensor) -> tuple[Binned, Fit]:
 
 
 @pytest.mark.parametrize(("truth", "name"), PAIRS)
+@pytest.mark.sampled(7)
 def test_gap_is_the_population_divergence(truth: str, name: str, draw: Draw) -> None:
     """Within four standard errors of its mean over 20 draws of 1e6, and 2e-4 nats for binning.
 

@@ -65,6 +65,7 @@ def _full_scale(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("law", ["lognormal", "gaussian"])
+@pytest.mark.sampled(2)
 def test_bfloat16_and_float16_do_not_alias(law: str) -> None:
     """Gaps move by less than 3e-4 nats; bfloat16's rounding shifts μ by half a step, 0.0027."""
     weights = _weights(law)
@@ -82,6 +83,7 @@ def test_bfloat16_and_float16_do_not_alias(law: str) -> None:
     ("dtype", "aliasing"), [(torch.float8_e4m3fn, 0.676), (torch.float8_e5m2, 1.328)]
 )
 @pytest.mark.parametrize("law", ["lognormal", "gaussian"])
+@pytest.mark.sampled(3)
 def test_float8_raises_every_gap_alike(law: str, dtype: torch.dtype, aliasing: float) -> None:
     exact, rounded = _full_scale(_weights(law), dtype)
     counts = _counts(exact, rounded)

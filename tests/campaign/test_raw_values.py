@@ -67,6 +67,7 @@ CASES: dict[str, tuple[Any, Callable[[Array], tuple[float, ...]]]] = {
     [(1_000, 3), (100_000, 1), pytest.param(100_000, 3, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sampled(4)
 def test_binning_moves_parameters_by_less_than_a_tenth_of_their_error(
     name: str, size: int, number: int
 ) -> None:

@@ -61,6 +61,7 @@ def _errors(binned: Binned, fit: Fit, truth: tuple[float, ...]) -> Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("name", "truth"), GRID)
+@pytest.mark.sampled(4)
 def test_parameters_come_back_within_four_standard_errors(
     name: str, truth: tuple[float, ...], size: int, laws: Laws, draw: Draw
 ) -> None:
@@ -72,6 +73,7 @@ def test_parameters_come_back_within_four_standard_errors(
 
 
 @pytest.mark.parametrize(("name", "truth"), GRID)
+@pytest.mark.sampled(4)
 def test_standard_errors_cover(name: str, truth: tuple[float, ...], laws: Laws, draw: Draw) -> None:
     """Over 600 draws of 20,000 values: 95 % intervals hold 95 %, errors scatter by one."""
     counts = draw(laws[name](*truth), 20_000, repeats=600, seed=77)

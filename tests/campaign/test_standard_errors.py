@@ -113,6 +113,7 @@ def test_a_fall_that_is_none_is_seldom_seen(name: str, kept: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["independent", "both, 1.0"])
+@pytest.mark.sampled(2)
 def test_a_sample_of_the_same(name: str) -> None:
     """Rows alone would hold it in 60 of 100 cases where columns have scales."""
     assert coverage(name, (64, 64), 120) >= 0.87

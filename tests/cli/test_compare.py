@@ -9,6 +9,8 @@ import torch
 
 from jaynes_callbacks.sinks.dataset import read_records
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -23,6 +25,7 @@ def two(tmp_path: Path, generator: torch.Generator) -> tuple[Path, Path]:
     return tmp_path / "a.pt", tmp_path / "b.pt"
 
 
+@pytest.mark.fitted
 def test_table(jaynes: Run, two: tuple[Path, Path]) -> None:
     status, out, err = jaynes("compare", *two)
     assert (status, err) == (0, "")

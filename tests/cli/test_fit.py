@@ -23,6 +23,8 @@ from jaynes_callbacks.records.parquet import write_frame
 from jaynes_callbacks.sinks.dataset import read_records
 from tests.missing import jaynes_without
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -67,6 +69,7 @@ def test_cores_can_be_left_out(jaynes: Run, model: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+@pytest.mark.fitted
 def test_rows_have_the_columns_of_a_training_run(
     form: str, jaynes: Run, model: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +88,7 @@ def test_rows_have_the_columns_of_a_training_run(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.fitted
 def test_parquet_can_be_computed_again(jaynes: Run, model: Path, tmp_path: Path) -> None:
     jaynes("fit", model, "--output", tmp_path / "rows.parquet")
     rows = read_records(tmp_path / "rows.parquet")
@@ -223,6 +227,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("width", [100, 140])
+@pytest.mark.sampled(2)
 def test_many_weights_are_shortened_on_a_terminal(
     width: int, jaynes: Run, many: Path, terminal: Callable[[int], None]
 ) -> None:

@@ -13,6 +13,8 @@ from jaynes_callbacks.sinks.dataset import DatasetSink
 from tests.missing import jaynes_without
 from tests.processes import running
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 Jaynes = Callable[..., tuple[int, str, str]]
 
 

@@ -82,6 +82,7 @@ def test_rows_are_whole_in_a_pipe_and_escaped_on_a_terminal(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.sampled(3)
 def test_any_encoding_of_the_terminal(encoding: str, model: Path) -> None:
     command = [sys.executable, "-m", "jaynes_callbacks", "fit", str(model)]
     done = subprocess.run(
@@ -93,6 +94,7 @@ def test_any_encoding_of_the_terminal(encoding: str, model: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("options", [[], ["--format", "csv"]])
+@pytest.mark.sampled(2)
 def test_a_full_disk_is_a_failure(options: list[str], model: Path) -> None:
     command = [sys.executable, "-m", "jaynes_callbacks", "fit", str(model), *options]
     with Path("/dev/full").open("w") as full:

@@ -188,6 +188,7 @@ class TestCount:
     @pytest.mark.parametrize("by_numba", [True, False])
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.sampled(5)
     def test_equal_to_a_loop_over_the_values(
         self,
         dtype: torch.dtype,
@@ -209,6 +210,7 @@ class TestCount:
     @pytest.mark.parametrize("apply", [map, _in_threads])
     @pytest.mark.parametrize("slice_size", [1, 999, 100_000])
     @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.sampled(5)
     def test_slices_count_what_the_whole_counts(
         self, dtype: torch.dtype, slice_size: int, apply: Any, generator: torch.Generator
     ) -> None:

@@ -89,6 +89,7 @@ def test_hyperparameters_are_logged(compose: Compose) -> None:
         ("callbacks.equilibrium_monitor.kinds=[weights]", "callbacks: .*kind.*weights"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_a_wrong_value_is_one_sentence(compose: Compose, override: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(compose(*override.split()))

@@ -115,6 +115,7 @@ def test_optimizer(compose: Compose, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.sampled(4)
 def test_a_learning_rate_of_zero_changes_no_weight(compose: Compose, optimizer: str) -> None:
     layer = nn.Linear(4, 3)
     before = [p.detach().clone() for p in layer.parameters()]
@@ -158,6 +159,7 @@ def test_trainer(compose: Compose, trainer: str) -> None:
 
 
 @pytest.mark.parametrize("callbacks", options("callbacks"))
+@pytest.mark.sampled(3)
 def test_callbacks(compose: Compose, callbacks: str, tmp_path: Path) -> None:
     parts = build(compose(f"callbacks={callbacks}", "logger=none"))
     made = {type(callback).__name__ for callback in parts.trainer.callbacks}  # type: ignore[attr-defined]
@@ -211,6 +213,7 @@ def test_wandb_is_offline(compose: Compose) -> None:
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.sampled(4)
 def test_experiment(compose: Compose, experiment: str) -> None:
     parts = build(compose(f"experiment={experiment}"))
     assert parts.monitors
@@ -234,6 +237,7 @@ CONTROLS = {
 
 
 @pytest.mark.parametrize("control", options("control"))
+@pytest.mark.sampled(3)
 def test_control(compose: Compose, control: str) -> None:
     """Each says what it is called, on top of the experiment that sweeps them all."""
     cfg = compose("experiment=controls", f"control={control}", "seed=3")
@@ -250,6 +254,7 @@ STUDIES = sorted(set(options("experiment")) - {"demo"})
 
 
 @pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.sampled(4)
 def test_every_run_of_a_study_can_be_made(compose: Compose, study: str) -> None:
     """Every combination is composed, and every value of every parameter made at least once."""
     runs = sweep(study)

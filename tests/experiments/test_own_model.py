@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in "".join(blocks("bash")).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "python"
-        done = python(*arguments, cwd=place, env=environment, painted=False)
+        done = python(*arguments, cwd=place, env=environment, painted=False, fitted=False)
         assert done.returncode == 0, done.stderr
     return place
 

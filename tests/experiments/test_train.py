@@ -66,6 +66,7 @@ def test_a_wrong_value_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_the_bar_and_the_end_only(tmp_path: Path) -> None:
     # What is imported here is part of what is shown: Lightning chooses its log when it is imported.
     overrides = ("model.net.width=32", "trainer=cpu", "trainer.max_epochs=2")

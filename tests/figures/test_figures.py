@@ -103,6 +103,7 @@ def drawn_whole(figure: Figure) -> None:
 
 @LOOKS
 @pytest.mark.parametrize("draw", OF_A_RECORD)
+@pytest.mark.sampled(3)
 def test_a_record_is_drawn_against_its_start(
     draw: Callable[..., Figure], look: Look, snapshots: list[Records]
 ) -> None:
@@ -131,6 +132,7 @@ def each_by_one(cases: Sequence[str]) -> pytest.MarkDecorator:
 
 @pytest.mark.parametrize("draw", OF_A_RECORD)
 @pytest.mark.parametrize("case", DEGENERATE)
+@pytest.mark.sampled(3)
 def test_records_without_figures_are_drawn(
     case: str, draw: Callable[..., Figure], snapshots: list[Records]
 ) -> None:
@@ -140,6 +142,7 @@ def test_records_without_figures_are_drawn(
 
 
 @each_by_one(list(DEGENERATE))
+@pytest.mark.sampled(3)
 def test_activations_without_figures_are_drawn(
     draw: Callable[..., Figure], case: str, snapshots: list[Records]
 ) -> None:
@@ -161,6 +164,7 @@ HOSTILE = [
 
 
 @each_by_one(HOSTILE)
+@pytest.mark.sampled(4)
 def test_hostile_names_are_drawn(
     draw: Callable[..., Figure], case: str, snapshots: list[Records]
 ) -> None:
@@ -169,6 +173,7 @@ def test_hostile_names_are_drawn(
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.sampled(4)
 def test_hostile_names_are_drawn_in_legends(name: str, snapshots: list[Records]) -> None:
     record = snapshots[0][0].replace(name=name)
     figure = gap_over_steps(Records([record, record.replace(step=1)]))
@@ -401,6 +406,7 @@ def test_lines_are_the_families_own(snapshots: list[Records]) -> None:
         ("my $kind$", "$v$", r"my \$kind\$s", r"ln \$v\$"),
     ],
 )
+@pytest.mark.sampled(5)
 def test_kinds_and_variables_are_called_by_their_names(
     kind: str, variable: str, values: str, axis: str, snapshots: list[Records]
 ) -> None:
@@ -438,6 +444,7 @@ def paths(figure: Figure, row: int = 0) -> list[list[list[float]]]:
 
 
 @LOOKS
+@pytest.mark.sampled(2)
 def test_gap_over_steps_draws_every_stream(look: Look) -> None:
     history = rows("weight", 2, [0.4, 0.2, 0.1]) + rows("iota", 1, [0.16, 0.01, 0.004])
     figure = gap_over_steps(history, look=look)

@@ -68,6 +68,7 @@ def test_records_of_different_streams_are_refused(
 
 
 @pytest.mark.parametrize("draw", OF_ONE_STREAM)
+@pytest.mark.sampled(3)
 def test_the_last_record_of_a_stream_is_drawn_against_the_first(
     draw: Callable[..., Figure], joined: Records, snapshots: list[Records], dataset: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_last_record_of_a_stream_is_drawn_against_the_first(
 
 
 @pytest.mark.parametrize("draw", OF_ALL)
+@pytest.mark.sampled(3)
 def test_a_network_is_drawn_of_any_form(
     draw: Callable[..., Any], joined: Records, snapshots: list[Records], dataset: Path
 ) -> None:

@@ -43,6 +43,7 @@ of_history = pytest.mark.parametrize("draw", OF_HISTORY, ids=lambda draw: draw._
 
 @of_all
 @pytest.mark.parametrize("look", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.sampled(3)
 def test_a_run_is_drawn_on_its_page(draw: Draw, look: Look, snapshots: list[Records]) -> None:
     figure = draw(sum(snapshots, Records()), look=look)
     image = rendered(figure)
@@ -54,11 +55,13 @@ def test_a_run_is_drawn_on_its_page(draw: Draw, look: Look, snapshots: list[Reco
 
 @of_all
 @pytest.mark.parametrize("rows", [[], [Record()], [Record(name="a", gap=0.1, best_family="gamma")]])
+@pytest.mark.sampled(4)
 def test_little_is_drawn_too(draw: Draw, rows: list[Record]) -> None:
     rendered(draw(rows))
 
 
 @of_all
+@pytest.mark.sampled(3)
 def test_any_kind_is_drawn_under_its_name(draw: Draw, snapshots: list[Records]) -> None:
     weights = [records[0] for records in snapshots]
     figure = draw([row.replace(kind=kind) for kind in (UPDATE, GRADIENT) for row in weights])
@@ -70,6 +73,7 @@ def test_any_kind_is_drawn_under_its_name(draw: Draw, snapshots: list[Records]) 
 
 
 @of_history
+@pytest.mark.sampled(2)
 def test_rows_frames_and_histories_are_drawn_alike(draw: Draw, snapshots: list[Records]) -> None:
     history = History(SCHEMA)
     for records in snapshots:
@@ -98,6 +102,7 @@ def test_of_a_history_no_row_is_made(
 
 
 @of_all
+@pytest.mark.sampled(3)
 def test_names_are_no_formulas_and_stay_on_the_page(draw: Draw, snapshots: list[Records]) -> None:
     rows = [snapshots[0][0].replace(name=name) for name in EVIL]
     figure = draw([*rows, *(row.replace(step=5) for row in rows)])
@@ -107,6 +112,7 @@ def test_names_are_no_formulas_and_stay_on_the_page(draw: Draw, snapshots: list[
 
 
 @of_all
+@pytest.mark.sampled(3)
 def test_a_thousand_streams_are_drawn_in_seconds(
     draw: Draw, course: Callable[..., list[Record]]
 ) -> None:

@@ -23,6 +23,8 @@ from jaynes_callbacks.files import CheckpointError, Limits, open_checkpoint
 from jaynes_callbacks.records.regular import read_text, require_regular
 from tests.files.watched import Cost, measured
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 SUFFIXES = ("pt", "safetensors", "npz", "onnx", "gguf", "safetensors.index.json", "tflite", "task")
 SUFFIXES += ("msgpack", "h5", "keras")
@@ -34,6 +36,7 @@ SUFFIXES += ("msgpack", "h5", "keras")
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", ["pipe", "zeros", "noise", "socket"])
+@pytest.mark.sampled(5)
 def test_only_regular_files_are_opened(kind: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     if kind == "pipe":

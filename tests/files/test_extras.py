@@ -15,6 +15,8 @@ from jaynes_callbacks import Record, Records, analyse
 from jaynes_callbacks.files import CheckpointError, open_checkpoint
 from tests.missing import jaynes_without
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 AssertSame = Callable[[Records, Mapping[str, Record]], None]
 
 

@@ -155,6 +155,7 @@ class _Net(nn.Module):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.sampled(2)
 def test_a_whole_module_is_read_without_its_class(
     zipped: bool, tmp_path: Path, assert_same: AssertSame
 ) -> None:
@@ -308,6 +309,7 @@ ZOO: dict[str, Any] = {
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", ZOO)
+@pytest.mark.sampled(2)
 def test_nothing_hostile_runs(
     name: str, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +356,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.sampled(3)
 def test_broken_pickles_are_told(name: str, tmp_path: Path) -> None:
     content, sentence = BROKEN[name]
     _with_pickle(tmp_path / "a.pt", content)

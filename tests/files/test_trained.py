@@ -130,6 +130,7 @@ FORMATS += ("tflite", "keras", "msgpack")
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.sampled(4)
 def test_every_format_gives_what_the_run_recorded(
     form: str, trained: Trained, tmp_path: Path, assert_same: AssertSame
 ) -> None:

@@ -51,6 +51,7 @@ def test_waiting_is_seen(wait: Any) -> None:
     ("name", "streams"), [("magnitudes", 4), ("gradients", 4), ("neurons", 2), ("saliency", 4)]
 )
 @pytest.mark.parametrize("groups", [0, 2])
+@pytest.mark.sampled(3)
 def test_collecting_waits_for_nothing(
     name: str, streams: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,7 @@ def test_nothing_outlives_the_backward(pendings: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("how", ["open", "forget", "detach", "record"])
+@pytest.mark.sampled(3)
 def test_without_a_backward_they_are_let_go(how: str, pendings: list[Any]) -> None:
     model = _mlp()
     recorder = _opened(model)

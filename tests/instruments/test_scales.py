@@ -152,6 +152,7 @@ LAWS: dict[str, tuple[Callable[[], Tensor], float]] = {
 
 
 @pytest.mark.parametrize("law", LAWS)
+@pytest.mark.sampled(3)
 def test_core_gaps_of_known_laws(law: str) -> None:
     torch.manual_seed(3)
     draw, expected = LAWS[law]
@@ -169,12 +170,14 @@ def test_gaussian_weights_have_the_gap_of_their_shape() -> None:
 
 @pytest.mark.parametrize("sigma", [0.65, 1.0, 2.0])
 @pytest.mark.parametrize("fan_in", [3, 4, 9, 15, 16, 17, 25, 64])
+@pytest.mark.sampled(5)
 def test_a_lognormal_has_no_core_gap_at_any_fan_in(sigma: float, fan_in: int) -> None:
     values = (sigma * _normal(120_000 // fan_in, fan_in, seed=fan_in)).exp()
     assert abs(_core(values).core_gap) < 0.001
 
 
 @pytest.mark.parametrize(("sd", "raw"), [(1.0, 0.0276), (2.0, 0.0029), (3.0, 0.0006)])
+@pytest.mark.sampled(3)
 def test_factors_of_single_weights_lower_the_core_those_of_rows_do_not(
     sd: float, raw: float
 ) -> None:
@@ -194,6 +197,7 @@ def test_factors_of_single_weights_lower_the_core_those_of_rows_do_not(
 
 
 @pytest.mark.parametrize("shape", [(4000, 16), (16, 4000), (250, 256)])
+@pytest.mark.sampled(2)
 def test_skewness_and_kurtosis_of_the_core_are_those_of_the_law(shape: tuple[int, ...]) -> None:
     """Of ln|N|: cumulants of ½ ln χ²₁ are polygammas at ½."""
     second, third, fourth = (polygamma(order, 0.5) / 2 ** (order + 1) for order in (1, 2, 3))
@@ -312,6 +316,7 @@ def test_a_row_of_zeros_has_no_scale() -> None:
         ((15, 15), "scales of rows and columns not taken off: fewer than 16 values each"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_what_is_not_taken_off_is_said(shape: tuple[int, ...], status: str) -> None:
     (row, *_) = _frames(_normal(*shape))["scales"]
     assert row.status == status
@@ -449,6 +454,7 @@ def _tables_in_parts(style: str) -> Any:
 
 
 @pytest.mark.parametrize("style", ["rows", "columns"])
+@pytest.mark.sampled(2)
 def test_a_weight_in_parts_is_the_whole_one(style: str, ranks: Ranks) -> None:
     expected = _record(_Net())
     (first, calls), (second, _) = ranks(_tables_in_parts, style)
@@ -504,6 +510,7 @@ def _failing(place: str) -> Any:
 
 
 @pytest.mark.parametrize("place", ["read", "sums", "read at the start", "sums at the start"])
+@pytest.mark.sampled(3)
 def test_a_rank_that_fails_costs_all_one_record(place: str, ranks: Ranks) -> None:
     (first, said), (second, said_by_second) = ranks(_failing, place)
     failed = 0 if "start" in place else 1

@@ -186,6 +186,7 @@ def _record(values: Tensor) -> Record:
 
 
 @pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.sampled(3)
 def test_of_a_smooth_law_no_values_lie_on_a_grid_nor_are_cut_off(name: str) -> None:
     record = _record(SMOOTH[name]())
     assert not is_on_grid(record)
@@ -193,6 +194,7 @@ def test_of_a_smooth_law_no_values_lie_on_a_grid_nor_are_cut_off(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ON_GRID)
+@pytest.mark.sampled(2)
 def test_values_on_a_coarse_grid(name: str) -> None:
     record = _record(ON_GRID[name]())
     assert is_on_grid(record)
@@ -201,6 +203,7 @@ def test_values_on_a_coarse_grid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CUT_OFF)
+@pytest.mark.sampled(2)
 def test_values_that_are_cut_off(name: str) -> None:
     record = _record(CUT_OFF[name]())
     assert is_cut_off(record)

@@ -239,6 +239,7 @@ FAILURES: dict[str, dict[str, Callable[..., Any]]] = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("site", FAILURES)
+@pytest.mark.sampled(3)
 def test_a_site_that_fails_costs_only_its_own_stream(
     site: str, compiled: bool, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
@@ -392,6 +393,7 @@ class Deep(nn.Module):
 
 
 @pytest.mark.parametrize("compiled_first", [False, True])
+@pytest.mark.sampled(2)
 def test_compiled_models_give_the_same_counts(
     compiled_first: bool, generator: torch.Generator
 ) -> None:

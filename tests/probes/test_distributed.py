@@ -51,6 +51,7 @@ def _ddp(path: Path, size: int, options: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.sampled(2)
 def test_ddp_records_what_one_process_does(
     size: int, ranks: Ranks, alone: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ class Everything(nn.Module):
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.slow
 def test_compiled_every_spelling_is_counted_as_in_eager(
     backend: str, generator: torch.Generator
 ) -> None:

@@ -103,6 +103,7 @@ def test_known_classes_are_one_stream_of_their_input_and_output(
     assert not watch.ledger.skipped
 
 
+@pytest.mark.slow
 def test_compiled_they_give_the_same_counts(generator: torch.Generator) -> None:
     x = torch.randn(64, 16, generator=generator)
     model = nn.Sequential(*(Block(_known(name)) for name in KNOWN), Block(_Capped()))
@@ -253,6 +254,7 @@ CAPS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("spelling", CAPS)
+@pytest.mark.sampled(4)
 def test_soft_caps_are_left_out_with_the_reason(spelling: str, compiled: bool) -> None:
     torch.compiler.reset()
     model = nn.Sequential(_Written(CAPS[spelling]), nn.Tanh())

@@ -150,6 +150,7 @@ class Deep(nn.Module):
 
 
 @pytest.mark.parametrize("limit", [1 << 30, 60])
+@pytest.mark.sampled(2)
 def test_compiled_models_give_the_same_sums(limit: int, generator: torch.Generator) -> None:
     x = torch.randn(20, 2, 4, 4, generator=generator)
     model = Deep()

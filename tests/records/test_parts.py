@@ -225,6 +225,7 @@ def _seconds(read: Callable[[], object]) -> float:
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, None], ids=["known", "declared"])
+@pytest.mark.sampled(2)
 def test_many_parts_cost_little_more_than_their_bytes(
     schema: Schema[Any] | None, tmp_path: Path
 ) -> None:

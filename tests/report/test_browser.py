@@ -250,6 +250,7 @@ def test_several_runs_are_compared_and_each_opens(many: Run, run: Run, probe: Pr
 
 
 @pytest.mark.painted
+@pytest.mark.slow
 def test_it_prints(many: Run, browse: Callable[..., str], tmp_path: Path) -> None:
     path = write_report([many], tmp_path / "report.html")
     browse(path.as_uri(), f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")

@@ -73,6 +73,7 @@ def test_a_run_without_figures_has_a_page(records: Records) -> None:
 
 
 @pytest.mark.painted
+@pytest.mark.slow
 def test_two_hundred_layers_and_fifty_epochs_stay_below_5_mb(
     snapshots: list[Records],
     invented: Callable[..., Record],

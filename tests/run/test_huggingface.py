@@ -189,6 +189,7 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
     ],
     ids=["gpt2", "gpt2, all at once", "bert"],
 )
+@pytest.mark.sampled(2)
 def test_training_is_as_before(make: Any, samples: Any, options: dict[str, Any]) -> None:
     plain = trainer(make(), samples(), **options)
     plain.train()
@@ -491,6 +492,7 @@ def test_training_stops_early_by_the_gap(first: bool, tmp_path: Path) -> None:
     ("error", "backward"),
     [(RuntimeError, False), (KeyboardInterrupt, False), (KeyboardInterrupt, True)],
 )
+@pytest.mark.sampled(2)
 def test_an_exception_leaves_no_hook_and_loses_no_record(
     error: type[BaseException], backward: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -594,6 +596,7 @@ def test_copies_keep_what_was_recorded() -> None:
     assert "EquilibriumCallback: magnitudes, scales; 2 streams" in repr(callback)
 
 
+@pytest.mark.slow
 def test_the_page_of_the_trainer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FigureSink, "close", lambda *_: None)
     page = Path(__file__).parents[2] / "docs" / "huggingface.md"

@@ -13,6 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from jaynes_callbacks import watch
 from tests.sinks.run_files import File
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 
 def train(loggers: Any = None, **options: Any) -> None:
     torch.manual_seed(0)
@@ -38,6 +40,7 @@ def test_a_summary_writer_gets_curves_charts_and_the_dataset(tmp_path: Path) -> 
     assert pd.read_parquet(tmp_path / "jaynes").step.unique().tolist() == [0, 2]
 
 
+@pytest.mark.fitted
 def test_the_run_that_is_active_gets_curves_on_the_loop_s_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

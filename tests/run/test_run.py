@@ -16,6 +16,8 @@ from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.run import run
 from jaynes_callbacks.sinks.base import RunContext
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 STREAMS = 4
@@ -84,6 +86,7 @@ def test_a_group_is_bounded_by_its_streams(
     assert [now for _, now in noting.arrivals] == [0, 1, 1, 3, 3, 5, 5]
 
 
+@pytest.mark.fitted
 def test_the_figures_are_those_of_records_fitted_alone(
     task: L.LightningModule,
     loader: Loader,
@@ -162,6 +165,7 @@ def test_whoever_looks_sees_all_that_was_recorded(
     assert [step for step, now in noting.arrivals if now <= 4] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.fitted
 def test_what_cannot_be_fitted_costs_no_other_record(
     noting: Noting,
     task: L.LightningModule,

@@ -16,6 +16,8 @@ from jaynes_callbacks.sinks.dataset import (
     write_description,
 )
 
+pytestmark = pytest.mark.usefixtures("unfitted")
+
 
 def test_a_run_says_what_it_was(make_trainer: Any, task: Any, loader: Any, tmp_path: Path) -> None:
     monitor = EquilibriumMonitor(dirpath=tmp_path)
@@ -34,6 +36,7 @@ def test_a_run_says_what_it_was(make_trainer: Any, task: Any, loader: Any, tmp_p
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.sampled(2)
 def test_an_interrupted_run_says_so(
     error: type[BaseException], make_trainer: Any, task: Any, loader: Any, tmp_path: Path
 ) -> None:

@@ -372,6 +372,7 @@ def test_nothing_recorded_draws_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_figures_at_their_step(
     snapshots: list[Records], tmp_path: Path
 ) -> None:

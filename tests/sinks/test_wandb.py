@@ -93,6 +93,7 @@ def test_the_table_holds_the_final_records(snapshots: list[Records], tmp_path: P
 
 
 @pytest.mark.parametrize("made_by", ["lightning", "user"])
+@pytest.mark.sampled(2)
 def test_the_axis_is_the_trainer_s_step(
     snapshots: list[Records], tmp_path: Path, made_by: str
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_power_of_two_shifts_codes_and_leaves_gap_and_q(sample, power) -> None
 
 @pytest.mark.parametrize("power", [-30, -1, 7])
 @pytest.mark.parametrize("width", [0.3, 1.1])
+@pytest.mark.sampled(5)
 def test_of_a_layer_s_weights_a_power_of_two_changes_rounding_only(
     width: float, power: int
 ) -> None:

@@ -108,6 +108,7 @@ def spread(name: str, parameters: tuple[float, ...]) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("name", "parameters"), CASES)
+@pytest.mark.sampled(3)
 def test_log_mass_is_right_in_both_tails(name: str, parameters: tuple[float, ...]) -> None:
     """To 1e-11 relative, from −40 to +40 standard deviations of the lognormal's scale."""
     q = parameters[-1] if name == "generalized_gamma" else 0.0 if name in HEAVY else 1.0

@@ -72,6 +72,7 @@ FITTABLE = [family for family in FAMILIES if family.name != "uniform"]
 
 @pytest.mark.parametrize("family", FITTABLE, ids=lambda family: family.name)
 @pytest.mark.parametrize("row", range(len(TRUTHS)), ids=list(TRUTHS))
+@pytest.mark.sampled(5)
 def test_grouped_maximum_likelihood_is_scipy_s(
     family: Family, row: int, counts: torch.Tensor
 ) -> None:

@@ -97,6 +97,7 @@ def assert_same_optimum(found: Fit, expected: Fit, binned: Binned) -> None:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
+@pytest.mark.sampled(3)
 def test_ln_f_alone_finds_the_optimum_of_derivatives_by_hand(
     family: SmoothFamily, mode: type, binned: Binned
 ) -> None:

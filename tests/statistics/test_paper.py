@@ -125,6 +125,7 @@ def test_gaussian_weights_score_what_is_said_of_gaussian_weights() -> None:
 
 @pytest.mark.parametrize(("size", "slack"), [(1_000, 0.04), (5_000, 0.012), (50_000, 0.002)])
 @pytest.mark.parametrize(("split", "bins"), [(False, 100), (False, 1000), (True, 1000)])
+@pytest.mark.sampled(4)
 def test_as_many_gaussian_weights_score_the_reference_on_average(
     size: int, slack: float, split: bool, bins: int
 ) -> None:
