@@ -102,10 +102,14 @@ def _measured(cfg: DictConfig) -> "tuple[Records, list[str]]":
     from experiments.check import positive_int
     from experiments.errors import one_sentence
     from jaynes_callbacks.api import measure_checkpoint
+    from jaynes_callbacks.files import CheckpointError
 
     with one_sentence("threads"):
         torch.set_num_threads(positive_int("their number", cfg.threads))
-    with one_sentence("checkpoint"), warnings.catch_warnings(record=True) as caught:
+    with (
+        one_sentence("checkpoint", CheckpointError),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
         options = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(options, dict)

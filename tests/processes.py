@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +146,8 @@ def _begin(
 ) -> None:
     import torch
 
+    # Whoever starts the suite in a shell's background has it ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

@@ -129,7 +129,8 @@ def report_file(options: argparse.Namespace) -> Path | None:
     if options.report is None:
         return None
     found = output_file("--report", options.report)
-    import_module("jaynes_callbacks.report")
+    # The name is what loads the packages of the extra.
+    _ = import_module("jaynes_callbacks.report").write_report
     return found
 
 

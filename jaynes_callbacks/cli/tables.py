@@ -11,12 +11,14 @@ from jaynes_callbacks.files.roles import RoleSummary, Spread, role, summarise_ro
 from jaynes_callbacks.instruments.record import (
     Record,
     family_label,
+    law_text,
     paper_remarks,
     paper_text,
     remarks,
     verdict_text,
 )
 from jaynes_callbacks.instruments.scale_row import core_text, share_text
+from jaynes_callbacks.records.headings import under_headings, without_common_end
 from jaynes_callbacks.records.printable import printable
 from jaynes_callbacks.records.text import (
     ROWS,
@@ -48,8 +50,9 @@ _NONE = "–"
 _UNFITTED = "no fit"
 
 _WEIGHT_HEADINGS = (
-    "weight", "role", "n", "gap ± se", "core (Gauss)", "scales", "best family", "R² (Gauss)"
+    "weight", "role", "n", "gap ± se", "core (Gauss)", "scales", "best law", "R² (Gauss)"
 )  # fmt: skip
+_LEFT = ("weight", "role", "best law")
 _SUMMARY_HEADINGS = ("role", "layers", "R²", "μ'", "σ'", "R² Gauss", "gap", "best families")
 _SUMMARY_NOTES = (
     f"layers: weights of at least {FEWEST_WEIGHTS:,} elements, as in the paper's Table II, of all "
@@ -110,12 +113,16 @@ def sorted_by(rows: Sequence[Any], column: str | None, record: Any = None) -> li
 
 def weight_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     """Make a table with a line for each weight; reasons for missing figures follow below it."""
-    rows: Sequence[Sequence[str]] = [_weight_cells(record) for record in records]
-    headings: Sequence[str] = _WEIGHT_HEADINGS
-    left: Sequence[int] = (0, 1, 6)
+    left_out = set()
     if not any(math.isfinite(record.core_gap) for record in records):
-        rows = [[*row[:4], *row[6:]] for row in rows]
-        headings, left = (*headings[:4], *headings[6:]), (0, 1, 4)
+        left_out |= {"core (Gauss)", "scales"}
+    if layout.width is not None:
+        # Names need the room, and the roles have a table of their own.
+        left_out.add("role")
+    shown = [i for i, heading in enumerate(_WEIGHT_HEADINGS) if heading not in left_out]
+    cells = [_weight_cells(record) for record in records]
+    headings, *rows = ([row[i] for i in shown] for row in (_WEIGHT_HEADINGS, *cells))
+    left = [place for place, i in enumerate(shown) if _WEIGHT_HEADINGS[i] in _LEFT]
     notes = (layout.cut(printable(line)) for line in (*paper_remarks(records), *remarks(records)))
     return "\n".join([*table(headings, rows, left, layout), *notes])
 
@@ -156,19 +163,41 @@ def table(
         layout: how much is printed.
     """
     names = [printable(row[0]) for row in rows]
+    groups = [""] * len(rows)
     others = list(zip(headings, *rows, strict=True))[1:]
     if layout.width is not None:
         taken = sum(max(map(len, column)) + 2 for column in others)
-        # Of all rows, those left out too: a name is shortened alike whatever is shown.
-        names = shortened_names(names, max(SHORTEST_NAME, layout.width - taken))
-    lines = align(
+        room = max(SHORTEST_NAME, layout.width - taken)
+        if named := under_headings(names, room):
+            groups = [layout.cut(heading) for heading, _ in named]
+            indent = "  " if any(groups) else ""
+            names = [f"{indent if heading else ''}{name}" for heading, name in named]
+        else:
+            # Of all rows, those left out too: a name is shortened alike whatever is shown.
+            names = shortened_names(without_common_end(names), room)
+    head, *lines = align(
         [headings, *((name, *row[1:]) for name, row in zip(names, rows, strict=True))], left
     )
     if layout.rows is None or len(rows) <= layout.rows:
-        return lines
+        return [head, *_grouped(lines, groups)]
     half = layout.rows // 2
     left_out = f"… {len(rows) - 2 * half} more: --all shows them …"
-    return [*lines[: half + 1], left_out, *lines[len(lines) - half :]]
+    first, last = (
+        _grouped(lines[part], groups[part]) for part in (slice(half), slice(-half, None))
+    )
+    return [head, *first, left_out, *last]
+
+
+def _grouped(lines: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Put a group's heading above its lines."""
+    shown: list[str] = []
+    above = ""
+    for line, group in zip(lines, groups, strict=True):
+        if group != above:
+            shown.append(group)
+            above = group
+        shown.append(line)
+    return shown
 
 
 def _cut(line: str, width: int | None) -> str:
@@ -183,7 +212,7 @@ def _weight_cells(record: Record) -> tuple[str, ...]:
         _gap_text(record),
         core_text(record),
         share_text(record),
-        family_label(record.best_family),
+        law_text(record, record.best_family),
         paper_text(record),
     )
 

@@ -309,7 +309,6 @@ ZOO: dict[str, Any] = {
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.sampled(2)
 def test_nothing_hostile_runs(
     name: str, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +355,6 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.sampled(3)
 def test_broken_pickles_are_told(name: str, tmp_path: Path) -> None:
     content, sentence = BROKEN[name]
     _with_pickle(tmp_path / "a.pt", content)

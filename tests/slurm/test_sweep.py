@@ -86,7 +86,9 @@ def test_a_sweep_of_four_goes_on_where_jobs_are_killed(
     assert again.returncode == 0, again.stderr
     assert {job: (job / "result.json").stat().st_mtime_ns for job in kept} == kept
     printed = {
-        number: "".join(each.read_text() for each in sweep.glob(f".submitit/*/*_{number}_*log.out"))
+        number: "".join(
+            each.read_text() for each in sweep.glob(f".submitit/*/*_{number}_0_log.out")
+        )
         for number in range(4)
     }
     for number, job in enumerate(jobs):
