@@ -74,6 +74,7 @@ OPTIONAL = {
     "files/formats/hdf5_arrays.py": {"keras"},
     "files/formats/onnx_files.py": {"onnx"},
     "files/formats/safetensors_files.py": {"safetensors"},
+    "files/hub/": {"hub"},
     "pytorch_lightning.py": {"pytorch_lightning"},
     "report/": {"report"},
 }

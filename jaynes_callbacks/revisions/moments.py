@@ -6,8 +6,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jaynes_callbacks.files import CheckpointError, Limits, find_checkpoints, open_checkpoint
+from jaynes_callbacks.files.formats import format_of
 from jaynes_callbacks.files.hub import HubPlace
 from jaynes_callbacks.files.hub.place import SCHEME
+from jaynes_callbacks.files.opening import hub_opening
 from jaynes_callbacks.revisions.steps import Thinning, step_in
 
 __all__ = ["Listing", "Moment", "moments_in", "moments_on_hub"]
@@ -76,9 +78,7 @@ def moments_on_hub(address: str, pattern: str | None, thinning: Thinning) -> Lis
 
 
 def _revisions(place: HubPlace, pattern: str) -> dict[str, HubPlace]:
-    from jaynes_callbacks.files.hub.client import Hub
-
-    refs = Hub(place.repository).refs()
+    refs: dict[str, str] = hub_opening().Hub(place.repository).refs()
     names = [name for name in refs if fnmatchcase(name, pattern)]
     if not names:
         shown = ", ".join(sorted(refs)[:_SHOWN])
@@ -131,8 +131,6 @@ def _checkpoints_at(path: Path, limits: Limits) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    from jaynes_callbacks.files.formats import format_of
-
     return path.is_file() and format_of(path) is not None
 
 

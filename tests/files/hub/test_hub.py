@@ -14,6 +14,7 @@ from jaynes_callbacks.files import CheckpointError, open_checkpoint
 from jaynes_callbacks.files.hub import client
 from jaynes_callbacks.files.hub.client import Hub
 from tests.hub import Repository, StandIn, safetensors_of, small_network, stand_in
+from tests.missing import jaynes_without
 
 STATE = small_network(0)
 FILE = safetensors_of(STATE)
@@ -257,3 +258,16 @@ def test_bytes_are_counted(hub: StandIn) -> None:
 def test_a_name_without_scheme_is_no_path() -> None:
     with pytest.raises(FileNotFoundError, match="did you mean hf://EleutherAI/pythia-14m"):
         open_checkpoint("EleutherAI/pythia-14m")
+
+
+def test_a_missing_extra_is_named() -> None:
+    for command in ("fit", "compare"):
+        places = ["hf://org/net"] * (1 + (command == "compare"))
+        done = jaynes_without(["huggingface_hub"], command, *places)
+        assert done.returncode == 1
+        assert "pip install 'jaynes-callbacks[hub]'" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = jaynes_without(["huggingface_hub"], "fit", "hf://org/net", "--revisions", "step*")
+    assert done.returncode == 1
+    assert "pip install 'jaynes-callbacks[hub]'" in done.stderr
+    assert "Traceback" not in done.stderr
