@@ -223,11 +223,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(status, sent, known)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Be silent: whoever refuses an answer closes the connection."""
+
+
 @contextmanager
 def stand_in() -> Iterator[StandIn]:
     """Serve a stand-in for the duration of a block, to huggingface_hub in this process."""
     hub = StandIn()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.hub = hub  # type: ignore[attr-defined]
     server.daemon_threads = True
     hub.port = server.server_address[1]
