@@ -20,12 +20,15 @@ import numpy as np
 import torch
 
 from jaynes_callbacks.files import CheckpointError, Limits, open_checkpoint
+from jaynes_callbacks.files.hub import is_hub_address
 from jaynes_callbacks.files.survey import Survey, Trace
 from jaynes_callbacks.instruments.judge import Judge
+from jaynes_callbacks.instruments.laws import objects
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.probes.selection import Selection
 from jaynes_callbacks.records.atomic import put
+from jaynes_callbacks.records.naming import telling_path
 from jaynes_callbacks.records.parts import PartWriter, parts
 from jaynes_callbacks.revisions.moments import Moment
 from jaynes_callbacks.sinks.dataset import (
@@ -91,6 +94,7 @@ class History:
     def __init__(self, folder: Path, source: str, options: Options) -> None:
         self.directory = folder / DIRECTORY
         self._source, self._options = source, options
+        self._run = source if is_hub_address(source) else telling_path(Path(source))
         self._id = hashlib.sha256(source.encode()).hexdigest()[:32]
         self.directory.mkdir(parents=True, exist_ok=True)
         described = read_description(self.directory)
@@ -137,7 +141,9 @@ class History:
             for row in records
         ]
         moved, errors = np.array(compared, dtype=float).reshape(-1, 2).T
-        (rows,) = self._judge.judged([records.replaced(moved=moved, gap_change_se=errors)])
+        runs = objects([self._run] * len(records))
+        compared_rows = records.replaced(run=runs, moved=moved, gap_change_se=errors)
+        (rows,) = self._judge.judged([compared_rows])
         self._is_in_order = self._is_in_order and moment.step > max(self.done, default=-1)
         self._writer.write(rows)
         self.done[moment.step] = survey.checkpoint.commit or moment.name
@@ -206,7 +212,7 @@ class History:
         write_description(
             self.directory,
             {
-                "run": self._source,
+                "run": self._run,
                 "history": self._source,
                 "settings": self._options.settings(),
                 "measured": {str(step): name for step, name in sorted(self.done.items())},

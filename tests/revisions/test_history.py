@@ -35,6 +35,7 @@ def test_twenty_revisions_become_a_report_with_curves_in_one_command(
     rows = read_records(tmp_path / "jaynes")
     assert sorted(set(rows["step"].tolist())) == sorted(STEPS)
     assert set(rows["start_step"].tolist()) == {0}
+    assert set(rows["run"].tolist()) == {"hf://org/net"}
     last = rows.by_stream()["weight", "layers.1.weight"]
     assert last.moved > 0.5
     assert last.verdict in ("emerged", "approaching")
@@ -45,6 +46,7 @@ def test_twenty_revisions_become_a_report_with_curves_in_one_command(
     assert abs(history.moved - headers - 20 * chosen) < 0.05 * 20 * chosen
     text = report.read_text()
     assert "layers.1.weight" in text
+    assert "<h1>hf://org/net" in text
     assert "data:image" in text or "<svg" in text
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
