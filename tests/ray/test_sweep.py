@@ -74,9 +74,12 @@ def test_a_sweep_of_four_goes_on_where_it_was_killed(tmp_path: Path) -> None:
             continue
         steps = pd.read_parquet(job / "jaynes").groupby("name").step.apply(list)
         assert all(one == [18 * epoch for epoch in range(EPOCHS + 1)] for one in steps)
+    written = [(job / "result.json").stat().st_mtime_ns for job in jobs]
     again = started(tmp_path, *SWEEP)
     assert again.wait(200) == 0
-    assert (tmp_path / "said.txt").read_text().count("finished before, skipped") >= 4
+    assert [(job / "result.json").stat().st_mtime_ns for job in jobs] == written
+    # Ray may lose what a worker prints last, so that not every one of the four is heard of.
+    assert "finished before, skipped" in (tmp_path / "said.txt").read_text()
 
 
 def test_the_script_of_ray_train_runs_as_it_stands(tmp_path: Path) -> None:
