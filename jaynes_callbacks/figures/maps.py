@@ -22,12 +22,11 @@ from jaynes_callbacks.instruments.record import BANDS, Record
 from jaynes_callbacks.instruments.verdict import rival_gaps
 from jaynes_callbacks.records.stream import kind_label
 from jaynes_callbacks.records.text import number_text
+from jaynes_callbacks.statistics.landmarks import GAUSSIAN_GAP
 
 __all__ = ["gap_map", "statistics_map"]
 
 _COLORS = "cividis"
-#: The gap of Gaussian weights, in nats.
-_GAUSSIAN_GAP = 0.163
 #: Height of a stream's row, and of all rows at the most, in inches.
 _ROW, _TALLEST = 0.16, 5.0
 #: Most rows in which there is room for numbers.
@@ -106,7 +105,7 @@ def gap_map(history: Rows, *, look: Look = LIGHT) -> Figure:
     step_ticks(rows[-1], steps)
     if image is not None:
         bar = figure.colorbar(image, ax=rows, aspect=40, pad=0.02)
-        limits = [*(limit for limit in BANDS.values() if np.isfinite(limit)), _GAUSSIAN_GAP, 0.5]
+        limits = [*(limit for limit in BANDS.values() if np.isfinite(limit)), GAUSSIAN_GAP, 0.5]
         bar.set_ticks(limits, labels=[f"{limit:g}" for limit in limits])
         bar.ax.tick_params(colors=look.ink, labelsize=8, which="both")
         bar.ax.minorticks_off()

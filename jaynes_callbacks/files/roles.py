@@ -10,7 +10,16 @@ from typing import Literal, NamedTuple
 from jaynes_callbacks.instruments.record import Record
 from jaynes_callbacks.statistics import FEWEST_WEIGHTS
 
-__all__ = ["ROLES", "Role", "RoleSummary", "Spread", "role", "summarise_roles"]
+__all__ = [
+    "ROLES",
+    "Role",
+    "RoleSummary",
+    "Spread",
+    "eligible_weights",
+    "role",
+    "summarise",
+    "summarise_roles",
+]
 
 Role = Literal["embedding", "attention", "mlp", "convolution", "norm", "head", "other"]
 #: In the order in which tables show them.
@@ -92,13 +101,13 @@ class Spread(NamedTuple):
 
 
 class RoleSummary(NamedTuple):
-    """The row of the paper's Table II for the weights of one role.
+    """The row of the paper's Table II for the weights of one role, or of another group.
 
     All figures are of the eligible weights: those of at least 36,864 elements, which the paper did
     not leave out.
 
     Attributes:
-        role: of the weights, or ``total``.
+        role: of the weights, ``total``, or what else the group is called.
         measured: number of weights.
         eligible: number of them that are eligible.
         r2: R² of the lognormal curve by the paper's protocol.
@@ -108,6 +117,9 @@ class RoleSummary(NamedTuple):
         gap: median distance to the best lognormal, in nats.
         families: number of weights that each family fits best, the most frequent first; None counts
             those that no family could be fitted to.
+        core_gap: median distance without the scales of rows and columns, in nats.
+        core_gap_gaussian: median of what Gaussian weights of the same shapes have there.
+        scale_share: median share of the variance of ln w that is scales of rows and columns.
     """
 
     role: str
@@ -119,6 +131,9 @@ class RoleSummary(NamedTuple):
     r2_gaussian: Spread | None
     gap: float | None
     families: Mapping[str | None, int]
+    core_gap: float | None = None
+    core_gap_gaussian: float | None = None
+    scale_share: float | None = None
 
 
 def summarise_roles(records: Sequence[Record]) -> list[RoleSummary]:
@@ -133,12 +148,17 @@ def summarise_roles(records: Sequence[Record]) -> list[RoleSummary]:
     groups = {name: group for name, group in groups.items() if group}
     if len(groups) > 1:
         groups["total"] = list(records)
-    return [_summarise(name, group) for name, group in groups.items()]
+    return [summarise(name, group) for name, group in groups.items()]
 
 
-def _summarise(name: str, records: Sequence[Record]) -> RoleSummary:
-    eligible = [record for record in records if math.prod(record.shape) >= FEWEST_WEIGHTS]
-    gaps = [record.gap for record in eligible if math.isfinite(record.gap)]
+def summarise(name: str, records: Sequence[Record]) -> RoleSummary:
+    """Summarise one group of weights.
+
+    Args:
+        name: of the group.
+        records: of its weights.
+    """
+    eligible = eligible_weights(records)
     families = Counter(record.best_family or None for record in eligible)
     return RoleSummary(
         name,
@@ -148,6 +168,20 @@ def _summarise(name: str, records: Sequence[Record]) -> RoleSummary:
         Spread.of(record.paper_mu for record in eligible),
         Spread.of(record.paper_sigma for record in eligible),
         Spread.of(record.paper_r2_gaussian for record in eligible),
-        median(gaps) if gaps else None,
+        _median(record.gap for record in eligible),
         dict(families.most_common()),
+        _median(record.core_gap for record in eligible),
+        _median(record.core_gap_gaussian for record in eligible),
+        _median(record.scale_share for record in eligible),
     )
+
+
+def eligible_weights(records: Iterable[Record]) -> list[Record]:
+    """Return the weights that the paper does not leave out: those of at least 36,864 elements."""
+    return [record for record in records if math.prod(record.shape) >= FEWEST_WEIGHTS]
+
+
+def _median(values: Iterable[float]) -> float | None:
+    """Return the median of the finite values; None if there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return median(finite) if finite else None

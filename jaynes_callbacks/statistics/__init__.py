@@ -71,6 +71,7 @@ from jaynes_callbacks.statistics.paper import (
     FEWEST_WEIGHTS,
     PaperFit,
     gaussian_masses,
+    gaussian_paper_fit,
     linear_from_counts,
     paper_protocol,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "gap",
     "gap_standard_error",
     "gaussian_masses",
+    "gaussian_paper_fit",
     "generalized_gamma_shape",
     "half_student_t_shape",
     "influences",

@@ -13,8 +13,17 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-__all__ = ["LogShape", "generalized_gamma_shape", "half_student_t_shape", "landmarks"]
+__all__ = [
+    "GAUSSIAN_GAP",
+    "LogShape",
+    "generalized_gamma_shape",
+    "half_student_t_shape",
+    "landmarks",
+]
 
+#: Gap of Gaussian weights N, 0.1630 nats: the entropy of the best lognormal, which is
+#: ½ ln(2πe Var ln|N|) + E ln|N| = ½ ln(2πe π²/8) − (γ + ln 2)/2, less that of |N|, ½ ln(πe/2).
+GAUSSIAN_GAP = (math.log(math.pi**2 / 2) - float(np.euler_gamma) - math.log(2)) / 2
 #: |q| beyond which the law is its limit, lognormal or uniform, within 1e-6.
 _SMALLEST_Q, _LARGEST_Q = 1e-6, 1e6
 

@@ -8,6 +8,7 @@ of the same max/rms would have is always computed too.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "FEWEST_WEIGHTS",
     "PaperFit",
     "gaussian_masses",
+    "gaussian_paper_fit",
     "linear_from_counts",
     "paper_curve",
     "paper_protocol",
@@ -203,6 +205,27 @@ def gaussian_masses(
     unit = (log_mean / 2).exp() / scale
     cuts = _equal_cuts(bins, scale.device)
     return torch.erf((cuts * unit[:, None]) ** (1 / p)[:, None] / math.sqrt(2.0)).diff(dim=-1)
+
+
+def gaussian_paper_fit(numbers: Sequence[int], bins: int = 100) -> PaperFit:
+    """Return the paper's quantities of so many Gaussian values, as they are on average.
+
+    The largest of n values is taken at its median m, for which P(|N| < m)^n = ½.  R² is in
+    `r2_gaussian`, which includes the scatter of counts; `r2` is that of the law without it.
+
+    Args:
+        numbers: of values of each weight.
+        bins: number of equal bins.
+
+    Example:
+        >>> fit = gaussian_paper_fit([1_000_000])
+        >>> [round(figure.item(), 2) for figure in (fit.r2_gaussian, fit.mu, fit.sigma)]
+        [0.95, -1.38, 0.63]
+    """
+    n = torch.tensor(numbers, dtype=torch.float64)
+    scale = 1 / (math.sqrt(2.0) * torch.erfinv(0.5 ** (1 / n)))
+    masses = gaussian_masses(scale, bins)
+    return paper_protocol(masses * n[:, None], torch.ones_like(scale), scale)
 
 
 def _fit(counts: Float64[Tensor, "streams bins"]) -> _Curves:

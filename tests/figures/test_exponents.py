@@ -6,7 +6,7 @@ import torch
 
 from jaynes_callbacks import analyse
 from jaynes_callbacks.figures import exponents_over_layers
-from jaynes_callbacks.figures.exponents import TABLE_TWO
+from jaynes_callbacks.figures.exponents import LARGE_NETWORKS
 from jaynes_callbacks.instruments.record import Record, Records
 
 GENERATOR = torch.Generator().manual_seed(6)
@@ -48,7 +48,7 @@ def test_the_band_holds_the_papers_networks() -> None:
     (record,) = analyse(torch.randn(300, 400, generator=GENERATOR))
     axes = exponents_over_layers([record]).axes[0]
     (band,) = [patch for patch in axes.patches if patch.get_height() > 0]
-    betas = [1 / (2 * sigma**2) for _, sigma in TABLE_TWO.values()]
+    betas = [1 / (2 * sigma**2) for _, sigma in LARGE_NETWORKS]
     assert band.get_y() == pytest.approx(min(betas))
     assert band.get_y() + band.get_height() == pytest.approx(max(betas))
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from jaynes_callbacks.files.roles import ROLES, role, summarise_roles
+from jaynes_callbacks.files.roles import ROLES, role, summarise, summarise_roles
 from jaynes_callbacks.instruments.record import Record
 
 NAMES = {
@@ -81,10 +81,22 @@ def test_the_summary_takes_what_the_paper_took() -> None:
     assert total.gap == pytest.approx(0.25)
 
 
+def test_the_summary_has_medians_of_cores() -> None:
+    cores = [(0.1, 0.2, 0.5), (0.3, 0.4, 0.9), (math.nan, math.nan, math.nan)]
+    weights = [
+        Record(shape=(192, 192), core_gap=gap, core_gap_gaussian=gaussian, scale_share=share)
+        for gap, gaussian, share in cores
+    ]
+    summary = summarise("group", [*weights, Record(shape=(9, 9), core_gap=5.0)])
+    assert summary.role == "group"
+    found = (summary.core_gap, summary.core_gap_gaussian, summary.scale_share)
+    assert found == pytest.approx((0.2, 0.3, 0.7))
+
+
 def test_one_role_has_no_total_and_small_weights_no_figures() -> None:
     (summary,) = summarise_roles([weight("conv.weight", 0.1, 0.9, "gamma", side=9)])
     assert summary[:3] == ("convolution", 1, 0)
-    assert summary[3:] == (None, None, None, None, None, {})
+    assert summary[3:] == (None, None, None, None, None, {}, None, None, None)
 
 
 def test_a_convolution_that_bears_the_name_of_a_norm() -> None:

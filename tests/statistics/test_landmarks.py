@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -21,6 +22,7 @@ from jaynes_callbacks.statistics import (
     log_moments,
     occupied_bins,
 )
+from jaynes_callbacks.statistics.landmarks import GAUSSIAN_GAP
 
 DRAWS = 1_000_000
 
@@ -166,3 +168,12 @@ def test_the_curves_end_in_their_limits() -> None:
     assert (light.skew.item(), light.kurtosis.item()) == pytest.approx(
         landmarks()["Gaussian"], abs=1e-6
     )
+
+
+def test_the_gap_of_gaussian_weights_is_that_of_a_quadrature() -> None:
+    law = stats.halfnorm()
+    mean = law.expect(np.log)
+    variance = law.expect(lambda w: (np.log(w) - mean) ** 2)
+    best = stats.lognorm(math.sqrt(variance), scale=math.exp(mean))
+    found = law.expect(lambda w: law.logpdf(w) - best.logpdf(w))
+    assert pytest.approx(found, abs=1e-7) == GAUSSIAN_GAP

@@ -16,6 +16,7 @@ from jaynes_callbacks.counts.grid import CODES, FIRST_POSITIVE, edges
 from jaynes_callbacks.statistics.paper import (
     PaperFit,
     gaussian_masses,
+    gaussian_paper_fit,
     linear_from_counts,
     paper_protocol,
 )
@@ -312,3 +313,14 @@ def test_a_curve_that_vanishes_on_all_bins_is_no_lognormal() -> None:
     fit = paper_protocol(linear, maximum, 0.041 * maximum, split=True)
     assert fit.status.tolist() == [Status.NO_INTERIOR_OPTIMUM]
     assert all(part.isnan().all() for part in (fit.r2, fit.mu, fit.sigma, fit.amplitude))
+
+
+def test_gaussian_values_by_number_have_the_figures_of_draws() -> None:
+    """Means over draws; the largest of few values scatters, and with it μ'."""
+    rng = np.random.default_rng(0)
+    for n in (36_864, 200_000):
+        draws = _protocol_on([rng.normal(size=n) for _ in range(40)])
+        found = gaussian_paper_fit([n])
+        assert found.mu.item() == pytest.approx(draws.mu.median().item(), abs=0.02)
+        assert found.sigma.item() == pytest.approx(draws.sigma.mean().item(), abs=0.003)
+        assert found.r2_gaussian.item() == pytest.approx(draws.r2.mean().item(), abs=0.003)
