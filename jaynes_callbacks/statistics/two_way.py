@@ -42,6 +42,8 @@ _LOWEST, _HIGHEST = -30.0, 4.0
 _PERIOD, _FREQUENCY = 80.0, 60.0
 #: Values that stand for a whole law, in which rounding and the correction of the bias vanish.
 _POPULATION = 2.0**48
+#: Places of a distribution function that are computed at once.
+_AT_ONCE = 64
 
 
 class Components(NamedTuple):
@@ -216,15 +218,21 @@ def _gaussian_counts(layout: Layout, present: float) -> np.ndarray[Any, np.dtype
     (J. Gil-Pelaez, Biometrika 38 (1951) 481): F(x) = ½ − (1/π) ∫ Im(e^{−itx} φ(t))/t dt, here as
     a sum at the middles of equal steps in t, which is exact for a law within half a period.
     """
-    codes, frequency, cosine, sine = _inversion()
+    codes, places = _places()
+    step = 2 * np.pi / _PERIOD
+    frequency = (np.arange(int(_FREQUENCY / step)) + 0.5) * step
     log_phi = sum(
         number * _log_characteristic(weight * frequency)
         for number, weight in _weights(layout, present)
         if number and weight
     )
     phi = np.exp(log_phi) / frequency
-    step = frequency[1] - frequency[0]
-    below = 0.5 - (cosine @ phi.imag - sine @ phi.real) * step / np.pi
+    # A few places at a time: all angles at once would take 10 MB.
+    imaginary = [
+        _imaginary(np.outer(part, frequency), phi)
+        for part in np.split(places, range(_AT_ONCE, len(places), _AT_ONCE))
+    ]
+    below = 0.5 - np.concatenate(imaginary) * step / np.pi
     mass = np.clip(np.diff(below), 0, None)
     counts = np.zeros(CODES, dtype=np.int64)
     counts[codes[:-1]] = np.rint(np.where(mass > 1e-12, mass, 0) * _POPULATION)
@@ -239,13 +247,16 @@ def _log_characteristic(t: Array) -> np.ndarray[Any, np.dtype[np.complex128]]:
     return found
 
 
+def _imaginary(angles: Array, phi: np.ndarray[Any, np.dtype[np.complex128]]) -> Array:
+    """Return Σ Im(e^{−i·angle} φ) of each row of angles."""
+    found: Array = np.cos(angles) @ phi.imag - np.sin(angles) @ phi.real
+    return found
+
+
 @lru_cache(maxsize=1)
-def _inversion() -> tuple[Any, Any, Any, Any]:
-    """Return codes of the range of ln|N|, frequencies t, and cos tx and sin tx at their edges x."""
+def _places() -> tuple[Array, Array]:
+    """Return codes of the range of ln|N|, and their lower edges."""
     edges = log_edges().numpy()
     codes = np.arange(FIRST_POSITIVE, FIRST_NONFINITE)
     codes = codes[(edges[codes] > _LOWEST) & (edges[codes] < _HIGHEST)]
-    step = 2 * np.pi / _PERIOD
-    frequency = (np.arange(int(_FREQUENCY / step)) + 0.5) * step
-    angles = np.outer(edges[codes], frequency)
-    return codes, frequency, np.cos(angles), np.sin(angles)
+    return codes, edges[codes]
