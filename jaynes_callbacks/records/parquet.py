@@ -8,8 +8,9 @@ column of a group null means that the row has no such entry, nan that it is unde
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import make_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ RUN_ID = b"jaynes_callbacks.run_id"
 _VERSION, _INSTRUMENT = b"jaynes_callbacks.version", b"jaynes_callbacks.instrument"
 #: Version of what the columns mean (`Schema.version`); files of version 0.1 have none: 1.
 _SCHEMA_VERSION = b"jaynes_callbacks.schema_version"
+
+#: Files that are read at once: while one is decoded Python can open the next.
+_READERS = 4
 
 _ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
     ColumnType.INTEGER: pa.int64(),
@@ -223,7 +227,9 @@ def read_frames(
         ValueError: if one is no Parquet, is damaged, lacks a column that such a table must have, or
             has a column twice or of another type.
     """
-    tables = [_read_table(path, schema, counts=counts, steps=steps) for path in paths]
+    with ThreadPoolExecutor(_READERS, "jaynes-parquet") as pool:
+        read = partial(_read_table, schema=schema, counts=counts, steps=steps)
+        tables = list(pool.map(read, paths))
     if schema is None:
         schema = _schema_of(_united(tables, paths), paths[0])
     frames = [
