@@ -1,6 +1,6 @@
 """The result of opening a checkpoint: its tensors by name, none of them loaded."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +19,7 @@ __all__ = [
     "Entry",
     "Place",
     "Problem",
+    "aliases_noted",
     "one_sentence",
     "tensor_entries",
 ]
@@ -181,3 +182,15 @@ def _identity(name: str, tensor: Tensor) -> Any:
     if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_meta:
         return name
     return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def aliases_noted(metadata: Mapping[str, str], names: set[str]) -> dict[str, tuple[str, ...]]:
+    """Read which names `safetensors.torch.save_model` left out as equal to another tensor's.
+
+    It notes them in a file's metadata, which hold other texts too.
+    """
+    aliases: dict[str, tuple[str, ...]] = {}
+    for left_out, kept in metadata.items():
+        if kept in names and left_out not in names:
+            aliases[kept] = (*aliases.get(kept, ()), left_out)
+    return aliases

@@ -113,7 +113,7 @@ class History:
         """Return the checkpoints that are not measured yet.
 
         Raises:
-                CheckpointError: for one before the start, with which the others were compared.
+            CheckpointError: for one before the start, with which the others were compared.
         """
         left = [moment for moment in moments if moment.step not in self.done]
         if self.done and left and left[0].step < min(self.done):
@@ -154,10 +154,8 @@ class History:
         """Pass all verdicts anew where a checkpoint came later that lies between others."""
         if self._is_in_order or not self.done:
             return
-        rows, judge = read_records(self.directory), Judge({})
-        for step in sorted(self.done):
-            (judged,) = judge.judged([rows.take(rows["step"] == step)])
-            self._writer.write(judged)
+        for rows in Judge({}).judged(self._moments()):
+            self._writer.write(rows)
         self._is_in_order = True
 
     def _check(self, described: Mapping[str, Any]) -> None:
@@ -181,10 +179,15 @@ class History:
 
     def _judge_so_far(self) -> Judge:
         judge = Judge({})
-        if parts(self.directory):
-            rows = read_records(self.directory, counts=True)
-            judge.judged([rows.take(rows["step"] == step) for step in sorted(self.done)])
+        judge.judged(self._moments())
         return judge
+
+    def _moments(self) -> list[Records]:
+        """Read the rows of each step that was measured, in order."""
+        if not self.done:
+            return []
+        rows = read_records(self.directory)
+        return [rows.take(rows["step"] == step) for step in sorted(self.done)]
 
     def _read_start(self) -> dict[str, Trace]:
         path = self.directory / _START

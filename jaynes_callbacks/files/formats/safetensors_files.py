@@ -1,6 +1,6 @@
 """Read ``.safetensors`` files: a header of names, types and offsets; the values are mapped."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry
+from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, aliases_noted
 from jaynes_callbacks.files.formats.scales import with_scales
 from jaynes_callbacks.files.limits import Limits
 from jaynes_callbacks.records.regular import read_text, require_regular
@@ -57,7 +57,7 @@ def _check_header(path: Path, limits: Limits) -> None:
 
 
 def _entries(file: Any, path: Path) -> Iterator[Entry]:
-    aliases = _aliases(file.metadata() or {}, set(file.keys()))
+    aliases = aliases_noted(file.metadata() or {}, set(file.keys()))
     for name in file.offset_keys():
         header = file.get_slice(name)
         shape, dtype = tuple(header.get_shape()), str(header.get_dtype())
@@ -72,15 +72,3 @@ def _load(file: Any, name: str, path: Path) -> Tensor:
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} has no readable tensor {name} ({error})") from error
     return tensor
-
-
-def _aliases(metadata: Mapping[str, str], names: set[str]) -> dict[str, tuple[str, ...]]:
-    """Read which names `safetensors.torch.save_model` left out as equal to another tensor's.
-
-    It notes them in the metadata, which hold other texts too.
-    """
-    aliases: dict[str, tuple[str, ...]] = {}
-    for left_out, kept in metadata.items():
-        if kept in names and left_out not in names:
-            aliases[kept] = (*aliases.get(kept, ()), left_out)
-    return aliases

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jaynes_callbacks.files.entry import CheckpointError, Entry
+from jaynes_callbacks.files.entry import CheckpointError, Entry, aliases_noted
 from jaynes_callbacks.files.formats.scales import with_scales
 from jaynes_callbacks.files.hub.client import Hub, Revision
 from jaynes_callbacks.files.limits import Limits
@@ -69,13 +69,8 @@ def _header(hub: Hub, file: str, at: Revision, limits: Limits) -> tuple[Mapping[
 def _entries(
     hub: Hub, file: str, at: Revision, header: Mapping[str, Any], start: int
 ) -> Iterator[Entry]:
-    metadata = header.get("__metadata__") or {}
     names = {name for name in header if name != "__metadata__"}
-    aliases: dict[str, tuple[str, ...]] = {}
-    for left_out, kept in metadata.items():
-        # `safetensors.torch.save_model` notes which names it left out as equal to another's.
-        if kept in names and left_out not in names:
-            aliases[kept] = (*aliases.get(kept, ()), left_out)
+    aliases = aliases_noted(header.get("__metadata__") or {}, names)
     for name in sorted(names, key=lambda name: int(header[name]["data_offsets"][0])):
         own = header[name]
         shape = tuple(int(size) for size in own["shape"])
