@@ -20,6 +20,7 @@ KNOWN: Mapping[str, str] = {
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
     "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
+    "energy": "jaynes_callbacks.instruments.energy:Energy",
 }
 
 #: What is measured where nobody chooses.
