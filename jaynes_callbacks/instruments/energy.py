@@ -128,6 +128,8 @@ class Energy(Instrument[EnergyRow]):
         "energy",
         "Energy",
         ahead=("kind", "name", "step", "samples", "neurons", "dead_neurons", "energy"),
+        # ΣZ and the shares in it are multiplied neuron by neuron.
+        invariant=("samples", "nonfinite_samples", "neurons", "dead_neurons", "sample_cv"),
     )
     quantities: ClassVar = {
         "counts": Quantity((CODES,)),

@@ -43,7 +43,7 @@ def test_a_row_is_that_of_all_forwards_since_the_last_record(generator: torch.Ge
     assert row.energy_std == pytest.approx(energy.std().item(), rel=1e-6)
     assert row.unit_energy == pytest.approx(energy.mean().item() / 9, rel=1e-6)
     assert row.phi_share == pytest.approx((phi.sum() / mean.sum()).item(), rel=1e-6)
-    strongest = phi.sort().values
+    strongest, _ = phi.sort()
     assert row.phi_strong_share == pytest.approx((strongest[2:].sum() / phi.sum()).item(), rel=1e-6)
     difference = (mean[:, None] - mean).abs().sum() / (9 * 8)
     assert row.gini == pytest.approx((difference / (2 * mean.mean())).item(), rel=1e-6)
@@ -51,17 +51,17 @@ def test_a_row_is_that_of_all_forwards_since_the_last_record(generator: torch.Ge
 
 
 def test_laws_of_z(generator: torch.Generator) -> None:
-    # z·y of a leaky ReLU with slope 1 is z²; its root is drawn from the law's quantiles.
-    uniform = (torch.arange(8000) + 0.5) / 8000
-    uniform = uniform[torch.randperm(8000, generator=generator)]
-    for z2, small, large, expected in (
-        (-uniform.log(), "exponential", "lognormal", 0.5),
-        (torch.special.ndtri(uniform).exp(), "lognormal", "exponential", 0.5205),
+    exponential = torch.empty(400, 20).exponential_(generator=generator)
+    lognormal = torch.randn(400, 20, generator=generator).exp()
+    # z·y of a leaky ReLU with slope 1 is z².
+    for z2, own, other, expected in (
+        (exponential, "exponential", "lognormal", 0.5),
+        (lognormal, "lognormal", "exponential", 0.5205),
     ):
-        row = _row(nn.Sequential(nn.LeakyReLU(1.0)), z2.sqrt().view(400, 20))
-        assert abs(getattr(row, f"z_gap_{small}")) < 0.003
-        assert getattr(row, f"z_gap_{large}") > 0.04
-        assert row.gini_values == pytest.approx(expected, abs=2e-3)
+        row = _row(nn.Sequential(nn.LeakyReLU(1.0)), z2.sqrt())
+        assert abs(getattr(row, f"z_gap_{own}")) < 0.006
+        assert getattr(row, f"z_gap_{other}") > 0.05
+        assert row.gini_values == pytest.approx(expected, abs=0.01)
 
 
 def test_the_lognormals_gap_is_that_of_magnitudes(generator: torch.Generator) -> None:
@@ -74,9 +74,9 @@ def test_the_lognormals_gap_is_that_of_magnitudes(generator: torch.Generator) ->
     assert (of_y.variable, of_z.variable) == ("y", "z*y")
     # ln Z = 2 ln y: bins of Z are twice as fine in ln y.
     assert relu.z_gap_lognormal == pytest.approx(of_y.gap, abs=2e-3)
-    assert abs(relu.z_gap_exponential - of_y.gaps["exponential"]) > 0.05
+    assert abs(relu.z_gap_exponential - of_y.to_dict()["gap_exponential"]) > 0.05
     assert gelu.z_gap_lognormal == pytest.approx(of_z.gap, rel=1e-9)
-    assert gelu.z_gap_exponential == pytest.approx(of_z.gaps["exponential"], rel=1e-9)
+    assert gelu.z_gap_exponential == pytest.approx(of_z.to_dict()["gap_exponential"], rel=1e-9)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU])
@@ -161,7 +161,7 @@ def test_records_of_a_run_and_where_they_are_seen(
     monitor = EquilibriumMonitor(instruments=["magnitudes", "energy"], every_n_steps=4)
     make_trainer(monitor).fit(task, loader)
     rows = monitor.history_of("energy")
-    assert rows.step.unique().tolist() == [0, 4, 6, 8, 12]
+    assert rows.step.unique().tolist() == [4, 6, 8, 12]
     assert rows.name.unique().tolist() == ["act", "relu"]
     assert (rows.neurons == 32).all()
     # Only the forward of the step that is recorded is listened to.
