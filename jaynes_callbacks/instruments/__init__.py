@@ -21,6 +21,7 @@ KNOWN: Mapping[str, str] = {
     "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
     "energy": "jaynes_callbacks.instruments.energy:Energy",
+    "coalitions": "jaynes_callbacks.instruments.coalitions:Coalitions",
 }
 
 #: What is measured where nobody chooses.
