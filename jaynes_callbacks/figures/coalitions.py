@@ -49,7 +49,7 @@ def coalition_map(records: Rows, *, look: Look = LIGHT) -> Figure:
         heading(axes[0], look, "Coalitions in maps")
         blank(axes[0], look, "no picture of a map")
         return figure
-    colors = [look.grid, look.data, "#e69f00", "#d55e00"]
+    colors = [look.grid, look.muted, "#e69f00", "#d55e00"]
     for own, row, image in zip(axes, rows, images, strict=True):
         _draw(own, look, image, colors)
         heading(own, look, f"{printable(row.name)}, step {row.step}")

@@ -73,12 +73,12 @@ class CoalitionRow(Row):
     energy_2: float = column("1", "mean energy of a 2 x 2 neighbourhood with all places on")
     energy_3: float = column("1", "mean energy of a 3 x 3 neighbourhood with all places on")
     entropy_2: float = column("nats", "entropy of the Gibbs law of 2 x 2, per place; ln 2 at most")
-    entropy_3: float = column("nats", "entropy of the Gibbs law of 3 x 3, per place; ln 2 at most")
-    dependence_2: float = column("nats", "what places of 2 x 2 tell of each other, per place")
-    dependence_3: float = column(
-        "nats", "what places of 3 x 3 tell of each other, per place; 0: independent players",
-        label="dependence", curve=True,
+    entropy_3: float = column(
+        "nats", "entropy of the Gibbs law of 3 x 3, per place; ln 2 at most",
+        label="entropy of coalitions", curve=True,
     )  # fmt: skip
+    dependence_2: float = column("nats", "what places of 2 x 2 tell of each other, per place")
+    dependence_3: float = column("nats", "what places of 3 x 3 tell of each other, per place")
     all_on_2: float = column("1", "probability that all places of a 2 x 2 neighbourhood are on")
     all_on_3: float = column("1", "probability that all places of a 3 x 3 neighbourhood are on")
     picture_shape: tuple[int, ...] = column("", "channels, height, width of the picture", ())

@@ -12,7 +12,7 @@ for `neurons` (`probes.neurons`).  φ needs the bias of the layer that made z (`
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -205,14 +205,14 @@ class Energy(Instrument[EnergyRow]):
     def compute(self, moments: Sequence[Moment]) -> list[Frame[EnergyRow]]:
         """Compute energies and shares, and fit the laws of Z."""
         with self._watch.paused(), one_thread():
-            return [self._frame(each) for each in moments]
+            seen = [each._replace(state=_of_seen(each.state)) for each in moments]
+            # A fit of a few streams costs nearly as much as one of a hundred.
+            laws = _laws_of_z([each.state["counts"].long() for each in seen])
+            return [self._frame(*each) for each in zip(seen, laws, strict=True)]
 
-    def _frame(self, moment: Moment) -> Frame[EnergyRow]:
-        """Make the frame of one moment; streams that have seen no sample have no row."""
-        seen = moment.state["samples"][:, :2].sum(-1) > 0
-        moment = moment._replace(state=moment.state.take(seen.nonzero().flatten().tolist()))
+    def _frame(self, moment: Moment, of_values: "_OfValues") -> Frame[EnergyRow]:
+        """Make the frame of one moment."""
         found = energy_figures(moment.state["samples"], moment.state["neurons"])
-        laws, gini_values, of_laws = _laws_of_z(moment.state["counts"].long())
         unknown = [EnergyUnknown(each).reason for each in found.unknown.tolist()]
         return self.frame(
             moment,
@@ -230,15 +230,15 @@ class Energy(Instrument[EnergyRow]):
                 "strong_share": found.of_energy.strong,
                 "top_half_share": found.of_energy.top_half,
                 "sample_cv": found.sample_cv,
-                "gini_values": gini_values,
-                **{f"z_gap_{name}": each for name, each in laws.items()},
+                "gini_values": of_values.gini,
+                **{f"z_gap_{name}": each for name, each in of_values.gaps.items()},
                 "phi_share": found.phi_share,
                 "phi_gini": found.of_phi.gini,
                 "phi_strong_share": found.of_phi.strong,
                 "phi_top_half_share": found.of_phi.top_half,
                 "status": [
                     "; ".join(filter(None, each)) or OK
-                    for each in zip(unknown, of_laws, strict=True)
+                    for each in zip(unknown, of_values.reasons, strict=True)
                 ],
             },
         )
@@ -257,24 +257,49 @@ class Energy(Instrument[EnergyRow]):
             restore_counts(self._watch.ledger, state["summed"], 0)
 
 
-def _laws_of_z(counts: Tensor) -> tuple[dict[str, Tensor], Tensor, list[str]]:
-    """Fit the laws of Z to its counts.
+class _OfValues(NamedTuple):
+    """What the values of Z of some streams are like.
 
-    Returns:
-        The gap of each by its name, the Gini coefficient of all values, and for each stream the
-        reason of every gap that is not known.
+    Attributes:
+        gaps: to each law, by its name.
+        gini: Gini coefficient of all values, zeros included.
+        reasons: of every gap that is not known.
     """
-    occupied = occupied_bins(counts)
+
+    gaps: dict[str, Tensor]
+    gini: Tensor
+    reasons: list[str]
+
+
+def _of_seen(state: State) -> State:
+    """Return the streams that have seen a sample; others have no row."""
+    seen = state["samples"][:, :2].sum(-1) > 0
+    return state.take(seen.nonzero().flatten().tolist())
+
+
+def _laws_of_z(counts: Sequence[Tensor]) -> list[_OfValues]:
+    """Fit the laws of Z to the counts of each moment, all in one batch."""
+    numbers = [len(each) for each in counts]
+    table = torch.cat([each.to(counts[0].device) for each in counts])
+    occupied = occupied_bins(table)
     # As for magnitudes: laws are fitted to bins that hold several values each.
     moments, binned = log_moments(occupied), occupied.merged()
     fits = {law.name: fit_family(law, binned, moments) for law in _LAWS}
-    reasons = [
-        "; ".join(
-            f"{name}: {Status(status).reason}"
-            for name, status in zip(fits, row, strict=True)
-            if status not in (Status.CONVERGED, Status.EMPTY)
+    statuses = torch.stack([fit.status for fit in fits.values()], -1).split(numbers)
+    gaps = {name: gap(binned, fit).split(numbers) for name, fit in fits.items()}
+    ginis = gini_of_bins(occupied, totals(table).zeros).split(numbers)
+    return [
+        _OfValues(
+            {name: each[place] for name, each in gaps.items()},
+            ginis[place],
+            [
+                "; ".join(
+                    f"{name}: {Status(status).reason}"
+                    for name, status in zip(fits, row, strict=True)
+                    if status not in (Status.CONVERGED, Status.EMPTY)
+                )
+                for row in statuses[place].tolist()
+            ],
         )
-        for row in torch.stack([fit.status for fit in fits.values()], -1).tolist()
+        for place in range(len(counts))
     ]
-    gaps = {name: gap(binned, fit) for name, fit in fits.items()}
-    return gaps, gini_of_bins(occupied, totals(counts).zeros), reasons

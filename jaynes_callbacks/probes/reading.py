@@ -107,7 +107,7 @@ class IotaReading:
         """Tell whether the product z·y is taken, or y alone."""
         return iota != "y"
 
-    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
+    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Any:
         """Return the pre-activation, or as much of it as is taken if the call overwrites it."""
         z = owned_values(z)
         if not overwritten:
