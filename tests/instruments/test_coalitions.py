@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from jaynes_callbacks import EquilibriumMonitor, Recorder
 from jaynes_callbacks.instruments.coalitions import Coalitions
+from jaynes_callbacks.probes import coalitions
 from jaynes_callbacks.probes.coalitions import NO_MAPS, SIDE
 from jaynes_callbacks.statistics.coalitions import (
     gibbs,
@@ -177,6 +178,14 @@ def test_wrong_arguments_raise(options: dict[str, Any], what: str) -> None:
         Coalitions(**options)
 
 
+def test_parts_of_maps_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalitions, "is_sharded_along", lambda tensor, along: along == 1)
+    with Recorder(model := _net(), instruments="coalitions") as recorder:
+        with pytest.warns(UserWarning, match="spread over ranks"):
+            model(torch.ones(2, 1, 8, 8))
+        assert len(recorder.record()["coalitions"]) == 0
+
+
 def test_compiled_models_are_named(generator: torch.Generator) -> None:
     model = _net()
     torch.compiler.reset()
@@ -250,6 +259,7 @@ class MapTask(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
 
 
+@pytest.mark.usefixtures("unfitted")
 def test_records_of_a_run_and_where_they_are_seen(
     loader: DataLoader[Any], make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:

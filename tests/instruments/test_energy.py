@@ -152,9 +152,16 @@ def test_excluded_streams_and_silent_ones_have_no_row() -> None:
     assert ("0", "excluded by pattern") in recorder.coverage.skipped
 
 
+def test_a_model_without_activations_has_no_rows() -> None:
+    with Recorder(model := nn.Linear(6, 4), instruments=["energy", "coalitions"]) as recorder:
+        model(torch.ones(5, 6))
+        assert [len(each) for each in recorder.record().values()] == [0, 0]
+
+
 # Whole runs ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unfitted")
 def test_records_of_a_run_and_where_they_are_seen(
     task: Any, loader: DataLoader[Any], make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jaynes_callbacks.counts.energies import add_energies_, energy_parts, energy_row
+from jaynes_callbacks.probes import energies
 from jaynes_callbacks.probes.activations import ActivationWatch
 from jaynes_callbacks.probes.energies import Energies
 from tests.probes.test_neurons import Deep, Then
@@ -114,6 +115,28 @@ def test_inference_mode_is_read_without_a_bias() -> None:
     with torch.inference_mode():
         watch = _watched(Then(nn.Linear(6, 5), functional.relu), torch.ones(4, 6))
     assert energy_parts(watch.ledger.counts).samples[0, :6:5].tolist() == [4, 0]
+
+
+def test_a_bias_that_is_freed_after_its_layer_was_copied() -> None:
+    # As a sharded layer does.
+    bias = torch.arange(5.0)
+
+    def layer(x: Tensor) -> Tensor:
+        z = functional.linear(x, torch.ones(5, 6), bias)
+        bias.untyped_storage().resize_(0)
+        return z
+
+    found = energy_parts(_watched(Then(layer, functional.relu), torch.ones(4, 6)).ledger.counts)
+    y = 6 + torch.arange(5.0)
+    assert found.neurons[0, :5, 4].tolist() == (4 * y * torch.arange(5.0)).tolist()
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_parts_of_samples_are_not_read(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energies, "is_sharded_along", lambda tensor, along: along == dim)
+    with pytest.warns(UserWarning, match="spread over ranks"):
+        watch = _watched(Then(nn.Linear(6, 5), functional.relu), torch.ones(4, 3, 6))
+    assert [name for name, _ in watch.ledger.skipped] == ["relu"]
 
 
 def test_only_so_many_samples_are_read(generator: torch.Generator) -> None:
