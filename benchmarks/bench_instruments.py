@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from turns import BATCH, cnn, mlp, quiet
 
 from jaynes_callbacks import Recorder
+from jaynes_callbacks.instruments.coalitions import Coalitions
+from jaynes_callbacks.instruments.energy import Energy
 from jaynes_callbacks.instruments.gradients import Gradients
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
@@ -34,6 +36,8 @@ INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "gradients": Gradients,
     "neurons": Neurons,
     "saliency": Saliency,
+    "energy": Energy,
+    "coalitions": Coalitions,
     "saliency, with activations": partial(Saliency, activations=True),
 }
 

@@ -20,6 +20,8 @@ KNOWN: Mapping[str, str] = {
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
     "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
+    "energy": "jaynes_callbacks.instruments.energy:Energy",
+    "coalitions": "jaynes_callbacks.instruments.coalitions:Coalitions",
 }
 
 #: Stands for every known instrument.
