@@ -20,6 +20,7 @@ KNOWN: Mapping[str, str] = {
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
     "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
+    "alignment": "jaynes_callbacks.instruments.alignment:Alignment",
 }
 
 #: What is measured where nobody chooses.
