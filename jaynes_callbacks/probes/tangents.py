@@ -122,18 +122,15 @@ def layers_of(model: nn.Module, selection: Selection) -> tuple[list[Layer], list
 
 def _has_weight(module: nn.Module) -> bool:
     """Tell whether a module has a weight of two or more dimensions, its own or computed."""
-    own = dict(module.named_parameters(recurse=False))
+    own: dict[str, Any] = dict(module.named_parameters(recurse=False))
     if nn.utils.parametrize.is_parametrized(module):
-        own |= {name: part[0].original for name, part in _parametrized(module)}
-    return any(each is not None and each.dim() > 1 for each in own.values())
+        computed: Any = module.parametrizations
+        own |= {name: each.original for name, each in computed.items() if each.is_tensor}
+    return any(_is_lazy(each) or each.dim() > 1 for each in own.values())
 
 
-def _parametrized(module: Any) -> list[tuple[str, Any]]:
-    return [
-        (name, [part])
-        for name, part in module.parametrizations.items()
-        if isinstance(getattr(part, "original", None), Tensor)
-    ]
+def _is_lazy(parameter: Any) -> bool:
+    return isinstance(parameter, nn.parameter.UninitializedParameter)
 
 
 def _reason_to_skip(module: nn.Module) -> str | None:
@@ -306,7 +303,7 @@ def tangent_kernels(
         UnfitError: if the outputs are none, or not one row for each sample.
         Exception: what the model raises.
     """
-    if any(isinstance(each, nn.parameter.UninitializedParameter) for each in model.parameters()):
+    if any(map(_is_lazy, model.parameters())):
         raise UnfitError(AlignmentStatus.FAILED, "not initialised yet (lazy)")
     listener = _Listener(samples)
     with undisturbed(model) as called:

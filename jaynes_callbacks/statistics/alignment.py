@@ -191,7 +191,7 @@ def add_kernel_(
                 [ 45., 125.]], dtype=torch.float64)
     """
     if bias:
-        summed = sum(call.gradients.sum(2).flatten(1) for call in calls)
+        summed = torch.stack([call.gradients.sum(2).flatten(1) for call in calls]).sum(0)
         kernel += summed @ summed.mT
     if not weight:
         return
@@ -216,7 +216,8 @@ def _weight_gradients(calls: Sequence[Call]) -> Iterator[Shaped[Tensor, "samples
     by_output = whole if groups > 1 else list(_slices(outputs, samples * inputs))
     for of_groups in by_group:
         for of_outputs in by_output:
-            yield sum(_gradients_of(call, of_groups, of_outputs) for call in calls)
+            parts = [_gradients_of(call, of_groups, of_outputs) for call in calls]
+            yield torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
 def _gradients_of(
@@ -330,4 +331,5 @@ def random_outputs(
         generator: of the CPU.
     """
     draws = torch.randn(outputs, kept, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(draws).Q * (outputs / kept) ** 0.5
+    directions: Tensor = torch.linalg.qr(draws).Q
+    return directions * (outputs / kept) ** 0.5
