@@ -50,6 +50,11 @@ MOST_SAMPLES = 256
 #: A layer whose gradients reach other samples by more than this, in units of their own, is refused.
 _LEAK = 1e-4
 
+_NOT_UNTOUCHED = (
+    "alignment has no record of the untouched network: its sharded weights cannot be gathered "
+    "twice in one forward"
+)
+
 #: Calls a model on inputs and returns its outputs, a row for each sample.
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -134,6 +139,7 @@ class Alignment(Instrument[AlignmentRow]):
         "alignment",
         "Alignment of layers with the labels",
         ahead=("kind", "name", "step", "depth", "layers", "maximum", "place"),
+        invariant=("layers", "samples", "outputs"),
     )
     # Rank 0 alone contributes, so that a sum is what it found.
     quantities: ClassVar = {
@@ -169,13 +175,14 @@ class Alignment(Instrument[AlignmentRow]):
         super().attach(model, selection)
         self._samples = self._given
         self._forget_model()
-        self._network = Stream(NETWORK, type(model).__name__)
+        self._network = Stream(NETWORK, NETWORK)
         self._layers, self._unfit = layers_of(model, selection)
 
     def _forget_model(self) -> None:
         self._has_seen_batch = self._has_measured = False
         self._status, self._reason = AlignmentStatus.NO_PROBES, ""
         self._skipped: list[Skipped] = []
+        self._note = ""
 
     @property
     def coverage(self) -> Coverage:
@@ -185,7 +192,7 @@ class Alignment(Instrument[AlignmentRow]):
         streams = [Stream(LAYER, each.name) for each in self._layers if each.name not in lost]
         if self._reason:
             skipped[Skipped(self._network.name, self._reason)] = None
-        return Coverage((*streams, self._network), tuple(skipped))
+        return Coverage((*streams, self._network), tuple(skipped), self._note)
 
     @property
     def wants_batch(self) -> bool:
@@ -200,6 +207,7 @@ class Alignment(Instrument[AlignmentRow]):
         """
         if not self.wants_batch:
             return
+        parameters = list(self.model.parameters())
         self._has_seen_batch = True
         if batch.labels is None:
             self._fail(AlignmentStatus.NO_LABELS)
@@ -210,7 +218,10 @@ class Alignment(Instrument[AlignmentRow]):
                 self._samples = Samples.of(batch.inputs, batch.labels, self._most)
             except ValueError as error:
                 self._fail(AlignmentStatus.NO_PROBES, str(error))
-        if self._untouched is not None:
+        if batch.is_in_forward and any(hasattr(each, "placements") for each in parameters):
+            # FSDP has gathered weights for the forward, which another one would take away.
+            self._note = _NOT_UNTOUCHED
+        elif self._untouched is not None:
             self._untouched = self.collect()
 
     # Recording ------------------------------------------------------------------------------

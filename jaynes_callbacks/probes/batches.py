@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,10 +23,12 @@ class ShownBatch:
     Attributes:
         inputs: arguments of the model: a tuple of them, a mapping of them by name, or one argument.
         labels: of the samples; None if they are not known.
+        is_in_forward: whether the model has been called and is about to compute its outputs.
     """
 
     inputs: Any
     labels: Tensor | None = None
+    is_in_forward: bool = False
 
     @classmethod
     def of_batch(cls, batch: Any) -> "ShownBatch":
@@ -40,7 +42,7 @@ class ShownBatch:
                     [0., 0., 0.]])}, tensor([1., 1.]))
         """
         if isinstance(batch, Mapping):
-            return cls.of_call((), batch)
+            return replace(cls.of_call((), batch), is_in_forward=False)
         if isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[1], Tensor):
             return cls(batch[0], batch[1])
         return cls(batch)
@@ -55,8 +57,8 @@ class ShownBatch:
         others = {key: value for key, value in kwargs.items() if key != name}
         labels = None if name is None else kwargs[name]
         if args and others:
-            return cls(_Arguments(tuple(args), others), labels)
-        return cls(others if others else tuple(args), labels)
+            return cls(_Arguments(tuple(args), others), labels, is_in_forward=True)
+        return cls(others if others else tuple(args), labels, is_in_forward=True)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: Classes whose weight multiplies their input, but for its orientation as `nn.Linear` does; by
 #: name, so that transformers need not be imported.
 _DENSE = ("transformers.pytorch_utils.Conv1D",)
+_FSDP1 = "FullyShardedDataParallel"
 _FROZEN = "frozen: its parameters are not trained"
 _OWN_FORWARD = "has a forward of its own"
 _NOT_MEASURED = "tangent kernels are of linear and convolutional layers"
@@ -221,15 +222,27 @@ class _Listener:
                 return _UNBATCHED
             if len(output) % self.samples:
                 return _NO_SAMPLES
+            if (x.shape[1], output.shape[1]) != (module.in_channels, module.out_channels):
+                return _IN_PARTS
             return _Heard(output, *_convolved(module, x, self.samples))
         dim = _sample_dim(output, self.samples)
         if dim is None:
             return _NO_SAMPLES
+        if (x.shape[-1], output.shape[-1]) != _features(module):
+            return _IN_PARTS
 
         def arranged(values: Tensor) -> Tensor:
             return values.movedim(dim, 0).reshape(self.samples, 1, -1, values.shape[-1])
 
         return _Heard(output, Places(arranged(x)), arranged)
+
+
+def _features(module: Any) -> tuple[int, int]:
+    """Return how many inputs and outputs a dense layer has on all ranks together."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    inputs, outputs = module.weight.shape
+    return inputs, outputs
 
 
 def _in_full(values: Tensor) -> Tensor:
@@ -268,10 +281,11 @@ def _convolved(module: Any, x: Tensor, samples: int) -> tuple[Places, Callable[[
     of_places = range(4, 4 + dims)
     of_kernel = range(4 + dims, 4 + 2 * dims)
     places = Places(x.permute(0, 2, 1, *of_places, 3, *of_kernel), 1 + dims)
+    # The places are the rows of a sample and those of the map.
 
     def arranged(gradient: Tensor) -> Tensor:
         split = gradient.unflatten(0, (samples, -1)).unflatten(2, (groups, -1))
-        ordered = split.permute(0, 2, 1, *of_places, 3)
+        ordered: Tensor = split.permute(0, 2, 1, *of_places, 3)
         return ordered.reshape(samples, groups, -1, split.shape[3])
 
     return places, arranged
@@ -305,6 +319,8 @@ def tangent_kernels(
     """
     if any(map(_is_lazy, model.parameters())):
         raise UnfitError(AlignmentStatus.FAILED, "not initialised yet (lazy)")
+    if any(type(each).__name__ == _FSDP1 for each in model.modules()):
+        raise UnfitError(AlignmentStatus.FAILED, f"{_FSDP1} (FSDP1); fully_shard (FSDP2) can")
     listener = _Listener(samples)
     with undisturbed(model) as called:
         called.eval()

@@ -27,7 +27,7 @@ signal propagation in deep neural networks, ICML 2022) derive a maximum of: see 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import prod
+from math import prod, sqrt
 from typing import NamedTuple
 
 import torch
@@ -332,4 +332,4 @@ def random_outputs(
     """
     draws = torch.randn(outputs, kept, generator=generator, dtype=torch.float64)
     directions: Tensor = torch.linalg.qr(draws).Q
-    return directions * (outputs / kept) ** 0.5
+    return directions * sqrt(outputs / kept)
