@@ -7,7 +7,7 @@ output, so that an activation that works in place leaves alone what is different
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ __all__ = ["MOST_OUTPUTS", "Layer", "Tangents", "UnfitError", "layers_of", "tang
 MOST_OUTPUTS = 32
 #: Products of inputs that are kept of a layer, and of all layers: 64 MiB and 1 GiB of float32.
 _GRAM, _GRAMS = 1 << 24, 1 << 28
+#: The same of patches, which are else copied for each output.
+_PATCHED, _PATCHES = 1 << 24, 1 << 28
 #: Seeds the projections, so that all records of a run have the same.
 _SEED = 20211022
 #: Names under which models return what they predict, the more telling first.
@@ -186,12 +188,14 @@ class _Listener:
         calls: of each layer, in the order of first calls.
         unfit: layers with a call that cannot be used, and why.
         is_open: False once the forward is over: what follows are repeated calls.
+        room: how many values of patches may still be kept.
     """
 
     samples: int
     calls: dict[str, list[_Heard]] = field(default_factory=dict)
     unfit: dict[str, str] = field(default_factory=dict)
     is_open: bool = True
+    room: int = _PATCHES
 
     def hear(
         self, layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
@@ -224,7 +228,11 @@ class _Listener:
                 return _NO_SAMPLES
             if (x.shape[1], output.shape[1]) != (module.in_channels, module.out_channels):
                 return _IN_PARTS
-            return _Heard(output, *_convolved(module, x, self.samples))
+            places, arranged = _convolved(module, x, self.samples)
+            if (size := places.windows.numel()) <= min(_PATCHED, self.room):
+                self.room -= size
+                places = replace(places, windows=places.windows.contiguous())
+            return _Heard(output, places, arranged)
         dim = _sample_dim(output, self.samples)
         if dim is None:
             return _NO_SAMPLES
@@ -281,7 +289,6 @@ def _convolved(module: Any, x: Tensor, samples: int) -> tuple[Places, Callable[[
     of_places = range(4, 4 + dims)
     of_kernel = range(4 + dims, 4 + 2 * dims)
     places = Places(x.permute(0, 2, 1, *of_places, 3, *of_kernel), 1 + dims)
-    # The places are the rows of a sample and those of the map.
 
     def arranged(gradient: Tensor) -> Tensor:
         split = gradient.unflatten(0, (samples, -1)).unflatten(2, (groups, -1))

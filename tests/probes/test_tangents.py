@@ -233,12 +233,13 @@ def test_single_precision_and_half_precision(generator: torch.Generator) -> None
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20])
-def test_products_that_are_kept_or_not_give_the_same(
+def test_products_and_patches_that_are_kept_or_not_give_the_same(
     limit: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = torch.randn(5, 2, 8, 8, generator=generator, dtype=torch.float64)
     expected = _measured(_seeded(_built_images), x).kernels
     monkeypatch.setattr(tangents, "_GRAM", limit)
+    monkeypatch.setattr(tangents, "_PATCHED", limit)
     torch.testing.assert_close(_measured(_seeded(_built_images), x).kernels, expected)
 
 
