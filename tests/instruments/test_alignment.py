@@ -122,6 +122,18 @@ def test_samples_and_outputs_are_as_many_as_asked_for() -> None:
     assert few == same
 
 
+def test_many_classes_are_projected_with_a_small_error() -> None:
+    torch.manual_seed(1)
+    labels = torch.randint(200, (100,))
+    x = torch.randn(200, 16)[labels] + torch.randn(100, 16) / 2
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 200))
+    exact = _rows(model, probes=(x, labels), outputs=200)
+    found = _rows(model, probes=(x, labels))
+    assert (exact["0"].outputs, found["0"].outputs) == (200, 32)
+    assert found["0"].alignment != exact["0"].alignment
+    assert found["0"].alignment == pytest.approx(exact["0"].alignment, rel=0.01)
+
+
 def test_labels_of_all_kinds() -> None:
     x, labels = _clusters()
     hot = nn.functional.one_hot(labels)
