@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from turns import BATCH, cnn, mlp, quiet
 
 from jaynes_callbacks import Recorder
+from jaynes_callbacks.instruments.alignment import MOST_SAMPLES, Alignment
 from jaynes_callbacks.instruments.coalitions import Coalitions
 from jaynes_callbacks.instruments.energy import Energy
 from jaynes_callbacks.instruments.gradients import Gradients
@@ -26,6 +27,12 @@ from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
 from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.instruments.scales import Scales
+
+
+def _probes() -> tuple[Tensor, Tensor]:
+    """Samples whose tangent kernels are computed."""
+    return torch.randn(MOST_SAMPLES, 784), torch.randint(10, (MOST_SAMPLES,))
+
 
 STEPS, EVERY, ROUNDS = 20, 5, 5
 #: Most that a record with scales may take, of one without.
@@ -39,6 +46,7 @@ INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "energy": Energy,
     "coalitions": Coalitions,
     "saliency, with activations": partial(Saliency, activations=True),
+    "alignment, 256 samples": lambda: Alignment(probes=_probes()),
 }
 
 

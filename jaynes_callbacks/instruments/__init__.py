@@ -22,6 +22,7 @@ KNOWN: Mapping[str, str] = {
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
     "energy": "jaynes_callbacks.instruments.energy:Energy",
     "coalitions": "jaynes_callbacks.instruments.coalitions:Coalitions",
+    "alignment": "jaynes_callbacks.instruments.alignment:Alignment",
 }
 
 #: Stands for every known instrument.

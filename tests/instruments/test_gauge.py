@@ -14,6 +14,7 @@ from torch import nn
 
 from jaynes_callbacks import Recorder
 from jaynes_callbacks.instruments import KNOWN
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import ColumnType
 
@@ -62,6 +63,7 @@ def _record(name: str, *, rescaled: bool) -> Frame[Any]:
     # Magnitudes have the columns of the core from scales.
     recorder = Recorder(model, instruments=list({name: 1, "scales": 1}), min_size=0)
     recorder.attach()
+    recorder.batch_begins(ShownBatch(x, labels))
     recorder.open(one_forward=True)
     loss = nn.functional.cross_entropy(model(x), labels)
     recorder.close()
