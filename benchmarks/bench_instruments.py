@@ -20,6 +20,8 @@ from turns import BATCH, cnn, mlp, quiet
 
 from jaynes_callbacks import Recorder
 from jaynes_callbacks.instruments.alignment import MOST_SAMPLES, Alignment
+from jaynes_callbacks.instruments.coalitions import Coalitions
+from jaynes_callbacks.instruments.energy import Energy
 from jaynes_callbacks.instruments.gradients import Gradients
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
@@ -41,6 +43,8 @@ INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "gradients": Gradients,
     "neurons": Neurons,
     "saliency": Saliency,
+    "energy": Energy,
+    "coalitions": Coalitions,
     "saliency, with activations": partial(Saliency, activations=True),
     "alignment, 256 samples": lambda: Alignment(probes=_probes()),
 }

@@ -49,7 +49,8 @@ class Recorder:
 
     Args:
         model: any module.
-        instruments: what is measured: names (`jaynes_callbacks.instruments.KNOWN`) or objects.
+        instruments: what is measured: names (`jaynes_callbacks.instruments.KNOWN`), ``"all"``
+            for every one of them, or objects.
         kinds: of the streams of magnitudes: ``weight``, ``iota`` or both.
         include: glob patterns on stream names; only matching streams are watched.
         exclude: glob patterns on stream names that are not watched.
