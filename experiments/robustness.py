@@ -239,7 +239,7 @@ class Robustness(L.Callback):
             pl_module.log(f"robust/{name}", score, sync_dist=True)
 
     def _batches(self, trainer: L.Trainer, module: L.LightningModule) -> Iterator[Any]:
-        loader = trainer.test_dataloaders
+        loader: Any = trainer.test_dataloaders
         seen = 0
         for images, labels in loader:
             if seen >= self.images:
