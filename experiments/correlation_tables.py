@@ -10,6 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from jaynes_callbacks.records.text import counted
+
 __all__ = ["CAPTION", "markdown", "terminal_tables"]
 
 CAPTION = (
@@ -32,7 +34,7 @@ def terminal_tables(tables: Mapping[str, pd.DataFrame], *, number: int) -> list[
     shown = []
     for title, headings, rows in _shown(tables):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        table.title, table.title_justify = f"{title} ({number} runs)", "left"
+        table.title, table.title_justify = f"{title} ({counted(number, 'run')})", "left"
         table.add_column("curve", overflow="fold", max_width=30)
         for heading in headings:
             table.add_column(heading, overflow="fold")
@@ -59,7 +61,7 @@ def markdown(tables: Mapping[str, pd.DataFrame], folders: Iterable[Path], *, num
     command = shlex.join(
         ["python", "-m", "experiments.instrument_correlations", *map(str, folders)]
     )
-    parts = [f"`{command}`: {number} runs.\n"]
+    parts = [f"`{command}`: {counted(number, 'run')}.\n"]
     for title, headings, rows in _shown(tables):
         lines = [["curve", *(heading.replace("\n", " ") for heading in headings)]]
         lines += [["---"] * len(lines[0])]
@@ -87,7 +89,8 @@ def _shown(
     ]
     for name in ("ends, within condition", "ends, pooled"):
         shown.append((name[0].upper() + name[1:], *_ends(tables[name])))
-    return shown
+    # Of few runs there is no correlation between them.
+    return [each for each in shown if each[-1]]
 
 
 def _ends(table: pd.DataFrame) -> tuple[Sequence[str], _Rows]:

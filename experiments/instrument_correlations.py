@@ -182,7 +182,12 @@ def course_means(pairs: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame
                 mean, half = _mean(chosen[what].dropna().to_numpy())
                 row |= {f"{reference}, {what}": mean, f"{reference}, {what} ±": half}
         rows.append(row | {"runs": group["run"].nunique()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values([*by, "curve"], key=_ahead, ignore_index=True)
+
+
+def _ahead(names: "pd.Series[str]") -> "pd.Series[str]":
+    """Return texts by which the main instrument's curves are sorted before all others."""
+    return names.str.replace(rf"^{SCHEMA.instrument}/", " ", regex=True)
 
 
 def nearest(pairs: pd.DataFrame) -> pd.DataFrame:
