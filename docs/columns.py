@@ -24,6 +24,11 @@ Units: `w` is the unit of the values themselves, `ln w` a place on the axis of t
 a pure number. A real number is nan where it is undefined; `status` then gives the reason. It is
 null where a row has no such entry: `vuong_z_generalized_gamma` always is, since that family
 contains the lognormal and so is no rival of it.
+
+**Invariant** columns stay as they are when neurons are rescaled: the weights into a ReLU multiplied
+by a positive number and those out of it divided by it, which changes no output of the network. Of
+`core_…` this holds for rows of weights; `tests/instruments/test_gauge.py` holds every instrument to
+what it says here.
 """
 
 
@@ -49,13 +54,15 @@ def _section(schema: Schema[object], main: Schema[object]) -> str:
     if schema is not main and set(main.columns) <= set(columns):
         columns = [each for each in columns if each not in main.columns]
         about += f" It has all columns of `{main.instrument}`{', and:' if columns else '.'}"
+    invariant = ", ".join(f"`{each}`" for each in schema.invariant) or "none"
     curves = ", ".join(f"`{each.tag_of('<kind>')}/<stream>`" for each in schema.curves)
     lines = [f"## {schema.title}\n", f"{about}\n"]
     if columns:
         lines += ["| column | unit | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{each.name}` | {_cell(each.unit)} | {_cell(each.meaning)} |" for each in columns]
     lines += [""] if columns else []
-    return "\n".join([*lines, f"Curves in loggers: {curves}.\n"])
+    lines += [f"Curves in loggers: {curves}.\n", f"Invariant: {invariant}.\n"]
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:

@@ -99,6 +99,7 @@ class Neurons(Instrument[NeuronRow]):
         "neurons",
         "Neurons",
         ahead=("kind", "name", "step", "n", "neurons", "dead_neurons"),
+        invariant=("n", "neurons", "dead_neurons", "within_*"),
     )
     quantities: ClassVar = {"powers": Quantity((MOST_NEURONS, POWERS))}
 

@@ -432,6 +432,7 @@ SCHEMA: Schema[Record] = Schema(
     keys=_KEYS,
     aggregate=aggregates,
     remarks=remarks,
+    invariant=("core_*", "sd_rest"),
     version=2,
     upgrade=_upgraded,
 )

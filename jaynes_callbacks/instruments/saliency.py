@@ -84,6 +84,7 @@ class Saliency(FittingInstrument[Record, Batch]):
         keys=SCHEMA.keys,
         aggregate=medians,
         remarks=SCHEMA.remarks,
+        invariant=("n", "gap*", "q", "rms", "max", "log_*", "mu", "sigma", "fit_*"),
     )
     quantities: ClassVar = QUANTITIES
     only_due_forwards = True

@@ -151,6 +151,7 @@ SCHEMA: Schema[ScaleRow] = Schema(
     "scales",
     "Cores and scales of weights",
     first_curve="core_gap",
+    invariant=("core_*", "sd_rest"),
     ahead=(
         "kind",
         "name",

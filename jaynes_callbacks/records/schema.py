@@ -16,6 +16,8 @@ row it is a mapping.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from fnmatch import filter as filter_names
+from fnmatch import fnmatchcase
 from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, get_type_hints
@@ -333,12 +335,15 @@ class Schema(Generic[R]):
         keys: for each group the keys of its columns, with their labels.
         aggregate: the few numbers of a frame that early stopping and sweeps want, by tag.
         remarks: lines below a table for people.
+        invariant: names of the columns, or glob patterns on them, that are the same however neurons
+            are rescaled: the weights into a ReLU (or leaky ReLU) multiplied by a positive number
+            and those out of it divided by it, by which the network's outputs do not change.
         version: of what the columns mean, written into files; raised where a unit changes.
         upgrade: gives columns of an older version, by name, today's meaning.
 
     Raises:
         TypeError: for a field of the row that is no column, or of a type that no column has.
-        ValueError: for a `first_curve` that is no curve.
+        ValueError: for a `first_curve` that is no curve, or an `invariant` that is no column.
     """
 
     row: type[R]
@@ -351,6 +356,7 @@ class Schema(Generic[R]):
     keys: Mapping[str, Mapping[str, Key]] = field(default_factory=dict)
     aggregate: Callable[["Frame[R]"], dict[str, float]] = field(default=medians, compare=False)
     remarks: Callable[[Sequence[R]], list[str]] = field(default=_no_remarks, compare=False)
+    invariant: tuple[str, ...] = ()
     version: int = 1
     upgrade: Callable[[Mapping[str, Array], int], Mapping[str, Array]] = field(
         default=_as_it_is, compare=False
@@ -364,6 +370,8 @@ class Schema(Generic[R]):
                 f"first_curve of {self.row.__name__} must be one of its curves {curves}, "
                 f"got {self.first_curve!r}"
             )
+        if wrong := [each for each in self.invariant if not filter_names(self.names, each)]:
+            raise ValueError(f"invariant of {self.row.__name__}: {wrong} match none of its columns")
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -390,6 +398,10 @@ class Schema(Generic[R]):
     def by_name(self) -> Mapping[str, Column]:
         """The columns by their names."""
         return {each.name: each for each in self.columns}
+
+    def is_invariant(self, name: str) -> bool:
+        """Tell whether a column stays as it is when neurons are rescaled."""
+        return any(fnmatchcase(name, pattern) for pattern in self.invariant)
 
     @property
     def overview(self) -> str:

@@ -1,0 +1,165 @@
+"""Run forwards and backwards of a watched model that leave no trace in its training.
+
+Some instruments need more than the training's own forwards show: the output for other inputs, or
+gradients of something else than the loss.  What such a forward could change is put aside before
+and put back after it:
+
+- random states of Python, numpy, the CPU and the model's accelerators;
+- buffers: inside, modules have copies of theirs, so the originals are not even written to (a graph
+  of the training that has saved one stays valid);
+- modes and other attributes of modules: each module's attributes refer to what they did before;
+- hooks: only those run that torch itself has put on modules, since weights may be computed or
+  gathered by them.  Anybody else's would take the forward for one of the training;
+- autocast, inference mode and compilation, which are off inside; gradients are on.
+
+What a module keeps elsewhere (a list it appends to, a generator of its own) cannot be known and is
+not put back.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as of_all_modules
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["plain", "undisturbed"]
+
+#: Hooks around a module's forward and backward, by the attribute that holds them.
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
+#: The same of all modules of the process.
+_GLOBAL_HOOKS = (
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
+    """Let a block call a model, or its modules, and put everything back afterwards.
+
+    The block may set modes (``model.eval()``) and take gradients by `torch.autograd.grad`.  It must
+    not call ``backward``, which would add to the gradients of the training.
+
+    Args:
+        model: any module.
+
+    Yields:
+        The model without `DistributedDataParallel`, whose forward would begin a reduction.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.BatchNorm1d(3)
+        >>> with undisturbed(model):
+        ...     _ = model(torch.randn(5, 3))
+        >>> model.num_batches_tracked.item()
+        0
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(_random_states(model))
+        stack.enter_context(_module_states(model))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(torch.enable_grad())
+        for device in _device_types(model):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield plain(model)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Return the model that `DistributedDataParallel` wraps, or the model itself."""
+    while isinstance(model, DistributedDataParallel):
+        model = model.module
+    return model
+
+
+@contextmanager
+def _random_states(model: nn.Module) -> Iterator[None]:
+    """Put the random states back."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    accelerators = [device for device in _devices(model) if device.type == "cuda"]
+    try:
+        with torch.random.fork_rng(accelerators):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _module_states(model: nn.Module) -> Iterator[None]:
+    """Give every module copies of its buffers and torch's own hooks only; put all back."""
+    modules = list(model.modules())
+    before = [dict(vars(each)) for each in modules]
+    of_process = {name: dict(getattr(of_all_modules, name)) for name in _GLOBAL_HOOKS}
+    copies: dict[int, Tensor] = {}
+    try:
+        for each in modules:
+            _give_copies(each, copies)
+        for name, hooks in of_process.items():
+            _keep_only(getattr(of_all_modules, name), _of_torch(hooks))
+        yield
+    finally:
+        for each, attributes in zip(modules, before, strict=True):
+            vars(each).clear()
+            vars(each).update(attributes)
+        for name, hooks in of_process.items():
+            _keep_only(getattr(of_all_modules, name), hooks)
+
+
+def _give_copies(module: nn.Module, copies: dict[int, Tensor]) -> None:
+    """Replace a module's tables of tensors, modules and hooks by its own for the block.
+
+    Args:
+        module: whose attributes are replaced.
+        copies: of buffers so far, by the originals' identities, for modules may share one.
+    """
+    attributes = vars(module)
+    for name in ("_parameters", "_modules"):
+        attributes[name] = attributes[name].copy()
+    buffers = attributes["_buffers"].copy()
+    for name, buffer in buffers.items():
+        if buffer is not None:
+            buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+    attributes["_buffers"] = buffers
+    for name in _HOOKS:
+        attributes[name] = OrderedDict(_of_torch(attributes[name]))
+
+
+def _of_torch(hooks: Mapping[int, Any]) -> dict[int, Any]:
+    """Return the hooks that torch has defined, which compute or gather weights."""
+    return {key: hook for key, hook in hooks.items() if _defined_in(hook).startswith("torch.")}
+
+
+def _defined_in(hook: Any) -> str:
+    """Return the name of the module that defines a hook: a function, a method or an object."""
+    hook = getattr(hook, "func", hook)
+    name = getattr(hook, "__module__", None) or type(hook).__module__
+    return f"{name}."
+
+
+def _keep_only(table: dict[int, Any], hooks: Mapping[int, Any]) -> None:
+    """Make a table hold these hooks; the process keeps the table itself."""
+    table.clear()
+    table.update(hooks)
+
+
+def _devices(model: nn.Module) -> set[torch.device]:
+    tensors = (*model.parameters(), *model.buffers())
+    return {each.device for each in tensors if not each.is_meta}
+
+
+def _device_types(model: nn.Module) -> set[str]:
+    return {"cpu", *(each.type for each in _devices(model))}
