@@ -20,6 +20,8 @@ KNOWN: Mapping[str, str] = {
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
     "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
+    "operators": "jaynes_callbacks.instruments.operators:Operators",
+    "jacobian": "jaynes_callbacks.instruments.jacobian:Jacobian",
 }
 
 #: What is measured where nobody chooses.

@@ -125,11 +125,15 @@ class ChainWatch:
         tail = self._tail
         if x is None or tail is None:
             return False
-        same = x is tail or (
-            x.data_ptr() == tail.data_ptr() != 0
-            and (x.numel(), x.dtype, x.device) == (tail.numel(), tail.dtype, tail.device)
-        )
-        return same and x._version == self._version
+        try:
+            same = x is tail or (
+                x.data_ptr() == tail.data_ptr() != 0
+                and (x.numel(), x.dtype, x.device) == (tail.numel(), tail.dtype, tail.device)
+            )
+            return same and x._version == self._version
+        except Exception:
+            # Tensors without memory or version of their own: nothing is known of them.
+            return False
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -22,7 +22,7 @@ from jaynes_callbacks.probes.dtensors import is_sharded
 from jaynes_callbacks.probes.hooks import DeepCalls, Hook, HookedModule
 from jaynes_callbacks.probes.selection import Skipped
 
-__all__ = ["KeptCall", "Listener", "MapWatch", "first_tensor"]
+__all__ = ["KeptCall", "Listener", "MapWatch", "first_tensor", "maps_vectors"]
 
 #: Values of x that are copied of a call, unless two samples have more.
 _VALUES = 2**18
@@ -193,7 +193,7 @@ class MapWatch:
         found = first_tensor(output)
         if found is None:
             shape = None
-        elif isinstance(module, nn.Linear):
+        elif maps_vectors(module):
             shape = tuple(found.shape[-1:])
         else:
             shape = _without(found.shape, call.dim)
@@ -207,6 +207,12 @@ def first_tensor(value: Any) -> Tensor | None:
     if isinstance(value, tuple | list):
         value = value[0] if value else None
     return value if isinstance(value, Tensor) and value.is_floating_point() else None
+
+
+def maps_vectors(module: nn.Module) -> bool:
+    """Tell whether a module is a linear layer, which maps each vector along the last dimension."""
+    # `Conv1D` of transformers is a linear layer with the transposed weight.
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) -> KeptCall:
@@ -224,7 +230,7 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
     if place is None or x is None or x.dim() == 0:
         raise TypeError("it is called without a floating-point tensor")
     dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), x.dtype)
-    if isinstance(module, nn.Linear):
+    if maps_vectors(module):
         vectors = x.detach().reshape(-1, x.shape[-1])
         few = max(2, min(samples, _VALUES // max(1, x.shape[-1])))
         x = vectors[:: max(1, len(vectors) // few)][:few].to(dtype, copy=True)

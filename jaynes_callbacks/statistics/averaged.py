@@ -75,6 +75,7 @@ SLOPES: Mapping[str, Slopes] = {
     "celu": Slopes(0.0, 1.0),
     "selu": Slopes(0.0, 1.7580993408473766),
     "gelu": Slopes(-0.1289041451851548, 1.1289041451851548),
+    "gelu_tanh": Slopes(-0.12899306865877177, 1.1289930686587718),
     "silu": Slopes(-0.09983932012886683, 1.0998393201288668),
     "mish": Slopes(-0.11252612238946256, 1.0884981612517279),
     "hardswish": Slopes(-0.5, 1.5),
@@ -170,16 +171,18 @@ def largest_singular_value(
         start: a random vector of inputs.
         steps: products with the map, and as many with its adjoint.
     """
-    tiny = torch.finfo(start.dtype).tiny
-    rights, lefts = [start / start.norm().clamp(min=tiny)], list[Tensor]()
+    rights, lefts = [start / start.norm()], list[Tensor]()
     diagonal, above = list[Tensor](), list[Tensor]()
+    scale = start.new_zeros(())
     for _ in range(min(steps, start.numel())):
         left = _orthogonal(apply(rights[-1]), lefts)
-        diagonal.append(left.norm())
-        lefts.append(left / diagonal[-1].clamp(min=tiny))
-        right = _orthogonal(adjoint(lefts[-1]), rights)
-        above.append(right.norm())
-        rights.append(right / above[-1].clamp(min=tiny))
+        scale = torch.maximum(scale, left.norm())
+        left, norm = _normed(left, scale)
+        lefts.append(left)
+        diagonal.append(norm)
+        right, norm = _normed(_orthogonal(adjoint(left), rights), scale)
+        rights.append(right)
+        above.append(norm)
     steps = len(diagonal)
     square = torch.zeros(steps, steps + 1, dtype=torch.float64, device=start.device)
     places = torch.arange(steps, device=start.device)
@@ -196,6 +199,16 @@ def _orthogonal(vector: Tensor, others: list[Tensor]) -> Tensor:
     for _ in range(2):
         vector = vector - basis.mT @ (basis @ vector)
     return vector
+
+
+def _normed(vector: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a vector of length 1, and its norm; zeros for what is mere rounding.
+
+    Once that happens, the vectors so far span all that the map sees.
+    """
+    norm = vector.norm()
+    known = norm > 100 * torch.finfo(vector.dtype).eps * scale
+    return torch.where(known, vector / norm, 0.0), torch.where(known, norm, 0.0)
 
 
 def _largest_eigenvalue(matrix: Float64[Tensor, "size size"]) -> Float64[Tensor, ""]:
@@ -217,8 +230,8 @@ class PairBounds(NamedTuple):
 
     Attributes:
         lipschitz: of the Lipschitz constant: the largest ‖Δ‖/‖d‖.
-        gamma: of γ; above 1 if a pair is driven apart, so that the map is averaged for no γ.  Nan
-            if outputs are not of the inputs' size.
+        gamma: of γ; inf if a pair is driven apart, so that the map is averaged for no γ.  Nan if
+            outputs are not of the inputs' size.
     """
 
     lipschitz: Float64[Tensor, ""]
@@ -243,17 +256,20 @@ def pair_bounds(
     """
     d, delta = _square_distances(x), _square_distances(y)
     known = d > 0
-    ratio = torch.where(known, delta / d, -torch.inf).amax().sqrt()
-    lipschitz = torch.where(ratio.isfinite(), ratio, torch.nan)
+    lipschitz = _largest(torch.where(known, delta / d, torch.nan)).sqrt()
     if x.shape != y.shape:
         return PairBounds(lipschitz, torch.full_like(lipschitz, torch.nan))
     moved = _square_distances(x.double() - y.double())
     # γ ≥ m/(m + ‖d‖² − ‖Δ‖²), m = ‖d − Δ‖²; 0 of a pair that does not move.
-    least = torch.where(moved > 0, moved / (moved + d - delta), 0.0)
-    # 2⟨d, d − Δ⟩ is the denominator: not positive only if the pair is driven apart.
-    least = torch.where((moved > 0) & (moved + d - delta <= 0), torch.inf, least)
-    largest = torch.where(known, least, -torch.inf).amax()
-    return PairBounds(lipschitz, torch.where(largest == -torch.inf, torch.nan, largest))
+    least = torch.where(moved > 0, moved / (moved + (d - delta).clamp(min=0)), 0.0)
+    least = torch.where(delta > d * (1 + ROUNDING) ** 2, torch.inf, least)
+    return PairBounds(lipschitz, _largest(torch.where(known, least, torch.nan)))
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest value that is not nan; nan if all are."""
+    found = torch.where(values.isnan(), -torch.inf, values).amax()
+    return torch.where(found == -torch.inf, torch.nan, found)
 
 
 def _square_distances(values: Tensor) -> Float64[Tensor, "samples samples"]:
