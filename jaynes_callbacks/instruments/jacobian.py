@@ -29,7 +29,7 @@ from jaynes_callbacks.instruments.base import Instrument, Moment, Quantity, Slot
 from jaynes_callbacks.probes.dtensors import is_sharded, owned_values
 from jaynes_callbacks.probes.maps import KeptCall, MapWatch
 from jaynes_callbacks.probes.operators import is_layer
-from jaynes_callbacks.probes.selection import Coverage, Selection, Skipped
+from jaynes_callbacks.probes.selection import Coverage, Selection
 from jaynes_callbacks.probes.undisturbed import undisturbed
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Row, Schema, column
@@ -403,7 +403,7 @@ def _player(model: nn.Module, parameters: Sequence[nn.Parameter]) -> _Measured |
         for each, in_parts in zip(gradients, sharded, strict=True)
     ]
     square = torch.stack([each.to(squares[0].device) for each in squares]).sum()
-    values = {
+    values: dict[str, Tensor | float] = {
         "gradient": torch.stack([square, torch.ones_like(square)]),
         "status": float(JacobianStatus.PLAYER),
     }
@@ -421,7 +421,7 @@ def _common(names: Sequence[str]) -> str:
     common = owners[0] if owners else []
     for owner in owners[1:]:
         shared = [one == other for one, other in zip(common, owner, strict=False)]
-        common = common[: (shared + [False]).index(False)]
+        common = common[: [*shared, False].index(False)]
     return ".".join(common)
 
 

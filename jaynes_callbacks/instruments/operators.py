@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -351,7 +351,7 @@ class Operators(Instrument[OperatorRow]):
                 y = apply(call.x.clone())
                 x = call.rows(call.x)
                 bounds = pair_bounds(x, call.rows(y))
-                values = {
+                values: dict[str, Tensor | float] = {
                     "lipschitz_least": bounds.lipschitz,
                     "gamma_least": bounds.gamma,
                     "samples": float(len(x)),

@@ -1,8 +1,8 @@
-"""The order in which a forward calls modules, and which of them are applied one right after another.
+"""The order in which a forward calls modules, and which of them come one right after another.
 
-A module follows the one before it if its input is the very output of that one (or a view of the same
-values, such as a flattened map).  Where a function that is no module's lies in between, such as
-``F.relu(x)`` or ``x + y``, the chain is broken.
+A module follows the one before it if its input is the very output of that one (or a view of the
+same values, such as a flattened map).  Where a function that is no module's lies in between, such
+as ``F.relu(x)`` or ``x + y``, the chain is broken.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ class Link(NamedTuple):
     Attributes:
         name: of the module.
         module: itself.
-        follows: whether its input is the output of the link before.
+        follows: whether its input is the output of the link before; of the first, the input of the
+            model.
     """
 
     name: str
@@ -51,8 +52,6 @@ class ChainWatch:
         self._model = model
         self._tail: Tensor | None = None
         self._version = 0
-        self._input: Tensor | None = None
-        self._begins_at_input = False
         self._depth = 0
         self._one_forward = False
         self._listener = Listener(dict(model.named_modules()), self._enter, self._leave)
@@ -72,18 +71,17 @@ class ChainWatch:
     def close(self) -> None:
         """Note no more calls."""
         self._listener.close()
-        self._tail = self._input = None
+        self._tail = None
 
     def following(self, name: str) -> Link | None:
-        """Return the link that follows the first call of a module right after; None if none does."""
+        """Return the link right after the first call of a module; None if none follows it."""
         places = [place for place, link in enumerate(self.links) if link.name == name]
         after = self.links[places[0] + 1 : places[0] + 2] if places else []
         return after[0] if after and after[0].follows else None
 
     def _begin(self) -> None:
         self.links, self.is_whole, self._depth = [], None, 0
-        self._tail = self._input = None
-        self._begins_at_input = False
+        self._tail = None
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling():
@@ -94,10 +92,7 @@ class ChainWatch:
         x = first_tensor([*args, *kwargs.values()])
         if module is self._model:
             self._note(x)
-            self._input, self._tail = x, None
         if _is_leaf(module) and len(self.links) < _MOST_LINKS:
-            if not self.links and x is not None and x is self._input:
-                self._begins_at_input = True
             self.links.append(Link(name, module, self._is_tail(x)))
 
     def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -108,8 +103,8 @@ class ChainWatch:
         if _is_leaf(module):
             self._note(found)
         if module is self._model:
-            self.is_whole = self._begins_at_input and self._is_tail(found)
-            self._tail = self._input = None
+            self.is_whole = bool(self.links) and self.links[0].follows and self._is_tail(found)
+            self._tail = None
 
     def _note(self, output: Tensor | None) -> None:
         """Remember a link's output, and its version, which any writing over it raises."""

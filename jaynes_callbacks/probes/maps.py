@@ -1,12 +1,12 @@
-"""Modules as maps: a few samples of the input of their last call, and the modules to be called again.
+"""Modules as maps: a few samples of the input of their last call, with which to call them again.
 
 Hooks on modules copy what they are called with: at most a few samples of the first floating-point
 tensor, x, and of all that goes with it (masks, positions).  The map of a module is then x ↦ its
 output, all else being as it was.  It is called later, with the weights as they are then.
 
-Copies live until they are taken or replaced by those of a later forward.  Modules of which ranks
-hold parts are not kept: other ranks would have to take part in every extra forward.  Inside compiled
-models no call is seen.
+Copies live until they are let go, or replaced by those of a later forward.  Modules of which ranks
+hold parts are not kept: other ranks would have to take part in every extra forward.  Inside
+compiled models no call is seen.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -239,10 +239,10 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
     size = x.shape[dim]
     few = max(2, min(samples, _VALUES * size // max(1, x.numel())))
 
-    def copied(value: Any) -> Any:
-        return _copied(value, size, few, dim, dtype)
+    def taken(tensor: Tensor) -> Tensor:
+        return _first(tensor, size, few, dim)
 
-    own_args, own_kwargs = copied(list(args)), copied(dict(kwargs))
+    own_args, own_kwargs = _copied(list(args), taken, dtype), _copied(dict(kwargs), taken, dtype)
     x = own_args[place] if isinstance(place, int) else own_kwargs[place]
 
     def given(value: Tensor) -> Any:
@@ -253,35 +253,45 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
     return KeptCall(name, module, x, dim, None, given)
 
 
-def _copied(value: Any, size: int, few: int, dim: int, dtype: torch.dtype) -> Any:
-    """Copy an argument, of the first few samples only.
+def _copied(value: Any, few: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Any:
+    """Copy an argument, of a few samples only.
 
     Args:
         value: of any type that is known.
-        size: number of samples.
-        few: how many of them to copy.
-        dim: along which the samples of x lie.
+        few: takes these samples of a tensor.
         dtype: of the module's weights; autocast, which may have given others, is off later.
     """
     if isinstance(value, Tensor):
-        own = value.detach()
-        if own.dim() and own.shape[0] == size and dim == 0 and not _is_table(own, size):
-            own = own[:few]
-        elif dim == 1 and own.dim() > 1 and own.shape[1] == size:
-            own = own[:, :few]
-        elif dim == 1 and own.dim() and own.shape[0] == size:
-            own = own[:few]
+        own = few(value.detach())
         return own.to(dtype if own.is_floating_point() else own.dtype, copy=True)
     if isinstance(value, tuple | list):
-        return type(value)([_copied(each, size, few, dim, dtype) for each in value])
+        return type(value)([_copied(each, few, dtype) for each in value])
     if isinstance(value, dict):
-        return {key: _copied(each, size, few, dim, dtype) for key, each in value.items()}
+        return {key: _copied(each, few, dtype) for key, each in value.items()}
     if isinstance(value, _PLAIN):
         return value
     if type(value).__name__.endswith("Cache"):
         # Keys and values of earlier tokens, empty in training; a call would add to them.
         return None
     raise TypeError(f"it is called with an object of class {type(value).__name__}")
+
+
+def _first(tensor: Tensor, size: int, number: int, dim: int) -> Tensor:
+    """Return the first few samples of a tensor that goes with x; all of one without samples.
+
+    Args:
+        tensor: any.
+        size: number of samples of x.
+        number: how many of them to take.
+        dim: along which the samples of x lie.  Beside sequences that come first a mask may have its
+            samples first.
+    """
+    if _is_table(tensor, size):
+        return tensor
+    for own in (dim, 0):
+        if tensor.dim() > own and tensor.shape[own] == size:
+            return tensor.narrow(own, 0, min(size, number))
+    return tensor
 
 
 def _is_table(tensor: Tensor, size: int) -> bool:

@@ -96,6 +96,8 @@ def slopes_of(module: nn.Module) -> Slopes | None:
 
     Those of softmax are the eigenvalues of its Jacobian.  A PReLU's are learned, and not read.
     """
+    if not _is_of_torch(module):
+        return None
     if isinstance(module, nn.GELU):
         return SLOPES["gelu" if module.approximate == "none" else "gelu_tanh"]
     if isinstance(module, nn.LeakyReLU):
@@ -105,13 +107,14 @@ def slopes_of(module: nn.Module) -> Slopes | None:
         return Slopes(min(0.0, module.alpha), max(1.0, module.alpha))
     if isinstance(module, nn.Softmax | nn.Softmax2d):
         return Slopes(0.0, 0.5)
-    # By the class itself: what another makes of its forward is not known.
     name = _BY_CLASS.get(type(module))
     return None if name is None else SLOPES[name]
 
 
 def bound_of(module: nn.Module) -> Bound | None:
     """Return what is known of a module that is no layer; None if its class is not known."""
+    if not _is_of_torch(module):
+        return None
     if isinstance(module, _REARRANGING):
         return Bound(1.0, 0.0)
     if (slopes := slopes_of(module)) is not None:
@@ -126,6 +129,11 @@ def bound_of(module: nn.Module) -> Bound | None:
     if isinstance(module, _MAXIMA):
         return Bound(math.sqrt(_overlap(module)), math.nan)
     return Bound(1.0, math.nan) if _is_mean(module) else None
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    """Tell whether a module's class is torch's own: of another's forward nothing is known."""
+    return type(module).__module__.startswith("torch.")
 
 
 def _is_mean(module: nn.Module) -> bool:

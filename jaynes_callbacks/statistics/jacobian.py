@@ -70,9 +70,9 @@ def asymmetry(squares: Float64[Tensor, "*maps probes 2"]) -> Asymmetry:
 def growth_rate(norms: Float64[Tensor, "steps *maps"]) -> Float64[Tensor, "*maps"]:
     """Return the factor by which a vector grows in a step, over the second half of the steps.
 
-    Of a power iteration v ← Jv/‖Jv‖ it tends to the spectral radius, also where the eigenvalues of
-    the largest magnitude are several (a complex pair, or ±λ): the norm then swings about its course,
-    and the mean over n steps is off by the factor c^(1/n) at most, with c the condition of these
+    Of a power iteration v ← Jv/‖Jv‖ it tends to the spectral radius, also where several eigenvalues
+    have the largest magnitude (a complex pair, or ±λ): the norm then swings about its course, and
+    the mean over n steps is off by the factor c^(1/n) at most, with c the condition of these
     eigenvectors.
 
     Args:

@@ -13,6 +13,7 @@ the labels.
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from torch.nn.functional import softplus
 from torch.special import entr
 
 __all__ = ["relu_nash_gap", "sigmoid_nash_gap", "softmax_nash_gap"]
@@ -29,13 +30,15 @@ def softmax_nash_gap(
         tensor([0.6931], dtype=torch.float64)
     """
     z, y = z.double(), y.double()
-    return z.logsumexp(-1) - (z * y).sum(-1) - entr(y).sum(-1)
+    gap: Tensor = z.logsumexp(-1) - (z * y).sum(-1) - entr(y).sum(-1)
+    return gap
 
 
 def sigmoid_nash_gap(z: Float[Tensor, "*any"], y: Float[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
     """Return ln(1 + e^z) − zy + y ln y + (1 − y) ln(1 − y), in nats: of each unit."""
     z, y = z.double(), y.double()
-    return torch.nn.functional.softplus(z) - z * y - entr(y) - entr(1 - y)
+    gap: Tensor = softplus(z) - z * y - entr(y) - entr(1 - y)
+    return gap
 
 
 def relu_nash_gap(z: Float[Tensor, "*any"], y: Float[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
