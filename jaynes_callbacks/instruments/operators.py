@@ -294,11 +294,11 @@ class Operators(Instrument[OperatorRow]):
 
     def _measured(self, model: nn.Module, calls: Mapping[str, KeptCall]) -> Iterator[_Measured]:
         iterated = self._iterated(calls)
-        layers = []
-        for name, layer in self._layers.items():
-            found = self._layer(name, layer, calls.get(name), iterated)
-            layers.append(found)
-            yield found
+        layers = {
+            name: self._layer(name, layer, calls.get(name), iterated)
+            for name, layer in self._layers.items()
+        }
+        yield from layers.values()
         for name, call in calls.items():
             if call.is_endomap and not is_layer(call.module):
                 values, km = self._pairs(call, None, iterated)
@@ -372,12 +372,12 @@ class Operators(Instrument[OperatorRow]):
             return {"status": float(OperatorStatus.FAILED)}, None
 
     def _network(
-        self, model: nn.Module, layers: Sequence[_Measured], call: KeptCall | None
+        self, model: nn.Module, layers: Mapping[str, _Measured], call: KeptCall | None
     ) -> _Measured:
         """Compose the maps of the network, where its modules form a chain."""
         pairs, _ = self._pairs(call, None, frozenset())
-        by_name = {each.stream.name: each.values for each in layers}
-        norms = [_number(each.values.get("norm", _UNKNOWN)) for each in layers]
+        by_name = {name: each.values for name, each in layers.items()}
+        norms = [_number(each.get("norm", math.nan)) for each in by_name.values()]
         product = torch.stack(norms).prod() if norms else torch.tensor(math.nan)
         values: dict[str, Tensor | float] = {**pairs, "norm": product}
         described, status = type(model).__name__, OperatorStatus.OK
@@ -392,7 +392,7 @@ class Operators(Instrument[OperatorRow]):
         for link in links if status is OperatorStatus.OK else []:
             bound = bound_of(link.module)
             if (own := by_name.get(link.name)) is not None:
-                lipschitz = lipschitz * _number(own.get("norm", _UNKNOWN)).to(lipschitz)
+                lipschitz = lipschitz * _number(own.get("norm", math.nan)).to(lipschitz)
                 gammas.append(_number(own.get("gamma", math.nan)).to(lipschitz))
             elif bound is not None:
                 lipschitz = lipschitz * _number(bound.lipschitz).to(lipschitz)
