@@ -25,8 +25,7 @@ class Link(NamedTuple):
     Attributes:
         name: of the module.
         module: itself.
-        follows: whether its input is the output of the link before; of the first, the input of the
-            model.
+        follows: whether its input is the output of the link before.
     """
 
     name: str
@@ -52,6 +51,7 @@ class ChainWatch:
         self._model = model
         self._tail: Tensor | None = None
         self._version = 0
+        self._first: Tensor | None = None
         self._depth = 0
         self._one_forward = False
         self._listener = Listener(dict(model.named_modules()), self._enter, self._leave)
@@ -71,7 +71,7 @@ class ChainWatch:
     def close(self) -> None:
         """Note no more calls."""
         self._listener.close()
-        self._tail = None
+        self._tail = self._first = None
 
     def following(self, name: str) -> Link | None:
         """Return the link right after the first call of a module; None if none follows it."""
@@ -81,7 +81,7 @@ class ChainWatch:
 
     def _begin(self) -> None:
         self.links, self.is_whole, self._depth = [], None, 0
-        self._tail = None
+        self._tail = self._first = None
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_compiling():
@@ -89,13 +89,12 @@ class ChainWatch:
         if module is self._model or (self._depth == 0 and not self._one_forward):
             self._begin()
         self._depth += 1
-        x = first_tensor([*args, *kwargs.values()])
-        if module is self._model:
-            self._note(x)
         if _is_leaf(module) and len(self.links) < _MOST_LINKS:
+            x = first_tensor([*args, *kwargs.values()])
+            self._first = self._first if self.links else x
             self.links.append(Link(name, module, self._is_tail(x)))
 
-    def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
         self._depth = max(0, self._depth - 1)
@@ -103,8 +102,9 @@ class ChainWatch:
         if _is_leaf(module):
             self._note(found)
         if module is self._model:
-            self.is_whole = bool(self.links) and self.links[0].follows and self._is_tail(found)
-            self._tail = None
+            x = first_tensor([*args, *kwargs.values()])
+            self.is_whole = x is not None and x is self._first and self._is_tail(found)
+            self._tail = self._first = None
 
     def _note(self, output: Tensor | None) -> None:
         """Remember a link's output, and its version, which any writing over it raises."""

@@ -81,7 +81,8 @@ class Listener:
     Args:
         modules: to hook, by name.
         enter: called with a module's name, the module, its arguments and keyword arguments.
-        leave: called with a module's name, the module, its arguments and its output.
+        leave: called with the same and the output.  Where hooks are opened within the forward of a
+            loop's model, `enter` gets no arguments of that model, but `leave` does.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Listener:
         leave: Callable[..., None],
     ) -> None:
         self._hooked = [
-            HookedModule(name, module, partial(enter, name), partial(leave, name))
+            HookedModule(
+                name, module, partial(enter, name), partial(leave, name), leave_with_kwargs=True
+            )
             for name, module in modules.items()
         ]
         #: Modules that take no hooks, such as scripted ones.
@@ -183,9 +186,11 @@ class MapWatch:
         except Exception as error:
             self._reasons[name] = str(error)
 
-    def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
+        if name not in self._entered:
+            self._enter(name, module, args, kwargs)
         call = self._entered.pop(name, None)
         if call is None:
             return

@@ -47,7 +47,7 @@ def test_a_chain_of_modules() -> None:
     )
     # The last forward counts.
     watch = _watched(model, torch.ones(3, 1, 4, 4), torch.ones(2, 1, 4, 4))
-    assert _links(watch) == [("0", True), ("1", True), ("2", True), ("3.0", True)]
+    assert _links(watch) == [("0", False), ("1", True), ("2", True), ("3.0", True)]
     assert watch.is_whole
     following = watch.following("0")
     assert following is not None
@@ -73,7 +73,7 @@ def test_functions_between_modules_break_it(
     between: Callable[[Tensor], Tensor], follows: bool
 ) -> None:
     watch = _watched(Applied(between, _same), torch.ones(4, 4))
-    assert _links(watch) == [("first", True), ("last", follows)]
+    assert _links(watch) == [("first", False), ("last", follows)]
     assert watch.is_whole
 
 

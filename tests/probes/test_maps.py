@@ -90,6 +90,23 @@ def test_calls_under_autocast_are_repeated_in_the_weights_precision() -> None:
     assert call(call.x).dtype == call.x.dtype == torch.float32
 
 
+def test_a_forward_in_which_the_hooks_are_opened_is_kept_at_its_end() -> None:
+    model = Masked()
+    watch = MapWatch({"": model}, 4)
+    x, mask = torch.randn(5, 3), torch.arange(5)
+    model.register_forward_pre_hook(lambda *_: watch.open())
+    watch.open()
+    # What a loop's host does: torch calls no hook that is registered within another.
+    hook = next(reversed(model._forward_pre_hooks.values()))
+    watch.close()
+    model.register_forward_pre_hook(lambda module, _: hook(module, (), {}))
+    output = model(mask, x=x, table=None)["out"]
+    watch.close()
+    call = watch.calls[""]
+    torch.testing.assert_close(call(call.x), output[:4])
+    assert watch.skipped == []
+
+
 def test_the_last_forward_counts_and_is_let_go() -> None:
     model = nn.Linear(3, 3)
     watch = MapWatch({"": model}, 4)
