@@ -20,8 +20,10 @@ from turns import BATCH, cnn, mlp, quiet
 
 from jaynes_callbacks import Recorder
 from jaynes_callbacks.instruments.gradients import Gradients
+from jaynes_callbacks.instruments.jacobian import Jacobian
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
+from jaynes_callbacks.instruments.operators import Operators
 from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.instruments.scales import Scales
 
@@ -34,6 +36,8 @@ INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "gradients": Gradients,
     "neurons": Neurons,
     "saliency": Saliency,
+    "operators": Operators,
+    "jacobian": Jacobian,
     "saliency, with activations": partial(Saliency, activations=True),
 }
 

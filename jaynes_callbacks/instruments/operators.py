@@ -106,7 +106,11 @@ class OperatorRow(Row):
     lipschitz_most: float = column(
         "1", "upper bound of the Lipschitz constant", label="Lipschitz ≤", shown=True
     )
-    gamma: float = column("1", "smallest γ of the layer without its activation", label="γ")
+    gamma: float = column(
+        "1",
+        f"smallest γ of a linear layer, without its activation; up to {MOST_SQUARE} units",
+        label="γ",
+    )
     gamma_least: float = column(
         "1",
         "lower bound of γ from pairs of samples; inf if a pair is driven apart",

@@ -22,8 +22,8 @@ from jaynes_callbacks.statistics.averaged import (
 
 __all__ = ["MOST_SQUARE", "Bound", "bound_of", "is_layer", "layer_gamma", "layer_norm", "slopes_of"]
 
-#: Products with a layer and its adjoint for its norm, and likewise for γ.
-STEPS = 24
+#: Products with a layer and its adjoint for its norm, and with what γ is the norm of.
+STEPS, GAMMA_STEPS = 24, 32
 _CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -35,7 +35,7 @@ _CONVOLUTIONS = (
 #: Norms in the iteration keep so many values at most: vectors of inputs and outputs.
 _VALUES = 2**26
 #: Square layers up to this size have their smallest γ computed: it takes size³ operations.
-MOST_SQUARE = 2048
+MOST_SQUARE = 512
 
 _BY_CLASS: Mapping[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -180,7 +180,7 @@ def layer_gamma(module: nn.Module, size: int) -> Tensor:
     eye = torch.eye(size, device=_device(module), dtype=_dtype(module))
     with torch.no_grad():
         weight = (module(eye) - module(torch.zeros_like(eye))).mT
-    return linear_gamma(weight, _random_vector(size, _device(module), _dtype(module)), 2 * STEPS)
+    return linear_gamma(weight, _random_vector(size, _device(module), _dtype(module)), GAMMA_STEPS)
 
 
 def _products(
