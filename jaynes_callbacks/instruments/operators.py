@@ -15,7 +15,7 @@ Krasnoselskii-Mann iteration x ← x + λ(O(x) − x) shows whether a fixed poin
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -44,8 +44,10 @@ from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.statistics.averaged import (
     ROUNDING,
     SLOPES,
+    PairBounds,
     composed_gamma,
     contraction_gamma,
+    difference_bounds,
     iteration_rate,
     pair_bounds,
 )
@@ -354,7 +356,7 @@ class Operators(Instrument[OperatorRow]):
             with torch.no_grad():
                 y = apply(call.x.clone())
                 x = call.rows(call.x)
-                bounds = pair_bounds(x, call.rows(y))
+                bounds = _pair_bounds(call, y, apply)
                 values: dict[str, Tensor | float] = {
                     "lipschitz_least": bounds.lipschitz,
                     "gamma_least": bounds.gamma,
@@ -485,6 +487,25 @@ class Operators(Instrument[OperatorRow]):
                 "status": _statuses(streams, state["status"].cpu(), value, is_square),
             },
         )
+
+
+def _pair_bounds(call: KeptCall, y: Tensor, apply: Callable[[Tensor], Tensor]) -> PairBounds:
+    """Return the bounds from pairs of samples.
+
+    Where each sample has a map of its own (it is called with more than x), each map is applied to
+    the neighbour's x besides.
+
+    Args:
+        call: whose input is kept.
+        y: the output.
+        apply: the map.
+    """
+    x, rows = call.rows(call.x), call.rows(y)
+    if not call.varies:
+        return pair_bounds(x, rows)
+    other = call.rows(apply(call.x.roll(1, call.dim)))
+    size = torch.maximum(x.norm(dim=-1).amax(), rows.norm(dim=-1).amax())
+    return difference_bounds(x - x.roll(1, 0), rows - other, size)
 
 
 def _verdicts(most: Tensor, value: Mapping[str, Tensor], is_layer_: Tensor) -> list[str]:

@@ -40,6 +40,7 @@ class KeptCall(NamedTuple):
         dim: along which the samples lie.
         shape: of one sample's output; None if the module returns no floating-point tensor.
         given: calls the module with another x and all else as it was.
+        varies: whether all else differs from sample to sample, so that each has a map of its own.
     """
 
     name: str
@@ -48,6 +49,7 @@ class KeptCall(NamedTuple):
     dim: int
     shape: tuple[int, ...] | None
     given: Callable[[Tensor], Any]
+    varies: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the output for an input of the same samples.
@@ -244,8 +246,12 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
     size = x.shape[dim]
     few = max(2, min(samples, _VALUES * size // max(1, x.numel())))
 
+    by_sample: list[Tensor] = []
+
     def taken(tensor: Tensor) -> Tensor:
-        return _first(tensor, size, few, dim)
+        found = _first(tensor, size, few, dim)
+        by_sample.extend([tensor] if found is not tensor else [])
+        return found
 
     own_args, own_kwargs = _copied(list(args), taken, dtype), _copied(dict(kwargs), taken, dtype)
     x = own_args[place] if isinstance(place, int) else own_kwargs[place]
@@ -255,7 +261,7 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
             return module(*own_args[:place], value, *own_args[place + 1 :], **own_kwargs)
         return module(*own_args, **{**own_kwargs, place: value})
 
-    return KeptCall(name, module, x, dim, None, given)
+    return KeptCall(name, module, x, dim, None, given, varies=len(by_sample) > 1)
 
 
 def _copied(value: Any, few: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Any:

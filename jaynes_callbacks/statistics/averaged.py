@@ -25,10 +25,13 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 __all__ = [
+    "ROUNDING",
     "SLOPES",
+    "PairBounds",
     "Slopes",
     "composed_gamma",
     "contraction_gamma",
+    "difference_bounds",
     "iteration_rate",
     "largest_singular_value",
     "linear_gamma",
@@ -259,15 +262,37 @@ def pair_bounds(
         (1.0, 1.0)
     """
     d, delta = _square_distances(x), _square_distances(y)
+    moved = _square_distances(x.double() - y.double()) if x.shape == y.shape else None
+    size = torch.maximum(x.double().norm(dim=-1).amax(), y.double().norm(dim=-1).amax())
+    return _bounds(d, delta, moved, size * torch.finfo(y.dtype).eps)
+
+
+def difference_bounds(
+    d: Float[Tensor, "pairs inputs"],
+    delta: Float[Tensor, "pairs outputs"],
+    size: Float[Tensor, ""],
+) -> PairBounds:
+    """Return the bounds of `pair_bounds` from the differences of pairs, of inputs and outputs.
+
+    Args:
+        d: differences of inputs.
+        delta: of outputs.
+        size: of the largest input or output, which is rounded.
+    """
+    moved = (d - delta).double().square().sum(-1) if d.shape == delta.shape else None
+    rounding = size.double() * torch.finfo(delta.dtype).eps
+    squares = [each.double().square().sum(-1) for each in (d, delta)]
+    return _bounds(squares[0], squares[1], moved, rounding)
+
+
+def _bounds(d: Tensor, delta: Tensor, moved: Tensor | None, rounding: Tensor) -> PairBounds:
+    """Return the bounds from ‖d‖², ‖Δ‖² and ‖d − Δ‖² of each pair."""
     known = d > 0
     lipschitz = _largest(torch.where(known, delta / d, torch.nan)).sqrt()
-    if x.shape != y.shape:
+    if moved is None:
         return PairBounds(lipschitz, torch.full_like(lipschitz, torch.nan))
-    moved = _square_distances(x.double() - y.double())
     # γ ≥ m/(m + ‖d‖² − ‖Δ‖²), m = ‖d − Δ‖²; what rounding may have taken off is added below.
-    size = torch.maximum(x.double().norm(dim=-1).amax(), y.double().norm(dim=-1).amax())
-    rounding = 4 * torch.finfo(y.dtype).eps * size * d.sqrt()
-    least = moved / (moved + (d - delta).clamp(min=0) + rounding)
+    least = moved / (moved + (d - delta).clamp(min=0) + 4 * rounding * d.sqrt())
     least = torch.where(delta > d * (1 + ROUNDING) ** 2, torch.inf, least)
     return PairBounds(lipschitz, _largest(torch.where(known, least, torch.nan)))
 

@@ -125,6 +125,32 @@ def test_blocks_and_broken_chains(generator: torch.Generator) -> None:
     assert rows["layer", "2"].status == OperatorStatus.SIZES_DIFFER.reason
 
 
+class Added(nn.Module):
+    """Adds what differs from sample to sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _linear(torch.eye(4) / 2)
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.inner(x) + other
+
+
+class Adding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = Added()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.added(x, 100 * x.square())
+
+
+def test_samples_with_a_map_of_their_own_are_not_compared() -> None:
+    row = _rows(Adding(), torch.randn(20, 4))["block", "added"]
+    assert row.lipschitz_least == pytest.approx(0.5, rel=1e-4)
+    assert row.gamma_least == pytest.approx(0.25, rel=1e-3)
+
+
 def test_status_and_verdict_of_expanding_layers(generator: torch.Generator) -> None:
     model = nn.Sequential(_linear(3 * torch.eye(4)), nn.ReLU(), nn.LayerNorm(4))
     rows = _rows(model, torch.randn(20, 4, generator=generator).abs())

@@ -43,6 +43,9 @@ def test_a_call_can_be_repeated_with_fewer_samples(generator: torch.Generator) -
     call = calls[""]
     assert call.x.equal(x[:4])
     assert call.is_endomap
+    # The mask differs from sample to sample, so that each has a map of its own.
+    assert call.varies
+    assert not calls["layer"].varies
     torch.testing.assert_close(call(call.x), output[:4])
     torch.testing.assert_close(
         call(2 * call.x), model(mask, x=2 * x, table=None, scale=2.0)["out"][:4]

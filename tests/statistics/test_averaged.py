@@ -15,6 +15,7 @@ from jaynes_callbacks.statistics.averaged import (
     SLOPES,
     composed_gamma,
     contraction_gamma,
+    difference_bounds,
     iteration_rate,
     largest_singular_value,
     linear_gamma,
@@ -152,6 +153,15 @@ def test_pairs_of_known_maps() -> None:
         assert found.gamma.item() == pytest.approx(gamma, abs=1e-5, nan_ok=True)
     # Equal inputs say nothing.
     assert pair_bounds(torch.ones(3, 2), torch.ones(3, 2)).lipschitz.isnan()
+
+
+def test_differences_of_pairs_say_the_same() -> None:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(2, 30, generator=generator, dtype=torch.float64)
+    y = x @ (torch.randn(30, 30, generator=generator, dtype=torch.float64) / 12)
+    whole = pair_bounds(x, y)
+    found = difference_bounds(x[:1] - x[1:], y[:1] - y[1:], x.norm())
+    assert [*map(float, found)] == pytest.approx([*map(float, whole)], rel=1e-9)
 
 
 def test_compositions() -> None:
