@@ -76,6 +76,14 @@ def test_sequences_that_come_first_are_cut_along_their_samples(generator: torch.
     torch.testing.assert_close(call(call.x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_mask_of_places_is_not_taken_for_samples(generator: torch.Generator) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    x, mask = torch.randn(6, 6, 8, generator=generator), torch.ones(6, 6).triu(1).bool()
+    call = _kept(layer, x, src_mask=mask)[""]
+    assert not call.varies
+    torch.testing.assert_close(call(call.x), layer(x, src_mask=mask)[:4], rtol=1e-4, atol=1e-5)
+
+
 def test_copies_are_not_changed_by_what_follows() -> None:
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3))
     x = -torch.ones(4, 3)

@@ -1,7 +1,7 @@
 """Averaged operators against scipy's eigenvalues, the definition on pairs, and closed forms."""
 
 from collections.abc import Callable
-from math import inf, isnan, nan, pi
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -216,4 +216,5 @@ def test_a_rotation_by_a_right_angle_is_iterated() -> None:
         residuals.append(moved.norm())
         point = point + moved / 2
     assert iteration_rate(torch.stack(residuals)).item() == pytest.approx(2**-0.5)
-    assert pi > iteration_rate(torch.tensor([[1.0, 3.0, 9.0]]).double()).item() > 2.99
+    # The second half alone: what comes before is how the iteration began.
+    assert iteration_rate(torch.tensor([[9.0, 5, 1, 3, 9]]).double()).item() == pytest.approx(3)
