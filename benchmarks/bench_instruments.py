@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from turns import BATCH, cnn, mlp, quiet
 
 from jaynes_callbacks import Recorder
+from jaynes_callbacks.instruments.alignment import MOST_SAMPLES, Alignment
+from jaynes_callbacks.instruments.coalitions import Coalitions
+from jaynes_callbacks.instruments.energy import Energy
 from jaynes_callbacks.instruments.gradients import Gradients
 from jaynes_callbacks.instruments.jacobian import Jacobian
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
@@ -26,6 +29,12 @@ from jaynes_callbacks.instruments.neurons import Neurons
 from jaynes_callbacks.instruments.operators import Operators
 from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.instruments.scales import Scales
+
+
+def _probes() -> tuple[Tensor, Tensor]:
+    """Samples whose tangent kernels are computed."""
+    return torch.randn(MOST_SAMPLES, 784), torch.randint(10, (MOST_SAMPLES,))
+
 
 STEPS, EVERY, ROUNDS = 20, 5, 5
 #: Most that a record with scales may take, of one without.
@@ -36,9 +45,12 @@ INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "gradients": Gradients,
     "neurons": Neurons,
     "saliency": Saliency,
+    "energy": Energy,
+    "coalitions": Coalitions,
     "operators": Operators,
     "jacobian": Jacobian,
     "saliency, with activations": partial(Saliency, activations=True),
+    "alignment, 256 samples": lambda: Alignment(probes=_probes()),
 }
 
 

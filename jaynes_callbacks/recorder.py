@@ -20,6 +20,7 @@ from jaynes_callbacks.instruments.packing import pack_frame, unpack_frame
 from jaynes_callbacks.instruments.ranks import RankReduction
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.tally import PAPER_BINS
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.probes.parameters import one_moment, weight_names
 from jaynes_callbacks.probes.selection import MIN_SIZE, Coverage, Selection, shorten
 from jaynes_callbacks.records.frame import Frame
@@ -48,7 +49,8 @@ class Recorder:
 
     Args:
         model: any module.
-        instruments: what is measured: names (`jaynes_callbacks.instruments.KNOWN`) or objects.
+        instruments: what is measured: names (`jaynes_callbacks.instruments.KNOWN`), ``"all"``
+            for every one of them, or objects.
         kinds: of the streams of magnitudes: ``weight``, ``iota`` or both.
         include: glob patterns on stream names; only matching streams are watched.
         exclude: glob patterns on stream names that are not watched.
@@ -207,6 +209,21 @@ class Recorder:
         """Cease to listen to forwards, until the next `open`; the model is free of hooks."""
         for name in self.instruments:
             self._spare(name, lambda instrument: instrument.close())
+
+    @property
+    def wants_batch(self) -> bool:
+        """True if an instrument must be shown the next batch of training."""
+        return any(each.wants_batch for each in self.instruments.values())
+
+    def batch_begins(self, batch: ShownBatch) -> None:
+        """Show a batch of training, which the model has not seen yet, to instruments that want it.
+
+        Args:
+            batch: inputs and labels.
+        """
+        for name, each in self.instruments.items():
+            if each.wants_batch:
+                self._spare(name, lambda instrument: instrument.batch_begins(batch))
 
     def before_step(
         self, parameters: Sequence[nn.Parameter], names: Collection[str] | None = None

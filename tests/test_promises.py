@@ -27,7 +27,7 @@ from tests.operators import Recording
 pytestmark = pytest.mark.usefixtures("unfitted")
 
 #: Every instrument that listens to forwards.
-LISTENING = ["magnitudes", "neurons", Saliency(activations=True)]
+LISTENING = ["magnitudes", "neurons", "energy", "coalitions", Saliency(activations=True)]
 MakeTrainer = Callable[..., L.Trainer]
 Loader = DataLoader[Any]
 

@@ -116,7 +116,8 @@ def _step(model: nn.Module, x: Any, run: Any, batch: int) -> float:
 
 
 def _watched(model: nn.Module) -> WatchedRun:
-    instruments = made(["magnitudes", "neurons", "gradients", Saliency(activations=True)], {})
+    names = ["magnitudes", "neurons", "gradients", "energy", "coalitions"]
+    instruments = made([*names, Saliency(activations=True)], {})
     recorder = Recorder(model, instruments=instruments, min_size=1)
     recorder.attach()
     delivery = Delivery([], {each.name: each.schema for each in instruments})

@@ -38,6 +38,7 @@ __all__ = [
     "LogSums",
     "core_counts",
     "core_rows",
+    "effects_by_reading",
     "effects_of",
     "empty_sums",
     "log_sums",
@@ -154,14 +155,30 @@ def two_way(
         return code_counts(values.flatten()), effects_of(empty_sums(layout, values.device), layout)
     slices = values.split(max(1, slice_size // values[0].numel()))
     sums = reduce(LogSums.below, apply(log_sums, slices))
+    effects = effects_by_reading(values, layout, sums, slices, apply)
+    rows = (effects.mean + effects.rows).split([len(each) for each in slices])
+    counted = apply(core_counts, slices, rows, [effects.columns] * len(slices))
+    return reduce(Tensor.add_, counted), effects
+
+
+def effects_by_reading(
+    values: Tensor, layout: Layout, sums: LogSums, slices: Sequence[Tensor], apply: Apply
+) -> Effects:
+    """Return the effects by least squares; slices with zeros are read again.
+
+    Args:
+        values: the weight, ``[rows, columns, …]``.
+        layout: which effects are taken off.
+        sums: of the whole weight.
+        slices: of its rows.
+        apply: as `two_way` takes it.
+    """
     effects = effects_of(sums, layout)
     # To ask an accelerator whether there are zeros would mean to wait for it.
     may_lack = not sums.rows.is_cpu or int(sums.row_n.sum()) < values.numel()
     if may_lack and layout.centres_rows and layout.centres_columns:
         effects = _unbalanced(effects, sums, slices, apply)
-    rows = (effects.mean + effects.rows).split([len(each) for each in slices])
-    counted = apply(core_counts, slices, rows, [effects.columns] * len(slices))
-    return reduce(Tensor.add_, counted), effects
+    return effects
 
 
 def empty_sums(layout: Layout, device: torch.device) -> LogSums:

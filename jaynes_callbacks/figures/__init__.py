@@ -19,6 +19,7 @@ Of all streams, without counts:
 `statistics_map`          every statistic of every stream at one moment
 `exponents_over_layers`   α and β beside those of Gaussian weights and the paper's Table II
 `columns_over_steps`      the curves of any instrument
+`coalition_map`           places of strong neurons in a sample's maps (instrument ``coalitions``)
 ========================  ==================================================================
 
 No function uses pyplot or any other global state, so that they can be called from a training
@@ -26,6 +27,7 @@ loop, a thread or a server; `rendered` turns a figure into pixels.  Where nothin
 the figure says why.  Names of streams are shown as they are, never interpreted as formulas.
 """
 
+from jaynes_callbacks.figures.coalitions import coalition_map
 from jaynes_callbacks.figures.columns_over_steps import columns_over_steps
 from jaynes_callbacks.figures.density import log_density
 from jaynes_callbacks.figures.exponents import exponents_over_layers
@@ -42,6 +44,7 @@ __all__ = [
     "LIGHT",
     "Look",
     "Pixels",
+    "coalition_map",
     "columns_over_steps",
     "exponents_over_layers",
     "gap_map",

@@ -8,21 +8,23 @@ the pages of each are given back to the system afterwards, while the kernel alre
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from jaynes_callbacks.counts.counting import Apply, TensorCounts, count, memory_order
 from jaynes_callbacks.counts.kernels import passes_over
 from jaynes_callbacks.counts.threads import one_thread
-from jaynes_callbacks.counts.two_way import Effects, two_way
+from jaynes_callbacks.counts.two_way import Effects
+from jaynes_callbacks.counts.with_core import count_with_core
 from jaynes_callbacks.files.pages import prefetch, release
 from jaynes_callbacks.instruments.cores import Core
 from jaynes_callbacks.instruments.tally import PAPER_BINS
 from jaynes_callbacks.statistics.two_way import core_standard_error
 
-__all__ = ["RESIDENT", "SliceCounter", "slice_counter"]
+__all__ = ["RESIDENT", "SliceCounter", "UnjudgedCore", "slice_counter"]
 
 #: Bytes of a slice, which one thread counts at a time.
 _SLICE = 1 << 23
@@ -30,6 +32,18 @@ _SLICE = 1 << 23
 RESIDENT = 1 << 25
 
 _Result = TypeVar("_Result")
+
+
+class UnjudgedCore(NamedTuple):
+    """The core of a weight, of which the standard error is not known yet.
+
+    Attributes:
+        counts: of the core on the universal grid.
+        effects: of rows and columns, taken off.
+    """
+
+    counts: Int64[Tensor, " 4096"]
+    effects: Effects
 
 
 class SliceCounter:
@@ -74,33 +88,60 @@ class SliceCounter:
         is_view = flat.data_ptr() == tensor.data_ptr()
         size = max(1, _SLICE // flat.element_size())
         share = 1 / passes_over(flat)
-        apply = self._over_slices(mapped and is_view and flat.nbytes > RESIDENT, share)
+        apply = self._over_slices(
+            flat, share, gives_back=mapped and is_view and flat.nbytes > RESIDENT
+        )
         return TensorCounts(
             *(each.cpu() for each in count(flat, bins, slice_size=size, apply=apply))
         )
 
-    def core(self, tensor: Tensor, *, mapped: bool) -> Core:
-        """Count the core of a weight, reading it by rows; see `count` for the arguments.
+    def count_with_core(
+        self, tensor: Tensor, *, mapped: bool, bins: int = PAPER_BINS
+    ) -> tuple[TensorCounts, UnjudgedCore]:
+        """Count the magnitudes of a weight and its core, reading it by rows; see `count`.
 
         Raises:
+            TypeError: if `tensor` is not of a floating-point dtype.
             ValueError: for fewer than two dimensions.
         """
         values = tensor.detach()
         size = max(1, _SLICE // values.element_size())
         gives_back = mapped and values.nbytes > RESIDENT
-        apply = self._over_slices(gives_back, 0.0)
-        counts, effects = two_way(values, slice_size=size, apply=apply)
-        error = core_standard_error(values, effects, counts, release if gives_back else _keep)
-        return Core(counts.cpu(), Effects(*(each.cpu() for each in effects)), error.cpu())
+        apply = self._over_slices(values, 1 / 2, gives_back=gives_back)
+        counted, core, effects = count_with_core(values, bins, slice_size=size, apply=apply)
+        return TensorCounts(*(each.cpu() for each in counted)), UnjudgedCore(
+            core.cpu(), Effects(*(each.cpu() for each in effects))
+        )
 
-    def _over_slices(self, gives_back: bool, share: float) -> Apply:
+    def judged(
+        self,
+        tensors: Sequence[Tensor],
+        cores: Sequence[UnjudgedCore],
+        release: Callable[[Tensor], object],
+    ) -> list[Core]:
+        """Estimate the standard errors of the cores of some weights, several at once.
+
+        Args:
+            tensors: the weights.
+            cores: of them.
+            release: called with each part of a weight after its use.
+        """
+
+        def judge(tensor: Tensor, core: UnjudgedCore) -> Core:
+            return Core(*core, core_standard_error(tensor, core.effects, core.counts, release))
+
+        return list(self.pool.map(judge, tensors, cores))
+
+    def _over_slices(self, tensor: Tensor, share: float, *, gives_back: bool) -> Apply:
         """Return what goes over the slices of a tensor in threads.
 
         Args:
+            tensor: the whole of them.
+            share: of its bytes by which a slice counts as progress, until all have been counted.
             gives_back: whether the slices are views of a file, of which only those in work are kept
                 in memory.
-            share: of its bytes by which a slice counts as progress.
         """
+        left: float = tensor.nbytes
 
         def apply(
             function: Callable[..., _Result], slices: Sequence[Tensor], /, *others: Sequence[Any]
@@ -113,8 +154,11 @@ class SliceCounter:
                     release(slices[index])
                 return found
 
+            nonlocal left
             for each, found in zip(slices, self.pool.map(work, range(len(slices))), strict=True):
-                self._progress(each.nbytes * share)
+                counted = min(left, each.nbytes * share)
+                left -= counted
+                self._progress(counted)
                 yield found
 
         return apply
@@ -139,10 +183,6 @@ def slice_counter(
         number = threads or before
         with ThreadPoolExecutor(number, "jaynes-count") as pool:
             yield SliceCounter(pool, number, torch.device(device), progress or _ignore)
-
-
-def _keep(part: Tensor) -> None:
-    """Keep the pages of a part."""
 
 
 def _ignore(counted: float) -> None:

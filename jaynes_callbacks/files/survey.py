@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,12 @@ from jaynes_callbacks.counts.counting import TensorCounts, reason_not_countable
 from jaynes_callbacks.files.entry import Checkpoint, CheckpointError, Entry, Problem
 from jaynes_callbacks.files.pages import prefetch, release
 from jaynes_callbacks.files.reading import ReadAhead
-from jaynes_callbacks.files.streaming import RESIDENT, SliceCounter, slice_counter
-from jaynes_callbacks.instruments.cores import Core
+from jaynes_callbacks.files.streaming import (
+    RESIDENT,
+    SliceCounter,
+    UnjudgedCore,
+    slice_counter,
+)
 from jaynes_callbacks.instruments.distribution import Tallied
 from jaynes_callbacks.instruments.record import Records
 from jaynes_callbacks.instruments.scales import with_cores
@@ -35,7 +40,7 @@ class _Waiting(NamedTuple):
     entry: Entry
     tensor: Tensor
     counted: TensorCounts
-    core: Core | None
+    core: UnjudgedCore | None
     sample: Tensor | None
 
 
@@ -183,16 +188,26 @@ class Survey:
             the checkpoint's path.
         """
         group: list[_Waiting] = []
-        with slice_counter(device, threads, progress) as counter:
+        fitted: Future[Records] | None = None
+        with (
+            slice_counter(device, threads, progress) as counter,
+            ThreadPoolExecutor(1, "jaynes-fit") as fitting,
+        ):
             for entry, tensor in self._loaded():
                 waiting = self._counted(entry, tensor, counter, keep_traces)
                 if waiting is not None:
                     group.append(waiting)
                 if entry.mapped:
                     release(tensor)
+                # A group is fitted while the next one is counted.
+                if fitted is not None and (fitted.done() or _is_full(group)):
+                    yield fitted.result()
+                    fitted = None
                 if _is_full(group):
-                    yield self._fit(group, counter)
+                    fitted = fitting.submit(self._fit, group, counter)
                     group = []
+            if fitted is not None:
+                yield fitted.result()
             if group:
                 yield self._fit(group, counter)
 
@@ -235,8 +250,13 @@ class Survey:
     ) -> _Waiting | None:
         """Count a tensor; None, after a problem is kept, where torch has no way to."""
         try:
-            counted = counter.count(tensor, mapped=entry.mapped, bins=self._bins)
-            core = counter.core(tensor, mapped=entry.mapped) if self._scales else None
+            core = None
+            if self._scales:
+                counted, core = counter.count_with_core(
+                    tensor, mapped=entry.mapped, bins=self._bins
+                )
+            else:
+                counted = counter.count(tensor, mapped=entry.mapped, bins=self._bins)
             kept = sample(tensor).cpu() if keep_traces else None
             return _Waiting(entry, tensor, counted, core, kept)
         except (TypeError, RuntimeError, MemoryError) as error:
@@ -248,7 +268,9 @@ class Survey:
     def _fit(self, group: list[_Waiting], counter: SliceCounter) -> Records:
         """Fit a group of counted tensors in one batch."""
         counts = torch.stack([each.counted.counts for each in group])
-        found = _influences(group, counts, counter)
+        release = _release_of_mapped(group)
+        tensors = [each.tensor for each in group]
+        found = influences(tensors, counts, counter.pool.map, release)
         for each, influence in zip(group, found, strict=True):
             if each.sample is not None:
                 self.traces[each.entry.name] = Trace(each.sample, influence)
@@ -265,22 +287,21 @@ class Survey:
         # No verdict: it compares two moments of a run; a checkpoint is one moment.
         return with_cores(
             Tallied(streams, tally, (), run, at.step, at.epoch),
-            [each.core for each in group if each.core is not None],
+            counter.judged(tensors, [each.core for each in group if each.core], release)
+            if self._scales
+            else [],
         )
 
 
-def _influences(
-    group: list[_Waiting], counts: Tensor, counter: SliceCounter
-) -> list[Influence | None]:
-    """Compute what rows and columns do to a group's gaps, several tensors at once."""
-    tensors = [each.tensor for each in group]
+def _release_of_mapped(group: list[_Waiting]) -> Callable[[Tensor], None]:
+    """Return what gives back the pages of parts of the tensors that are mapped."""
     mapped = {_storage(each.tensor) for each in group if each.entry.mapped}
 
     def release_if_mapped(part: Tensor) -> None:
         if _storage(part) in mapped:
             release(part)
 
-    return influences(tensors, counts, counter.pool.map, release_if_mapped)
+    return release_if_mapped
 
 
 def _storage(tensor: Tensor) -> int:

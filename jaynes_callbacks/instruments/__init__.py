@@ -20,10 +20,15 @@ KNOWN: Mapping[str, str] = {
     "gradients": "jaynes_callbacks.instruments.gradients:Gradients",
     "neurons": "jaynes_callbacks.instruments.neurons:Neurons",
     "saliency": "jaynes_callbacks.instruments.saliency:Saliency",
+    "energy": "jaynes_callbacks.instruments.energy:Energy",
+    "coalitions": "jaynes_callbacks.instruments.coalitions:Coalitions",
+    "alignment": "jaynes_callbacks.instruments.alignment:Alignment",
     "operators": "jaynes_callbacks.instruments.operators:Operators",
     "jacobian": "jaynes_callbacks.instruments.jacobian:Jacobian",
 }
 
+#: Stands for every known instrument.
+ALL = "all"
 #: What is measured where nobody chooses.
 DEFAULT = ("magnitudes", "scales")
 
@@ -35,7 +40,7 @@ def made(
     """Make the instruments that a user has chosen.
 
     Args:
-        chosen: names and objects, or one of them.
+        chosen: names and objects, or one of them; ``"all"`` for every known instrument.
         options: arguments of instruments that are chosen by name, by that name.
 
     Raises:
@@ -44,13 +49,15 @@ def made(
     """
     from jaynes_callbacks.instruments.base import Instrument
 
+    if isinstance(chosen, str) and chosen == ALL:
+        chosen = list(KNOWN)
     listed = [chosen] if isinstance(chosen, str | Instrument) else list(chosen)
     instruments = [_made(each, options) for each in listed]
     names = [each.name for each in instruments]
     if not names or len(set(names)) < len(names):
         raise ValueError(
             f"instruments must be one or more of different names, got {names or 'none'}; known are "
-            f"{list(KNOWN)}"
+            f"{list(KNOWN)}, and {ALL!r} for all of them"
         )
     return instruments
 
@@ -68,7 +75,10 @@ def _made(
             f"jaynes_callbacks.instruments.base.Instrument, got {chosen!r}"
         )
     if chosen not in KNOWN:
-        raise ValueError(f"there is no instrument {chosen!r}; known are {list(KNOWN)}")
+        raise ValueError(
+            f"there is no instrument {chosen!r}; known are {list(KNOWN)}, and {ALL!r}, not in a "
+            "list, for all of them"
+        )
     module, name = KNOWN[chosen].split(":")
     instrument: Instrument[Any] = getattr(import_module(module), name)(**options.get(chosen, {}))
     return instrument

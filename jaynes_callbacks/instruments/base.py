@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from jaynes_callbacks.instruments.laws import Laws, fit_laws
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.probes.selection import Coverage, Selection
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import Array, ColumnType, R, Schema
@@ -285,6 +286,21 @@ class Instrument(ABC, Generic[R]):
     def wants_forward(self) -> bool:
         """True if a forward must be listened to before the next record is worth making."""
         return False
+
+    @property
+    def wants_batch(self) -> bool:
+        """True if the next batch of training must be shown."""
+        return False
+
+    def batch_begins(self, batch: ShownBatch) -> None:
+        """See a batch of training before the model does; called where `wants_batch` is True.
+
+        Of several forwards that make one batch the first is shown.  What is read of the model here
+        is that of the last update; `begin` has been called.
+
+        Args:
+            batch: whose tensors must be copied to be kept.
+        """
 
     def before_step(self, parameters: Sequence[nn.Parameter]) -> None:
         """See gradients that are complete and unscaled, before clipping and before the update.

@@ -52,7 +52,7 @@ from jaynes_callbacks.probes.modules import (
     place_of,
     sees_functions,
 )
-from jaynes_callbacks.probes.reading import Counts, Reading
+from jaynes_callbacks.probes.reading import Call, Counts, Reading
 from jaynes_callbacks.probes.written_out import ARITHMETIC, Context
 
 __all__ = ["ActivationWatch"]
@@ -379,7 +379,7 @@ class _ActivationMode(TorchFunctionMode):
             _leave_out(watch, watch._site(_plain_name(func)), NOT_RECORDED[func])
         output = func(*args, **kwargs)
         if func in watch._reading.layers:
-            self._layer_ends(func, output)
+            self._layer_ends(func, Call(args, kwargs, output))
         return output
 
     def _reads(self) -> bool:
@@ -389,10 +389,10 @@ class _ActivationMode(TorchFunctionMode):
         # A compiled graph counts for itself.  Some backends ("eager") run it through this mode.
         return torch.compiler.is_compiling() or not self._watch._is_counted_by_graph()
 
-    def _layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+    def _layer_ends(self, function: Callable[..., Any], call: Call) -> None:
         reading = self._watch._reading
         try:
-            reading.layer_ends(function, output)
+            reading.layer_ends(function, call)
         except Exception:
             # A layer whose output has no dimensions: nothing is known of it.
             reading.forward_begins()

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jaynes_callbacks.probes.compiling import do_not_compile_alone
-from jaynes_callbacks.probes.maps import Listener, first_tensor
+from jaynes_callbacks.probes.maps import Listener, first_tensor, leave_uncompiled
 
 __all__ = ["ChainWatch", "Link"]
 
@@ -55,8 +54,8 @@ class ChainWatch:
         self._depth = 0
         self._one_forward = False
         self._listener = Listener(dict(model.named_modules()), self._enter, self._leave)
-        for function in (ChainWatch._enter, ChainWatch._leave):
-            do_not_compile_alone(function.__code__)
+        leave_uncompiled(ChainWatch._enter, ChainWatch._leave, ChainWatch._begin)
+        leave_uncompiled(ChainWatch._note, ChainWatch._is_tail, _is_leaf)
 
     def open(self, *, one_forward: bool = False) -> None:
         """Note calls from here on.

@@ -11,6 +11,7 @@ compiled models no call is seen.
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from jaynes_callbacks.probes.dtensors import is_sharded
 from jaynes_callbacks.probes.hooks import DeepCalls, Hook, HookedModule
 from jaynes_callbacks.probes.selection import Skipped
 
-__all__ = ["KeptCall", "Listener", "MapWatch", "first_tensor", "maps_vectors"]
+__all__ = ["KeptCall", "Listener", "MapWatch", "first_tensor", "leave_uncompiled", "maps_vectors"]
 
 #: Values of x that are copied of a call, unless two samples have more.
 _VALUES = 2**18
@@ -102,7 +103,7 @@ class Listener:
         #: Modules that take no hooks, such as scripted ones.
         self.refused: dict[str, str] = {}
         self._is_open = False
-        do_not_compile_alone(Hook.__call__.__code__)
+        leave_uncompiled(Hook.__call__, first_tensor)
 
     def open(self) -> None:
         """Put the hooks on."""
@@ -129,6 +130,15 @@ class Listener:
             DeepCalls.end()
 
 
+def leave_uncompiled(*functions: Any) -> None:
+    """Have torch.compile leave functions that hooks call, and those within them, as they are."""
+    codes = [each.__code__ for each in functions if hasattr(each, "__code__")]
+    while codes:
+        code = codes.pop()
+        do_not_compile_alone(code)
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
+
+
 class MapWatch:
     """Keeps the last call of some modules.
 
@@ -152,8 +162,8 @@ class MapWatch:
             else:
                 fit[name] = module
         self._listener = Listener(fit, self._enter, self._leave)
-        for function in (MapWatch._enter, MapWatch._leave):
-            do_not_compile_alone(function.__code__)
+        leave_uncompiled(MapWatch._enter, MapWatch._leave, KeptCall.__new__, KeptCall._replace)
+        leave_uncompiled(_keep, _copied, _first, _is_table, _sample_dim, _without, maps_vectors)
 
     @property
     def skipped(self) -> list[Skipped]:

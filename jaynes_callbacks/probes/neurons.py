@@ -24,9 +24,12 @@ from torch.nn import functional
 
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_, by_neuron
 from jaynes_callbacks.probes.dtensors import is_sharded_along, owned_values
-from jaynes_callbacks.probes.reading import IotaReading
+from jaynes_callbacks.probes.reading import Call, IotaReading
 
-__all__ = ["Layer", "LogPowers", "neuron_dimension"]
+__all__ = ["SPREAD", "Layer", "LogPowers", "NeuronReading", "neuron_dimension"]
+
+#: Why neurons cannot be read one by one.
+SPREAD = "its neurons are spread over ranks (a sharded DTensor)"
 
 #: Number of dimensions that follow the neurons' in the output of each function that is a layer.
 _LAYERS: Mapping[Callable[..., Any], int] = {
@@ -80,19 +83,38 @@ def neuron_dimension(rank: int, layer: Layer | None) -> int:
     return 1 if layer.following and rank >= 3 else last
 
 
-class LogPowers(IotaReading):
+class NeuronReading(IotaReading):
+    """Base of readings that must know along which dimension the neurons of an activation lie."""
+
+    dtype = torch.float64
+    layers: Container[Callable[..., Any]] = _LAYERS
+
+    def __init__(self) -> None:
+        self._layer: Layer | None = None
+
+    def forward_begins(self) -> None:
+        """Forget the layers of earlier forwards."""
+        self._layer = None
+
+    def layer_ends(self, function: Callable[..., Any], call: Call) -> None:
+        """Take note of a linear layer or a convolution."""
+        self._layer = Layer(call.output.dim(), _LAYERS[function])
+
+    def _dimension(self, values: Tensor) -> int:
+        """Return the dimension along which the neurons of these values lie."""
+        return neuron_dimension(values.dim(), self._layer)
+
+
+class LogPowers(NeuronReading):
     """Sums powers of ln y (ReLU) or ln|z·y| for each neuron: of the same values that are counted.
 
     Args:
         neurons: most neurons of a stream; of more, some at a constant stride are taken.
     """
 
-    dtype = torch.float64
-    layers: Container[Callable[..., Any]] = _LAYERS
-
     def __init__(self, neurons: int) -> None:
+        super().__init__()
         self.shape: tuple[int, ...] = (neurons, POWERS)
-        self._layer: Layer | None = None
 
     def add_(self, kept: Tensor | None, y: Tensor, table: Tensor, row: int, limit: int) -> None:
         """Add the power sums of y, or of its product with what was kept.
@@ -101,22 +123,13 @@ class LogPowers(IotaReading):
             ValueError: if the neurons of a DTensor are spread over ranks, each of which would take
                 its own first neuron for that of all.
         """
-        dimension = neuron_dimension(y.dim(), self._layer)
+        dimension = self._dimension(y)
         if is_sharded_along(y, dimension):
-            raise ValueError("its neurons are spread over ranks (a sharded DTensor)")
+            raise ValueError(SPREAD)
         y = owned_values(y)
         if kept is not None and kept.shape != y.shape:
             y, dimension = self._few(y, limit), -1
         add_log_powers_(y, kept, table, row, dim=dimension, limit=limit)
 
-    def forward_begins(self) -> None:
-        """Forget the layers of earlier forwards."""
-        self._layer = None
-
-    def layer_ends(self, function: Callable[..., Any], output: Tensor) -> None:
-        """Take note of a linear layer or a convolution."""
-        self._layer = Layer(output.dim(), _LAYERS[function])
-
     def _few(self, values: Tensor, limit: int) -> Tensor:
-        dimension = neuron_dimension(values.dim(), self._layer)
-        return by_neuron(values, dimension, self.shape[0], limit)
+        return by_neuron(values, self._dimension(values), self.shape[0], limit)

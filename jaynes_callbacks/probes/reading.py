@@ -1,11 +1,11 @@
 """Define what is taken of each call of an activation function: by default the counts of its iota.
 
-Other readings sum powers for each neuron (`probes.neurons`) or wait for the gradient
-(`probes.saliency`).
+Other readings sum powers (`probes.neurons`) or energies (`probes.energies`) for each neuron, look
+at maps (`probes.coalitions`) or wait for the gradient (`probes.saliency`).
 """
 
-from collections.abc import Callable, Container
-from typing import Any, Protocol
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,21 @@ from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.probes.dtensors import owned_values
 from jaynes_callbacks.records.stream import IOTA
 
-__all__ = ["Counts", "IotaReading", "Reading"]
+__all__ = ["Call", "Counts", "IotaReading", "Reading"]
+
+
+class Call(NamedTuple):
+    """A call of a function that is a layer.
+
+    Attributes:
+        args: that it was called with.
+        kwargs: likewise.
+        output: that it returned.
+    """
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    output: Any
 
 
 class Reading(Protocol):
@@ -75,8 +89,8 @@ class Reading(Protocol):
         """Forget the layers of earlier forwards."""
         ...
 
-    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
-        """Take note of a call of one of `layers`, by its output."""
+    def layer_ends(self, function: Callable[..., Any], call: Call) -> None:
+        """Take note of a call of one of `layers`."""
         ...
 
 
@@ -93,7 +107,7 @@ class IotaReading:
         """Tell whether the product z·y is taken, or y alone."""
         return iota != "y"
 
-    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Tensor:
+    def keep(self, z: Tensor, limit: int, *, overwritten: bool) -> Any:
         """Return the pre-activation, or as much of it as is taken if the call overwrites it."""
         z = owned_values(z)
         if not overwritten:
@@ -125,5 +139,5 @@ class Counts(IotaReading):
     def forward_begins(self) -> None:
         """Do nothing: no layer matters."""
 
-    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+    def layer_ends(self, function: Callable[..., Any], call: Call) -> None:
         """Do nothing: no layer matters."""

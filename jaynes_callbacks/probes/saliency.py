@@ -22,6 +22,7 @@ from jaynes_callbacks.counts.grid import CODES
 from jaynes_callbacks.probes.dtensors import owned_values, reason_not_countable_in_parts
 from jaynes_callbacks.probes.gradients import SALIENCY
 from jaynes_callbacks.probes.ledger import NO_ROW
+from jaynes_callbacks.probes.reading import Call
 
 __all__ = ["Saliencies"]
 
@@ -98,7 +99,7 @@ class Saliencies:
     def forward_begins(self) -> None:
         """Do nothing: no layer matters."""
 
-    def layer_ends(self, function: Callable[..., Any], output: Any) -> None:
+    def layer_ends(self, function: Callable[..., Any], call: Call) -> None:
         """Do nothing: no layer matters."""
 
     def release(self) -> None:

@@ -35,8 +35,9 @@ R = TypeVar("R")
 
 #: The arguments, as the docstrings of all that take them have them.
 DESCRIPTION = """\
-instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, or objects
-            with a cadence of their own, such as ``Gradients(Cadence(every_n_steps=100))``.
+instruments: what is measured: names, of `jaynes_callbacks.instruments.KNOWN`, ``"all"``
+            for every one of them, or objects with a cadence of their own, such as
+            ``Gradients(Cadence(every_n_steps=100))``.
         kinds: ``weight``, ``iota`` (activations) or both.
         include: glob patterns on stream names, e.g. ``"encoder.*"``; only these are watched.
         exclude: glob patterns on stream names that are not watched.

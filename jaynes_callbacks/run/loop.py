@@ -8,7 +8,7 @@ several parts of a model that are called one after the other share a batch.
 import atexit
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from jaynes_callbacks.instruments.base import Instrument
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.probes.selection import Coverage
 from jaynes_callbacks.run.arguments import DESCRIPTION, Arguments, accepts
 from jaynes_callbacks.run.loop_host import LoopHost, is_distributed
@@ -195,7 +196,7 @@ class LoopWatch(Watcher):
 
     # What hooks call --------------------------------------------------------------------------
 
-    def _forward_begins(self, module: nn.Module) -> None:
+    def _forward_begins(self, module: nn.Module, shown: Callable[[], ShownBatch]) -> None:
         """Begin a batch with the forward of a root, or go on with one."""
         if (run := self._live) is None:
             return
@@ -210,7 +211,8 @@ class LoopWatch(Watcher):
                 return  # The closure is evaluated again.
             if not self._rounds.has_begun:
                 self._end_batch()
-        begin = run.forward_begins if self._called else partial(run.batch_begins, self._batch)
+        first = partial(run.batch_begins, self._batch, shown)
+        begin = run.forward_begins if self._called else first
         self._called.add(module)
         self._forward = ListenedForward(module, begin, run.forward_ends)
 

@@ -3,8 +3,10 @@
 One body serves `lightning` and `pytorch_lightning`; nothing here imports either.
 """
 
+from functools import partial
 from typing import Any
 
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.run.arguments import DESCRIPTION, Arguments, accepts
 from jaynes_callbacks.run.lightning import LightningHost
 from jaynes_callbacks.run.watcher import Watcher
@@ -53,9 +55,9 @@ class Monitor(Watcher):  # noqa: D101
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Listen to this batch if its activations are to be counted."""
+        """Show this batch, and listen to it if its activations are to be counted."""
         if run := self._live:
-            run.batch_begins(batch_idx)
+            run.batch_begins(batch_idx, partial(ShownBatch.of_batch, batch))
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         """Cease to listen: in this batch follow no forwards but repeated ones.

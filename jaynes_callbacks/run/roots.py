@@ -14,8 +14,20 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["ListenedForward", "Models", "Root", "Roots", "hook_forwards", "roots_of"]
+from jaynes_callbacks.probes.batches import ShownBatch
 
+__all__ = [
+    "ForwardBegins",
+    "ListenedForward",
+    "Models",
+    "Root",
+    "Roots",
+    "hook_forwards",
+    "roots_of",
+]
+
+#: Is told which module is called, and how to get what it is called with.
+ForwardBegins = Callable[[nn.Module, Callable[[], ShownBatch]], None]
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
@@ -79,20 +91,20 @@ class ForwardHook:
 
     Args:
         model: the root's.
-        tell: called with the module that is called; only a weak reference to its object is kept.
+        tell: called as `ForwardBegins`; only a weak reference to its object is kept.
     """
 
-    def __init__(self, model: nn.Module, tell: Callable[[nn.Module], None] | None) -> None:
+    def __init__(self, model: nn.Module, tell: ForwardBegins | None) -> None:
         self._model = weakref.ref(model)
         self._tell = None if tell is None else weakref.WeakMethod(tell)
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Tell of a forward in training; while a graph is traced, do nothing."""
         if torch.compiler.is_compiling():
             return
         tell, model = self._tell and self._tell(), self._model()
         if tell and model and model.training and torch.is_grad_enabled() and not _is_backward():
-            tell(module)
+            tell(module, partial(ShownBatch.of_call, args, kwargs))
 
     def __reduce__(self) -> Any:
         # Deep copies of the model (averaged weights) and pickled ones are not watched.
@@ -119,7 +131,7 @@ class CompiledCall:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the compiled module."""
         if (module := self._module()) is not None:
-            self._hook(module, args)
+            self._hook(module, args, kwargs)
         try:
             return self._compiled(*args, **kwargs)
         finally:
@@ -134,20 +146,20 @@ class CompiledCall:
 
 
 def hook_forwards(
-    roots: Sequence[Root], begin: Callable[[nn.Module], None], end: Callable[[], None]
+    roots: Sequence[Root], begin: ForwardBegins, end: Callable[[], None]
 ) -> list[RemovableHandle | CompiledCall]:
     """Tell of each forward of the roots in training; of its end only if compiled in place.
 
     Args:
         roots: whose forwards.
-        begin: called with the module that is called.
+        begin: called with the module that is called, and with what returns its arguments.
         end: called without arguments.
     """
     handles: list[RemovableHandle | CompiledCall] = []
     for root in roots:
         hook = ForwardHook(root.model, begin)
         if root.called._compiled_call_impl is None:
-            handles.append(root.called.register_forward_pre_hook(hook))
+            handles.append(root.called.register_forward_pre_hook(hook, with_kwargs=True))
         else:
             handles.append(CompiledCall(root.called, hook, end))
     return handles

@@ -17,6 +17,7 @@ from torch import nn
 
 from jaynes_callbacks.instruments.base import Moment
 from jaynes_callbacks.interrupts import delayed_interrupts
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.recorder import Recorder
 from jaynes_callbacks.records.naming import telling_path
 from jaynes_callbacks.run.closing import closing_lines
@@ -151,15 +152,18 @@ class WatchedRun:
         )
         self._delivery.open(context)
 
-    def batch_begins(self, batch: int) -> None:
-        """Listen to a training batch if its activations are to be counted.
+    def batch_begins(self, batch: int, shown: Callable[[], ShownBatch] | None = None) -> None:
+        """Show a training batch, and listen to it if its activations are to be counted.
 
         Every record gets at least one forward: the first after the record before.  Instruments that
         listen to steps with a record only do so whichever forwards the others listen to.
 
         Args:
             batch: number of the batch in its epoch.
+            shown: returns what the batch holds; called only if an instrument wants to see it.
         """
+        if shown is not None and self.recorder.wants_batch:
+            self._spare("the batch is not shown", lambda: self.recorder.batch_begins(shown()))
         due = self._due_by_step(self._step, self._step + self._stride)
         names: list[str] = []
         if self._listening.iota_from == "train" and (

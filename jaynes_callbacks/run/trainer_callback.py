@@ -8,6 +8,7 @@ listened to.  Hooks are on that module from the beginning of a step to its end.
 
 import pickle
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.records.atomic import put
 from jaynes_callbacks.run.arguments import DESCRIPTION, Arguments, accepts
 from jaynes_callbacks.run.huggingface import EVALUATION, HuggingFaceHost
@@ -154,12 +156,13 @@ class TrainerWatch(Watcher):  # noqa: D101
 
     # Forwards -------------------------------------------------------------------------------
 
-    def _forward_begins(self, module: nn.Module) -> None:
+    def _forward_begins(self, module: nn.Module, shown: Callable[[], ShownBatch]) -> None:
         """Begin a batch with the first forward in training mode, or go on with one."""
         if (run := self._live) is None or (host := self._host) is None:
             return
         self._forward_ends()  # Of one that was interrupted.
-        begin = run.forward_begins if self._was_called else partial(run.batch_begins, host.batch)
+        first = partial(run.batch_begins, host.batch, shown)
+        begin = run.forward_begins if self._was_called else first
         self._was_called = True
         self._forward = ListenedForward(module, begin, run.forward_ends)
 

@@ -17,6 +17,7 @@ from jaynes_callbacks.figures import (
     LIGHT,
     Look,
     Pixels,
+    coalition_map,
     columns_over_steps,
     exponents_over_layers,
     gap_map,
@@ -38,7 +39,14 @@ from jaynes_callbacks.sinks.base import RunContext, sparing
 from jaynes_callbacks.sinks.dataset import figures_beside, place
 from jaynes_callbacks.sinks.trackers import Ability, Tracker
 
-__all__ = ["MAX_STREAMS", "OF_HISTORY", "OF_MOMENT", "FigureSink", "choose_streams"]
+__all__ = [
+    "MAX_STREAMS",
+    "OF_HISTORY",
+    "OF_INSTRUMENT",
+    "OF_MOMENT",
+    "FigureSink",
+    "choose_streams",
+]
 
 #: Streams with figures of their own.
 MAX_STREAMS = 8
@@ -53,6 +61,8 @@ OF_MOMENT: dict[str, Callable[..., Figure]] = {
     "statistics_map": statistics_map,
     "exponents_over_layers": exponents_over_layers,
 }
+#: A figure of the newest records of another instrument, by the instrument's name.
+OF_INSTRUMENT: dict[str, Callable[..., Figure]] = {"coalitions": coalition_map}
 _LONGEST_FILE_NAME = 80
 _WHAT = "figures"
 
@@ -66,7 +76,7 @@ class FigureSink:
     Of the main instrument: gaps, laws and places in the microstructure map through training;
     statistics and exponents of the newest records; and for the streams of `choose_streams` their
     distributions against the start.  Of any other instrument: its curves through training, at the
-    end.
+    end, and a figure of its own if it has one (`OF_INSTRUMENT`).
 
     Files hold the newest state: ``<figure>-<kind>-<stream>.png`` in a directory beside the dataset.
     Trackers that can show images keep one for each time of drawing.
@@ -134,7 +144,7 @@ class FigureSink:
             return
         if not end.schema.main:
             table = as_frame(history, end.schema)
-            self._deliver(table, self._of_columns(table))
+            self._deliver(table, self._of_other(table, end))
             return
         self._start |= start.by_stream()
         rows = list(end)
@@ -190,11 +200,13 @@ class FigureSink:
                 tag = f"{name}_{record.kind}/{record.name}"
                 yield tag, partial(draw, record, start, look=self._look)
 
-    def _of_columns(self, table: Frame[Any]) -> Iterator[_Drawing]:
-        """Yield the figure of an instrument that has curves."""
+    def _of_other(self, table: Frame[Any], end: Frame[Any]) -> Iterator[_Drawing]:
+        """Yield the figures of an instrument: of its curves, and of its last records."""
+        name = table.schema.instrument
         if table.schema.curves:
-            tag = f"{table.schema.instrument}/over_steps"
-            yield tag, partial(columns_over_steps, table, look=self._look)
+            yield f"{name}/over_steps", partial(columns_over_steps, table, look=self._look)
+        if name in OF_INSTRUMENT:
+            yield f"figures/{name}", partial(OF_INSTRUMENT[name], end, look=self._look)
 
 
 def choose_streams(

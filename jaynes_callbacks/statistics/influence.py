@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.special import log_ndtr
 
-from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, codes, log_edges
+from jaynes_callbacks.counts.grid import CODES, FIRST_NONFINITE, FIRST_POSITIVE, log_edges
+from jaynes_callbacks.counts.groups import BLOCK, GroupCounts
 from jaynes_callbacks.statistics.families import LOGNORMAL
 
 __all__ = ["Influence", "influences", "row_stride"]
@@ -37,8 +38,6 @@ _MOST_GROUPS = 512
 #: Of a tensor with more values only evenly spread rows are read, but never fewer than so many, nor
 #: than one in √columns.
 _ENOUGH_VALUES, _ENOUGH_ROWS = 1 << 18, 256
-#: Values that are looked up at once: their temporaries stay in a CPU's cache.
-_SLICE = 1 << 17
 #: Single values that stand for all.
 _SINGLE_VALUES = 4096
 #: Fractional part of the golden ratio, whose multiples are spread evenly over [0, 1).
@@ -238,29 +237,25 @@ def _grouped(
         release: called with each block.
     """
     height, width = rows.shape
-    tables = [
-        bins.new_zeros(min(clusters, _MOST_GROUPS) * (number + 1)) for clusters in (height, columns)
-    ]
-    by_row = _deal(height, height, rows.device) * (number + 1)
-    by_column = _deal(width, columns, rows.device) * (number + 1)
+    found = GroupCounts(
+        bins,
+        number,
+        _deal(height, height, rows.device),
+        _deal(width, columns, rows.device) if columns else None,
+        (min(height, _MOST_GROUPS), min(columns, _MOST_GROUPS)),
+    )
     chosen = []
-    block_height = max(1, _SLICE // max(1, width))
-    ones = bins.new_ones(min(_SLICE, rows.numel()))
+    block_height = max(1, BLOCK // max(1, width))
     for top in range(0, height, block_height):
         left = 0
-        for block in rows[top : top + block_height].split(_SLICE, dim=1):
-            bin_ = bins.index_select(0, codes(block).flatten()).view(block.shape)
-            one, right = ones[: bin_.numel()], left + block.shape[1]
-            place = bin_ + by_row[top : top + len(block), None]
-            tables[0].scatter_add_(0, place.flatten(), one)
-            if columns:
-                place = bin_ + by_column[left:right]
-                tables[1].scatter_add_(0, place.flatten(), one)
-            chosen.append(bin_.flatten()[_evenly(bin_.numel(), rows.numel(), bins.device)])
-            left = right
+        for block in rows[top : top + block_height].split(BLOCK, dim=1):
+            found.add_(block, top, left)
+            places = _evenly(block.numel(), rows.numel(), bins.device)
+            stretch = block.shape[1]
+            chosen.append(found.bins_of(block[places // stretch, places % stretch]))
+            left += stretch
             release(block)
-    of_rows, of_columns = (table.view(-1, number + 1)[:, :number] for table in tables)
-    return of_rows, of_columns, torch.cat(chosen)
+    return found.rows, found.columns, torch.cat(chosen)
 
 
 def _evenly(number: int, whole: int, device: torch.device) -> Int64[Tensor, " places"]:

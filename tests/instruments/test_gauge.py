@@ -4,6 +4,7 @@ The weights and biases into each hidden ReLU are multiplied by positive numbers,
 of it divided by them: the network computes the same function.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from jaynes_callbacks import Recorder
 from jaynes_callbacks.instruments import KNOWN
+from jaynes_callbacks.probes.batches import ShownBatch
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.schema import ColumnType
 
@@ -24,26 +26,35 @@ _EXEMPT: dict[str, set[str]] = {}
 _TOLERANCE = 2e-3
 
 
-def _network(*, rescaled: bool) -> nn.Sequential:
-    """A network of equally wide layers in double precision, with its neurons rescaled or not."""
+#: Instruments of maps alone.
+_OF_MAPS = {"coalitions"}
+
+
+def _network(*, rescaled: bool, of_maps: bool) -> nn.Sequential:
+    """A network in double precision, of layers of one width, with its neurons rescaled or not."""
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 48)
-    ).double()
+    width = 3 if of_maps else 48
+    hidden = [
+        nn.Conv2d(width, width, 3, padding=1) if of_maps else nn.Linear(width, width)
+        for _ in range(3)
+    ]
+    model = nn.Sequential(hidden[0], nn.ReLU(), hidden[1], nn.ReLU(), hidden[2]).double()
+    if of_maps:
+        model = nn.Sequential(nn.Unflatten(1, (3, 4, 4)), *model, nn.Flatten()).double()
     if rescaled:
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
-            for into, out in ((model[0], model[2]), (model[2], model[4])):
-                scales = torch.randn(48, generator=generator, dtype=torch.float64).exp()
-                into.weight *= scales[:, None]
+            for into, out in pairwise(hidden):
+                scales = torch.randn(width, generator=generator, dtype=torch.float64).exp()
+                into.weight *= scales.view(-1, *[1] * (into.weight.dim() - 1))
                 into.bias *= scales
-                out.weight /= scales
+                out.weight /= scales.view(-1, *[1] * (into.weight.dim() - 2))
     return model
 
 
 def _record(name: str, *, rescaled: bool) -> Frame[Any]:
     """Record one step of training, so small that weights stay rescaled ones of each other."""
-    model = _network(rescaled=rescaled)
+    model = _network(rescaled=rescaled, of_maps=name in _OF_MAPS)
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(64, 48, generator=generator, dtype=torch.float64)
     labels = torch.randint(10, (64,), generator=generator)
@@ -52,6 +63,7 @@ def _record(name: str, *, rescaled: bool) -> Frame[Any]:
     # Magnitudes have the columns of the core from scales.
     recorder = Recorder(model, instruments=list({name: 1, "scales": 1}), min_size=0)
     recorder.attach()
+    recorder.batch_begins(ShownBatch(x, labels))
     recorder.open(one_forward=True)
     loss = nn.functional.cross_entropy(model(x), labels)
     recorder.close()

@@ -54,6 +54,7 @@ def test_waiting_is_seen(wait: Any) -> None:
         ("gradients", 4),
         ("neurons", 2),
         ("saliency", 4),
+        ("energy", 2),
         ("operators", 3),
         ("jacobian", 1),
     ],

@@ -10,6 +10,7 @@ from torch.nn import functional
 from jaynes_callbacks.counts.log_powers import POWERS, add_log_powers_
 from jaynes_callbacks.probes.activations import ActivationWatch
 from jaynes_callbacks.probes.neurons import Layer, LogPowers, neuron_dimension
+from jaynes_callbacks.probes.reading import Call
 
 MOST = 40
 
@@ -105,7 +106,7 @@ def test_a_neuron_is_a_channel_or_a_feature(name: str) -> None:
     model, x = build(), torch.randn(shape)
     # A convolution in an earlier forward says nothing of this one.
     watch = _watch(model)
-    watch._reading.layer_ends(functional.conv1d, torch.zeros(2, 3, 6))
+    watch._reading.layer_ends(functional.conv1d, Call((), {}, torch.zeros(2, 3, 6)))
     watch.open()
     y = model(x)
     watch.detach()

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jaynes_callbacks.figures import rendered
+from jaynes_callbacks.instruments import KNOWN
 from jaynes_callbacks.instruments.record import SCHEMA, Record, Records
 from jaynes_callbacks.records.frame import Frame
 from jaynes_callbacks.records.history import History
@@ -23,6 +24,7 @@ from jaynes_callbacks.sinks.base import RunContext, Sink
 from jaynes_callbacks.sinks.dataset import DatasetSink
 from jaynes_callbacks.sinks.figures import (
     OF_HISTORY,
+    OF_INSTRUMENT,
     OF_MOMENT,
     FigureSink,
     choose_streams,
@@ -239,6 +241,24 @@ def test_other_instruments_have_their_curves_drawn_at_the_end(tmp_path: Path) ->
     run_of(NORMS, FigureSink(1), RunContext(directory=tmp_path, loggers=(shows,)))
     assert files(tmp_path) == ["jaynes-figures", "jaynes-figures/norms-over_steps.png"]
     assert shows.shown == [("norms/over_steps", 10)]
+
+
+def test_an_instrument_may_have_a_figure_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Frame[Any]] = []
+
+    def figure(records: Frame[Any], **_: Any) -> Figure:
+        drawn.append(records)
+        return Figure(figsize=(0.2, 0.2), dpi=50)
+
+    monkeypatch.setitem(OF_INSTRUMENT, "norms", figure)
+    shows = Shows()
+    run_of(NORMS, FigureSink(1), RunContext(directory=tmp_path, loggers=(shows,)))
+    assert "jaynes-figures/figures-norms.png" in files(tmp_path)
+    assert shows.shown == [("norms/over_steps", 10), ("figures/norms", 10)]
+    assert [each["step"].tolist() for each in drawn] == [[10]]
+    assert set(OF_INSTRUMENT) <= {*KNOWN, "norms"}
 
 
 def test_an_instrument_without_curves_has_no_figure(tmp_path: Path) -> None:
