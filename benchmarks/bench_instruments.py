@@ -23,8 +23,10 @@ from jaynes_callbacks.instruments.alignment import MOST_SAMPLES, Alignment
 from jaynes_callbacks.instruments.coalitions import Coalitions
 from jaynes_callbacks.instruments.energy import Energy
 from jaynes_callbacks.instruments.gradients import Gradients
+from jaynes_callbacks.instruments.jacobian import Jacobian
 from jaynes_callbacks.instruments.magnitudes import Magnitudes
 from jaynes_callbacks.instruments.neurons import Neurons
+from jaynes_callbacks.instruments.operators import Operators
 from jaynes_callbacks.instruments.saliency import Saliency
 from jaynes_callbacks.instruments.scales import Scales
 
@@ -45,6 +47,8 @@ INSTRUMENTS: dict[str, Callable[[], Any]] = {
     "saliency": Saliency,
     "energy": Energy,
     "coalitions": Coalitions,
+    "operators": Operators,
+    "jacobian": Jacobian,
     "saliency, with activations": partial(Saliency, activations=True),
     "alignment, 256 samples": lambda: Alignment(probes=_probes()),
 }

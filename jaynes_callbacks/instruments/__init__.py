@@ -23,6 +23,8 @@ KNOWN: Mapping[str, str] = {
     "energy": "jaynes_callbacks.instruments.energy:Energy",
     "coalitions": "jaynes_callbacks.instruments.coalitions:Coalitions",
     "alignment": "jaynes_callbacks.instruments.alignment:Alignment",
+    "operators": "jaynes_callbacks.instruments.operators:Operators",
+    "jacobian": "jaynes_callbacks.instruments.jacobian:Jacobian",
 }
 
 #: Stands for every known instrument.

@@ -184,7 +184,7 @@ class Instrument(ABC, Generic[R]):
     schema: Schema[R]
     quantities: ClassVar[Mapping[str, Quantity]]
     lends: ClassVar[tuple[str, ...]] = ()
-    only_due_forwards: ClassVar[bool] = False
+    only_due_forwards: bool = False
     cadence: Cadence | None
     start: dict[tuple[str, str], R]
     model: nn.Module

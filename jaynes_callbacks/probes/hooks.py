@@ -40,6 +40,7 @@ class HookedModule:
         module: any.
         enter: is called with the module, the arguments and the keyword arguments of a forward.
         leave: is called with the module, the arguments and the output.
+        leave_with_kwargs: whether it gets the keyword arguments, too, before the output.
     """
 
     def __init__(
@@ -48,8 +49,11 @@ class HookedModule:
         module: nn.Module,
         enter: Callable[..., None],
         leave: Callable[..., None],
+        *,
+        leave_with_kwargs: bool = False,
     ) -> None:
         self.name = name
+        self._leave_with_kwargs = leave_with_kwargs
         self._module = module
         self._enter, self._leave = Hook(enter), Hook(leave)
 
@@ -62,7 +66,7 @@ class HookedModule:
         """
         try:
             self._module.register_forward_pre_hook(self._enter, with_kwargs=True)
-            self._module.register_forward_hook(self._leave)
+            self._module.register_forward_hook(self._leave, with_kwargs=self._leave_with_kwargs)
         except BaseException:
             self.take_off()
             raise

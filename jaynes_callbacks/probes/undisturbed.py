@@ -10,7 +10,8 @@ and put back after it:
 - modes and other attributes of modules: each module's attributes refer to what they did before;
 - hooks: only those run that torch itself has put on modules, since weights may be computed or
   gathered by them.  Anybody else's would take the forward for one of the training;
-- autocast, inference mode and compilation, which are off inside; gradients are on.
+- autocast, inference mode and compilation, which are off inside; gradients are on;
+- the modes by which other watches of this package see functions, which are off inside.
 
 What a module keeps elsewhere (a list it appends to, a generator of its own) cannot be known and is
 not put back.
@@ -71,6 +72,7 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(_random_states(model))
         stack.enter_context(_module_states(model))
+        stack.enter_context(_unseen())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.enable_grad())
         for device in _device_types(model):
@@ -96,6 +98,30 @@ def _random_states(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(of_python)
         np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """Leave the function modes of this package for a block, and those of others as they are."""
+    from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
+
+    entered = _get_current_function_mode_stack()
+    package = f"{__name__.partition('.')[0]}."
+    others = [each for each in entered if not _defined_in(each).startswith(package)]
+    if len(others) == len(entered):
+        yield
+        return
+    for _ in entered:
+        _pop_mode()
+    for each in others:
+        _push_mode(each)
+    try:
+        yield
+    finally:
+        for _ in others:
+            _pop_mode()
+        for each in entered:
+            _push_mode(each)
 
 
 @contextmanager

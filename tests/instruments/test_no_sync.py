@@ -49,7 +49,15 @@ def test_waiting_is_seen(wait: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "streams"),
-    [("magnitudes", 4), ("gradients", 4), ("neurons", 2), ("saliency", 4), ("energy", 2)],
+    [
+        ("magnitudes", 4),
+        ("gradients", 4),
+        ("neurons", 2),
+        ("saliency", 4),
+        ("energy", 2),
+        ("operators", 3),
+        ("jacobian", 1),
+    ],
 )
 @pytest.mark.parametrize("groups", [0, 2])
 @pytest.mark.sampled(3)

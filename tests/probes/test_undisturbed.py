@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from jaynes_callbacks.probes.activations import ActivationWatch
 from jaynes_callbacks.probes.undisturbed import plain, undisturbed
 
 
@@ -37,6 +39,16 @@ class Restless(nn.Module):
 def model() -> Restless:
     torch.manual_seed(0)
     return Restless()
+
+
+class Marked(TorchFunctionMode):
+    """Somebody else's mode."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        Marked.calls += 1
+        return func(*args, **(kwargs or {}))
 
 
 def _states() -> list[Any]:
@@ -124,6 +136,21 @@ def test_compiled_models_are_called_without_their_graphs() -> None:
     assert seen == []
     model(torch.ones(2, 3))
     assert seen == [1]
+
+
+def test_watches_of_functions_do_not_see_extra_forwards() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    watch = ActivationWatch(model, lambda name: True, 1000)
+    watch.attach()
+    watch.open()
+    with Marked(), undisturbed(model):
+        torch.relu(model(torch.ones(2, 3)))
+    assert Marked.calls > 0
+    assert watch.ledger.streams == []
+    model(torch.ones(2, 3))
+    watch.detach()
+    assert [stream.name for stream in watch.ledger.streams] == ["1"]
+    assert _get_current_function_mode_stack() == []
 
 
 def test_what_wraps_a_model_is_taken_off(model: Restless) -> None:
