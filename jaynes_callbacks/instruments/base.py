@@ -175,6 +175,7 @@ class Instrument(ABC, Generic[R]):
         cadence: when it is recorded; None for whenever its recorder is.
         only_due_forwards: whether a training loop has it listen to the forwards of those steps only
             after which it is recorded.
+        first_forward: whether it listens to the first forward too, which its first record shows.
         start: first row of each stream, by its key; its recorder fills it in.
         model: the module that is watched, once attached.
         selection: name patterns and smallest size of what to watch, once attached.
@@ -184,7 +185,8 @@ class Instrument(ABC, Generic[R]):
     schema: Schema[R]
     quantities: ClassVar[Mapping[str, Quantity]]
     lends: ClassVar[tuple[str, ...]] = ()
-    only_due_forwards: bool = False
+    only_due_forwards: ClassVar[bool] = False
+    first_forward: ClassVar[bool] = False
     cadence: Cadence | None
     start: dict[tuple[str, str], R]
     model: nn.Module

@@ -141,7 +141,7 @@ class Coalitions(Instrument[CoalitionRow]):
         # Each rank keeps its own; the first one's is written.
         "picture": Quantity((PICTURE,), reduction=None),
     }
-    only_due_forwards = True
+    only_due_forwards = first_forward = True
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ class Energy(Instrument[EnergyRow]):
         "samples": Quantity((SAMPLE_SUMS,)),
         "neurons": Quantity((MOST_NEURONS, NEURON_SUMS)),
     }
-    only_due_forwards = True
+    only_due_forwards = first_forward = True
 
     def __init__(
         self, *, values_per_call: int = IOTA_VALUES_PER_CALL, cadence: Cadence | None = None

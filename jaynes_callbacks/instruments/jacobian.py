@@ -133,7 +133,7 @@ class Jacobian(Instrument[JacobianRow]):
         ahead=("kind", "name", "step"),
         invariant=("samples",),
     )
-    only_due_forwards = True
+    only_due_forwards = first_forward = True
     quantities: ClassVar = {
         "squares": Quantity((PROBES, 2)),
         "sums": Quantity((3,)),
@@ -223,11 +223,11 @@ class Jacobian(Instrument[JacobianRow]):
 
     def begin(self) -> None:
         """Wait for the first forward: without an input there is no Jacobian."""
-        self._waits_for_first, self.only_due_forwards = True, False
+        self._waits_for_first = True
 
     def collect_once(self) -> State:
-        """From the first record on, listen to the forwards of steps with a record only."""
-        self._waits_for_first, self.only_due_forwards = False, True
+        """Cease to wait for the first forward."""
+        self._waits_for_first = False
         return super().collect_once()
 
     def collect(self) -> State:

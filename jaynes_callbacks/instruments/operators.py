@@ -174,7 +174,7 @@ class Operators(Instrument[OperatorRow]):
         ahead=("kind", "name", "step", "map"),
         invariant=("nash_gap", "samples"),
     )
-    only_due_forwards = True
+    only_due_forwards = first_forward = True
     quantities: ClassVar = {
         **{
             name: Quantity(reduction="max")
@@ -277,11 +277,11 @@ class Operators(Instrument[OperatorRow]):
     def begin(self) -> None:
         """Measure the untouched weights, and what else there is after the first forward."""
         super().begin()
-        self._waits_for_first, self.only_due_forwards = True, False
+        self._waits_for_first = True
 
     def collect_once(self) -> State:
-        """From the first record on, listen to the forwards of steps with a record only."""
-        self._waits_for_first, self.only_due_forwards = False, True
+        """Cease to wait for the first forward."""
+        self._waits_for_first = False
         return super().collect_once()
 
     def collect(self) -> State:

@@ -20,7 +20,7 @@ not put back.
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -73,11 +73,17 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(_random_states(model))
         stack.enter_context(_module_states(model))
         stack.enter_context(_unseen())
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_uncompiled())
         stack.enter_context(torch.enable_grad())
         for device in _device_types(model):
             stack.enter_context(torch.autocast(device, enabled=False))
         yield plain(model)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Return a block in which compiled modules run as they are; before torch 2.6 they compile."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -173,6 +173,9 @@ class WatchedRun:
         if of_due := self._listeners(only_due=True):
             host = self._of_host()
             due |= self._due_by_epoch(host.epoch + 1) if host.is_last_batch else set()
+            if self.recorded_step is None:
+                instruments = self.recorder.instruments
+                due |= {name for name in of_due if instruments[name].first_forward}
             names += [name for name in of_due if name in due]
         self._listeners_of_batch = names
         self.forward_begins()

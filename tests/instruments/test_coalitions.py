@@ -267,7 +267,7 @@ def test_records_of_a_run_and_where_they_are_seen(
     make_trainer(monitor).fit(MapTask(), loader)
     rows = monitor.history_of("coalitions")
     assert rows.name.unique().tolist() == ["net.2", "net.5"]
-    assert rows.step.unique().tolist() == [3, 6, 9, 12]
+    assert rows.step.unique().tolist() == [0, 3, 6, 9, 12]
     stored = pd.read_parquet(tmp_path / "jaynes" / "_coalitions")
     pd.testing.assert_frame_equal(stored[list(rows.columns)], rows)
     shapes = [tuple(each) for each in stored.picture_shape[-2:]]

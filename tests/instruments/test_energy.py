@@ -168,7 +168,7 @@ def test_records_of_a_run_and_where_they_are_seen(
     monitor = EquilibriumMonitor(instruments=["magnitudes", "energy"], every_n_steps=4)
     make_trainer(monitor).fit(task, loader)
     rows = monitor.history_of("energy")
-    assert rows.step.unique().tolist() == [4, 6, 8, 12]
+    assert rows.step.unique().tolist() == [0, 4, 6, 8, 12]
     assert rows.name.unique().tolist() == ["act", "relu"]
     assert (rows.neurons == 32).all()
     # Only the forward of the step that is recorded is listened to.
