@@ -16,8 +16,18 @@ paper replaces by Stirling's formula)
 by exactly the mover's gain over N (R. W. Rosenthal, Int. J. Game Theory 2 (1973) 65).  So the game
 ends from any start, and it ends where no agent gains: at arbitrage equilibrium, where all utilities
 are equal up to ln(1 + 1/n_k), the effect of one agent.  That is the lognormal of Eq. 13.
+
+In other games of the theory (`experiments.games`) agents also like or dislike company: an agent
+among n of its bin has the utility ``a_k + c(n)`` with the bin's appeal a_k and any c.  Such a game
+still has an exact potential, Rosenthal's,
+
+    ``φ = (1/N)(Σ_k Σ_{j ≤ n_k} (a_k + c(j)) + ln N!)``
+
+of which ``c(n) = −ln n`` makes the one above.  Where c rises, several equilibria are possible, and
+the start decides at which of them the game ends.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,10 +36,16 @@ from torch import Tensor
 
 from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE
 
-__all__ = ["greatest_gain", "play", "potential"]
+__all__ = ["Crowding", "greatest_gain", "play", "potential"]
+
+#: c: what being among n agents of a bin, itself included, adds to an agent's utility, in nats, for
+#: each n ≥ 1; −inf where a bin is overfull.
+Crowding = Callable[[Float64[Tensor, "..."]], Float64[Tensor, "..."]]
 
 #: How far an agent looks, in bins; 16 of them make an octave.
 _DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128)
+#: How many agents leave a bin at most in one comparison, where each must be asked by itself.
+_QUEUE = 16
 
 
 def play(
@@ -37,6 +53,7 @@ def play(
     appeal: Float64[Tensor, "games 4079"],
     *,
     rounds: int,
+    crowding: Crowding | None = None,
     eagerness: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Int64[Tensor, "games 4096"]:
@@ -50,6 +67,8 @@ def play(
         counts: where the agents are, on the universal grid; zeros and non-finite values stay out.
         appeal: utility of each bin while it is empty, from `equilibrium.bin_appeal`.
         rounds: their number.
+        crowding: what company does to an agent's utility; None is −ln n, competition alone, whose
+            moves have a closed form.
         eagerness: probability with which an agent that would gain moves; 1 makes the play
             deterministic.
         generator: source of the moves' randomness where eagerness is below 1.
@@ -81,7 +100,7 @@ def play(
     ]
     for _ in range(rounds):
         for meeting in meetings:
-            meeting.trade(eagerness, generator)
+            meeting.trade(crowding, eagerness, generator)
     moved = counts.clone()
     moved[:, FIRST_POSITIVE:FIRST_NONFINITE] = agents.to(torch.int64)
     return moved
@@ -95,8 +114,19 @@ class _Meeting(NamedTuple):
     appeal_below: Float64[Tensor, "games pairs distance"]
     appeal_above: Float64[Tensor, "games pairs distance"]
 
-    def trade(self, eagerness: float, generator: torch.Generator | None) -> None:
-        """Move, in place, the agents that gain.
+    def trade(
+        self, crowding: Crowding | None, eagerness: float, generator: torch.Generator | None
+    ) -> None:
+        """Move, in place, the agents that gain."""
+        moving = self._competing() if crowding is None else self._queueing(crowding)
+        if eagerness < 1:
+            willing = torch.full_like(moving, eagerness)
+            moving = moving.sign() * torch.binomial(moving.abs(), willing, generator=generator)
+        self.below.sub_(moving)
+        self.above.add_(moving)
+
+    def _competing(self) -> Float64[Tensor, "games pairs distance"]:
+        """Return how many gain by moving up, less those who gain by moving down, for c = −ln n.
 
         Let π be the upper bin's share of a pair's agents at which none gains by moving.  The k-th
         agent who leaves n to join m others gains as long as ``k < (n + 1)·π − m·(1 − π)``.
@@ -105,12 +135,29 @@ class _Meeting(NamedTuple):
         part, rest = torch.sigmoid(advantage), torch.sigmoid(-advantage)
         up = (((self.below + 1) * part - self.above * rest).ceil() - 1).clamp(min=0)
         down = (((self.above + 1) * rest - self.below * part).ceil() - 1).clamp(min=0)
-        moving = up - down
-        if eagerness < 1:
-            willing = torch.full_like(moving, eagerness)
-            moving = moving.sign() * torch.binomial(moving.abs(), willing, generator=generator)
-        self.below.sub_(moving)
-        self.above.add_(moving)
+        return up - down
+
+    def _queueing(self, crowding: Crowding) -> Float64[Tensor, "games pairs distance"]:
+        """Return the same for any c, asking agents one by one until one does not gain.
+
+        Where the first gains in either direction, the greater gain decides; if equal, it is up.
+        """
+        advantage = (self.appeal_above - self.appeal_below)[..., None]
+        up = _gains(self.below, self.above, crowding) + advantage
+        down = _gains(self.above, self.below, crowding) - advantage
+        upwards = up[..., 0] >= down[..., 0]
+        number = [(gains > 0).cumprod(-1).sum(-1).to(torch.float64) for gains in (up, down)]
+        return torch.where(upwards, number[0], -number[1])
+
+
+def _gains(
+    leaving: Float64[Tensor, "*bins"], joining: Float64[Tensor, "*bins"], crowding: Crowding
+) -> Float64[Tensor, "*bins queue"]:
+    """Return what crowding gives the first, second, … agent that moves; −inf when all have left."""
+    order = torch.arange(_QUEUE, dtype=torch.float64)
+    left = leaving[..., None] - order
+    gains = crowding(joining[..., None] + 1 + order) - crowding(left.clamp(min=1))
+    return torch.where(left > 0, gains, -torch.inf)
 
 
 def _pairs(
@@ -123,19 +170,43 @@ def _pairs(
 
 
 def potential(
-    counts: Int64[Tensor, "games 4096"], appeal: Float64[Tensor, "games 4079"]
+    counts: Int64[Tensor, "games 4096"],
+    appeal: Float64[Tensor, "games 4079"],
+    crowding: Crowding | None = None,
 ) -> Float64[Tensor, " games"]:
-    """Return φ of finitely many agents, in nats per agent; at most ln Z_Δ (Eqs 8-11, 25)."""
+    """Return φ of finitely many agents, in nats per agent.
+
+    With competition alone it is at most ln Z_Δ (Eqs 8-11, 25).
+    """
     agents = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
     number = agents.sum(-1)
-    arrangements = torch.lgamma(number + 1) - torch.lgamma(agents + 1).sum(-1)
-    return ((agents * appeal).sum(-1) + arrangements) / number
+    company = (
+        -torch.lgamma(agents + 1)
+        if crowding is None
+        else _company(agents.to(torch.int64), crowding)
+    )
+    return ((agents * appeal + company).sum(-1) + torch.lgamma(number + 1)) / number
+
+
+def _company(
+    agents: Int64[Tensor, "games bins"], crowding: Crowding
+) -> Float64[Tensor, "games bins"]:
+    """Return Σ_{j ≤ n} c(j) of each bin."""
+    most = torch.arange(1, int(agents.max()) + 1, dtype=torch.float64)
+    return torch.nn.functional.pad(crowding(most).cumsum(0), (1, 0))[agents]
 
 
 def greatest_gain(
-    counts: Int64[Tensor, "games 4096"], appeal: Float64[Tensor, "games 4079"]
+    counts: Int64[Tensor, "games 4096"],
+    appeal: Float64[Tensor, "games 4079"],
+    crowding: Crowding | None = None,
 ) -> Float64[Tensor, " games"]:
     """Return the most that an agent gains by moving, in nats: worst to best bin; ≤ 0 at the end."""
     agents = counts[:, FIRST_POSITIVE:FIRST_NONFINITE].to(torch.float64)
-    staying = torch.where(agents > 0, appeal - agents.log(), torch.inf)
-    return (appeal - (agents + 1).log()).amax(-1) - staying.amin(-1)
+    crowding = crowding or _competition
+    staying = torch.where(agents > 0, appeal + crowding(agents.clamp(min=1)), torch.inf)
+    return (appeal + crowding(agents + 1)).amax(-1) - staying.amin(-1)
+
+
+def _competition(agents: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
+    return -agents.log()

@@ -220,19 +220,10 @@ class _Listener:
         return copy
 
     def _heard(self, module: nn.Module, x: Tensor, output: Tensor) -> _Heard | str:
+        """Return the call; or the reason why it cannot be used."""
         x = _in_full(x.detach())
         if isinstance(module, _CONVOLUTIONS):
-            if output.dim() != len(module.kernel_size) + 2:
-                return _UNBATCHED
-            if len(output) % self.samples:
-                return _NO_SAMPLES
-            if (x.shape[1], output.shape[1]) != (module.in_channels, module.out_channels):
-                return _IN_PARTS
-            places, arranged = _convolved(module, x, self.samples)
-            if (size := places.windows.numel()) <= min(_PATCHED, self.room):
-                self.room -= size
-                places = replace(places, windows=places.windows.contiguous())
-            return _Heard(output, places, arranged)
+            return self._convolution(module, x, output)
         dim = _sample_dim(output, self.samples)
         if dim is None:
             return _NO_SAMPLES
@@ -243,6 +234,19 @@ class _Listener:
             return values.movedim(dim, 0).reshape(self.samples, 1, -1, values.shape[-1])
 
         return _Heard(output, Places(arranged(x)), arranged)
+
+    def _convolution(self, module: Any, x: Tensor, output: Tensor) -> _Heard | str:
+        if output.dim() != len(module.kernel_size) + 2:
+            return _UNBATCHED
+        if len(output) % self.samples:
+            return _NO_SAMPLES
+        if (x.shape[1], output.shape[1]) != (module.in_channels, module.out_channels):
+            return _IN_PARTS
+        places, arranged = _convolved(module, x, self.samples)
+        if (size := places.windows.numel()) <= min(_PATCHED, self.room):
+            self.room -= size
+            places = replace(places, windows=places.windows.contiguous())
+        return _Heard(output, places, arranged)
 
 
 def _features(module: Any) -> tuple[int, int]:

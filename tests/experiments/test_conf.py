@@ -164,6 +164,7 @@ def test_callbacks(compose: Compose, callbacks: str, tmp_path: Path) -> None:
     parts = build(compose(f"callbacks={callbacks}", "logger=none"))
     made = {type(callback).__name__ for callback in parts.trainer.callbacks}  # type: ignore[attr-defined]
     expected = {
+        "dataset_and_robustness": {"EquilibriumMonitor", "Robustness"},
         "dataset_only": {"EquilibriumMonitor"},
         "default": {"EquilibriumMonitor", "ModelCheckpoint", "RunBar"},
         "early_stopping": {"EarlyStopping"},
@@ -171,6 +172,7 @@ def test_callbacks(compose: Compose, callbacks: str, tmp_path: Path) -> None:
         "model_checkpoint": {"ModelCheckpoint"},
         "none": set(),
         "progress_bar": {"RunBar"},
+        "robustness": {"Robustness"},
     }
     assert made >= expected[callbacks]
     assert bool(parts.monitors) == ("equilibrium_monitor" in callbacks or callbacks.startswith("d"))

@@ -252,7 +252,7 @@ class Cut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mixed(x)
-        return self.last(x + 0 * self.idle(x) + mixed - mixed.mean(0))
+        return self.last(x + 0 * self.idle(x) + mixed + mixed.mean(0))
 
 
 def test_layers_that_do_not_fit_have_a_status_of_their_own() -> None:

@@ -113,8 +113,11 @@ def test_a_layer_of_an_earlier_forward_says_nothing(generator: torch.Generator) 
 
 def test_inference_mode_is_read_without_a_bias() -> None:
     with torch.inference_mode():
-        watch = _watched(Then(nn.Linear(6, 5), functional.relu), torch.ones(4, 6))
-    assert energy_parts(watch.ledger.counts).samples[0, :6:5].tolist() == [4, 0]
+        watch = _watched(Then(nn.Conv1d(3, 5, 3), functional.relu), torch.ones(2, 3, 6))
+    found = energy_parts(watch.ledger.counts)
+    assert found.samples[0, :6:5].tolist() == [2, 0]
+    # The layer still tells where the neurons lie.
+    assert (found.neurons[0, :, 0] > 0).sum() == 5
 
 
 def test_a_bias_that_is_freed_after_its_layer_was_copied() -> None:
