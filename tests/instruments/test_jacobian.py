@@ -1,6 +1,7 @@
 """Jacobians of whole models: landmarks, whole matrices as oracle, players, runs as they are."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -247,8 +248,9 @@ def test_the_first_record_is_of_the_untouched_model(
     torch.manual_seed(3)
     model = Wide()
     seen: list[Tensor] = []
-    model.middle.register_forward_hook(lambda module, given, output: seen.append(given[0]))
     jacobian = model.middle.weight.detach().double().clone()
+    untouched = deepcopy(model.middle)
+    model.middle.register_forward_hook(lambda module, given, output: seen.append(given[0]))
     monitor = EquilibriumMonitor(instruments="jacobian", every_n_steps=5)
     make_trainer(monitor, num_sanity_val_steps=0).fit(model, loader)
     rows = monitor.history
@@ -257,6 +259,8 @@ def test_the_first_record_is_of_the_untouched_model(
     first = maps.iloc[0]
     expected = ((jacobian - jacobian.mT) / 2).square().sum() / jacobian.square().sum()
     assert first.asymmetry == pytest.approx(expected.item(), abs=4 * first.asymmetry_se)
+    # To the bit: not of the weights after one update.
+    assert first.asymmetry == _rows(untouched, seen[0])["Linear"].asymmetry
     assert all(one != other for one, other in pairwise(maps.asymmetry))
     stored = pd.read_parquet(tmp_path / "jaynes" / "_jacobian")
     assert len(stored) == len(rows)
