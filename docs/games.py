@@ -122,7 +122,7 @@ def main() -> None:
     """Play, draw, save."""
     target = Path(__file__).parent / "images" / "games.png"
     target.parent.mkdir(exist_ok=True)
-    draw().savefig(target, dpi=110)
+    draw().savefig(target, dpi=85)
 
 
 if __name__ == "__main__":
