@@ -25,6 +25,7 @@ PAGES = sorted(
     for pattern in (
         "*.md",
         "docs/*.md",
+        "docs/*/*.md",
         "experiments/*.md",
         "experiments/*/*.md",
         "experiments/results/*/*.md",

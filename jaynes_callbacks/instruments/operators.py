@@ -411,7 +411,7 @@ class Operators(Instrument[OperatorRow]):
             values["composed_gamma"] = composed_gamma(torch.stack(gammas))
         values["status"] = max(float(status), float(pairs["status"]))
         return _Measured(
-            _stream(NETWORK, type(model).__name__, call, described),
+            _stream(NETWORK, NETWORK, call, described),
             values | self._nash(model),
         )
 

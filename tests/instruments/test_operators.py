@@ -57,7 +57,7 @@ def test_landmarks(weight: Tensor, gamma: float, norm: float, generator: torch.G
     assert row.status == "ok"
     assert row.gamma_least <= gamma + 1e-5
     assert row.lipschitz_least <= norm + 1e-5
-    assert rows["network", "Linear"].gamma_most == pytest.approx(gamma, abs=1e-5)
+    assert rows["network", "network"].gamma_most == pytest.approx(gamma, abs=1e-5)
 
 
 def test_a_rotation_is_iterated_towards_its_fixed_point(generator: torch.Generator) -> None:
@@ -85,7 +85,7 @@ def test_layers_are_composed_with_what_follows(generator: torch.Generator) -> No
     # ¼ ∘ ½: 1/(1 + 1/(⅓ + 1)) = 4/7.  But a ½-Lipschitz map is averaged with ¾ at most, too.
     assert (first.map, second.map) == ("Linear, ReLU", "Linear")
     assert first.gamma_most == pytest.approx(4 / 7, abs=1e-5)
-    network = rows["network", "Sequential"]
+    network = rows["network", "network"]
     product = 0.5 * scipy.linalg.svdvals(ROTATION.repeat(3, 3) / 3)[0]
     assert network.spectral_norm == pytest.approx(product, rel=1e-4)
     assert network.lipschitz_most == pytest.approx(product * 1.09984, rel=1e-4)
@@ -111,7 +111,7 @@ def test_blocks_and_broken_chains(generator: torch.Generator) -> None:
     x = torch.randn(20, 8, generator=generator)
     rows = _rows(model, x)
     assert [key for key in rows if key[0] == "block"] == [("block", "0"), ("block", "1")]
-    block, network = rows["block", "0"], rows["network", "Sequential"]
+    block, network = rows["block", "0"], rows["network", "network"]
     assert block.status == OperatorStatus.ONLY_BOUNDED.reason
     # The oracle: all pairs of the samples that were kept.
     kept = x[:16]
@@ -158,8 +158,8 @@ def test_status_and_verdict_of_expanding_layers(generator: torch.Generator) -> N
     assert layer.status == OperatorStatus.EXPANSIVE.reason
     assert (layer.nonexpansive, layer.gamma_least) == ("no", np.inf)
     assert np.isnan(layer.gamma)
-    assert rows["network", "Sequential"].status == OperatorStatus.UNKNOWN_MODULE.reason
-    assert rows["network", "Sequential"].map == "2"
+    assert rows["network", "network"].status == OperatorStatus.UNKNOWN_MODULE.reason
+    assert rows["network", "network"].map == "2"
 
 
 def test_a_norm_above_one_decides_nothing_before_an_activation() -> None:
@@ -173,14 +173,14 @@ def test_a_norm_above_one_decides_nothing_before_an_activation() -> None:
 def test_the_nash_gap_of_given_probes(generator: torch.Generator) -> None:
     model = nn.Sequential(nn.Linear(8, 5))
     x, labels = torch.randn(30, 8, generator=generator), torch.arange(30) % 5
-    row = _rows(model, x, probes=(x, labels))["network", "Sequential"]
+    row = _rows(model, x, probes=(x, labels))["network", "network"]
     expected = nn.functional.cross_entropy(model(x), labels).item()
     assert row.nash_gap == pytest.approx(expected, rel=1e-5)
     best = model(x).softmax(-1).detach()
-    assert _rows(model, x, probes=(x, best))["network", "Sequential"].nash_gap == pytest.approx(
+    assert _rows(model, x, probes=(x, best))["network", "network"].nash_gap == pytest.approx(
         0, abs=1e-6
     )
-    assert np.isnan(_rows(model, x)["network", "Sequential"].nash_gap)
+    assert np.isnan(_rows(model, x)["network", "network"].nash_gap)
 
 
 def test_only_the_named_and_outermost_modules_are_iterated() -> None:
