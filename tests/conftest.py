@@ -55,8 +55,14 @@ from tests import rough  # noqa: E402
 
 atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 torch.set_num_threads(1)
-# Tests share their cores: how long one example takes says nothing.  The same examples every time.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+# Tests share their cores: how long one example takes says nothing.  The same examples every time,
+# of which a campaign takes more: HYPOTHESIS_EXAMPLES=1000.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "40")),
+)
 hypothesis.settings.load_profile("suite")
 
 

@@ -72,6 +72,7 @@ def test_a_game_ends_at_its_law(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LAWS))
+@pytest.mark.sampled(3)
 def test_the_potential_of_a_law_never_falls(name: str) -> None:
     appeal = LAWS[name].appeal()
     counts, generator = uniform_start(50_000), torch.Generator().manual_seed(2)
@@ -166,6 +167,7 @@ def test_households_segregate_into_two_phases_of_equal_utility() -> None:
 @pytest.mark.parametrize(
     ("attraction", "separates"), [(2.0, False), (3.9, False), (4.1, True), (6.0, True)]
 )
+@pytest.mark.sampled(3)
 def test_two_phases_exist_beyond_an_attraction_of_four(attraction: float, separates: bool) -> None:
     crowd = _crowd_of(segregation(attraction), 200)
     assert (spinodal(crowd) is not None) is separates
@@ -187,6 +189,7 @@ def test_the_spinodal_is_where_the_derivative_vanishes(aversion: float) -> None:
 
 
 @pytest.mark.parametrize("alignment", [0.0, 0.5, 1.0])
+@pytest.mark.sampled(2)
 def test_flocks_are_past_the_birds_spinodal(alignment: float) -> None:
     """The roots of 2βn² − (α + γl)n + 1; the larger is the least flock, and grows with l."""
     crowd = _crowd_of(flocking(alignment), 30)

@@ -338,6 +338,7 @@ def test_the_watched_run_is_the_unwatched_run_and_begins_untouched(
 
 
 @pytest.mark.parametrize("saved_at", [4, 8])
+@pytest.mark.sampled(2)
 def test_a_resumed_run_equals_the_uninterrupted_one(
     saved_at: int, task: Any, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
@@ -466,6 +467,7 @@ def _loop(model: nn.Module, called: Callable[[Tensor, Tensor], Tensor], path: Pa
 
 
 @pytest.mark.parametrize("compiled", [False, "around", "in place"])
+@pytest.mark.sampled(3)
 def test_a_loop_shows_labels_that_its_model_is_given(compiled: Any, tmp_path: Path) -> None:
     model: Any = Labelled()
     expected = [row.alignment for row in _rows(model, probes=_clusters()).values()]

@@ -34,6 +34,7 @@ LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
+@pytest.mark.sampled(2)
 def test_norms_are_those_of_the_maps_on_their_inputs(
     layer: nn.Module, shape: tuple[int, ...]
 ) -> None:
@@ -86,6 +87,7 @@ MODULES: list[tuple[nn.Module, tuple[int, ...]]] = [
 
 
 @pytest.mark.parametrize(("module", "shape"), MODULES)
+@pytest.mark.sampled(3)
 def test_bounds_are_not_exceeded(
     module: nn.Module, shape: tuple[int, ...], generator: torch.Generator
 ) -> None:
