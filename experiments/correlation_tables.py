@@ -15,11 +15,12 @@ from jaynes_callbacks.records.text import counted
 __all__ = ["CAPTION", "markdown", "terminal_tables"]
 
 CAPTION = (
-    "ρ: Spearman's. Course: in each run over its records, mean over runs ± half the 95 % interval\n"
-    "by runs; changes: of differences between successive records. Nearest: the curve of another\n"
-    "instrument whose changes go with these the most. Ends: the last values, between runs, with\n"
-    "accuracy, and mean accuracy under corruption, pruning and rounding, [95 % interval]; pooled\n"
-    "is confounded by the conditions. *: the interval leaves out 0, as 1 in 20 does by chance."
+    "ρ: Spearman's. Changes: of differences between successive records in a run, mean over\n"
+    "conditions ± half the 95 % interval; chance: the same with a run of another condition.\n"
+    "Nearest: the curve of another instrument whose changes go with these the most, and the\n"
+    "most that those of other conditions do. Ends: the last values, between runs, with the\n"
+    "accuracy and the share of it kept under corruption, pruning and rounding, [95 % interval];\n"
+    "pooled is confounded by the conditions. *: the interval leaves out 0, as 1 in 20 does."
 )
 _Rows = Sequence[tuple[str, Sequence[str]]]
 
@@ -75,7 +76,9 @@ def _shown(
 ) -> list[tuple[str, Sequence[str], _Rows]]:
     """Return title, headings and rows of cells of each table that people read."""
     course = tables["course"]
-    measures = [str(name) for name in course if f"{name} ±" in course]
+    measures = [
+        str(name) for name in course if f"{name} ±" in course and not str(name).endswith(", course")
+    ]
     rows = [
         (
             str(row["curve"]),
@@ -85,7 +88,11 @@ def _shown(
     ]
     headings = [name.replace(", ", "\n") for name in measures]
     shown: list[tuple[str, Sequence[str], _Rows]] = [
-        ("Over the course of runs", [*headings, "nearest of another\ninstrument"], rows),
+        (
+            "Over the course of runs",
+            [*headings, "nearest of another\ninstrument (by chance)"],
+            rows,
+        ),
     ]
     for name in ("ends, within condition", "ends, pooled"):
         shown.append((name[0].upper() + name[1:], *_ends(tables[name])))
@@ -120,7 +127,9 @@ def _nearest_text(row: Mapping[object, object]) -> str:
     name, rho = row.get("nearest"), row.get("rho")
     if not isinstance(name, str) or not isinstance(rho, float):
         return ""
-    return f"{name.replace('/', ' ')} {_short(rho)}"
+    chance = row.get("chance")
+    told = f" (.{round(100 * chance):02d})" if isinstance(chance, float) and chance < 1 else ""
+    return f"{name.replace('/', ' ')} {_short(rho)}{told}"
 
 
 def _short(number: float) -> str:

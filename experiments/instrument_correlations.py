@@ -5,9 +5,10 @@ Reads the datasets of finished runs, whatever instruments wrote them, and correl
 
 *course*
     in each run, over its steps, with the gap and the core gap of weights; *changes* correlates the
-    differences between successive records instead, in which no common trend remains.  A run is one
-    network in one condition, so nothing else can vary.  Mean over runs, with a confidence interval
-    by Student's t over the runs of one condition each, or of all.
+    differences between successive records instead.  Two curves that both slow down still go
+    together then, so *by chance* is the same of a curve in one run and the other curve in a run of
+    another condition, where nothing but such a common course can relate them.  Seeds are averaged
+    within conditions; the mean over conditions has a confidence interval by Student's t.
 *ends*
     between runs, of the curve's last value with the accuracy and what is left of it under damage.
     *Within condition* ranks the runs of each condition and takes the ranks' mean off, so that a
@@ -42,7 +43,7 @@ REFERENCES: Mapping[str, str] = {
     "gap": "magnitudes/weight/gap",
     "core gap": "scales/weight/core_gap",
 }
-#: Means of so many kinds of damage are outcomes, beside the accuracy itself.
+#: What is kept under so many kinds of damage are outcomes, beside the accuracy itself.
 _OUTCOMES: Mapping[str, tuple[str, ...]] = {
     "corrupted": tuple(CORRUPTIONS),
     "pruned": ("pruned",),
@@ -121,18 +122,27 @@ def _medians(instrument: str, frame: Frame[Any]) -> pd.DataFrame:
 
 
 def outcomes(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return accuracy, and its means under corruption, pruning and rounding, where measured."""
-    found = {"accuracy": metrics[ACCURACY]} if ACCURACY in metrics else {}
+    """Return the accuracy, and the share of it kept under corruption, pruning and rounding.
+
+    Strengths are averaged within a kind of damage, then kinds: none counts more for having more
+    strengths.
+    """
+    accuracy = metrics.get(ACCURACY, np.nan)
+    found = {"accuracy": accuracy} if ACCURACY in metrics else {}
     for name, damages in _OUTCOMES.items():
-        scores = [
-            value
-            for key, value in metrics.items()
-            if key.startswith("robust/")
-            and key.removeprefix("robust/").rpartition("_")[0] in damages
-        ]
-        if scores:
-            found[name] = float(np.mean(scores))
+        kinds = [_scores(metrics, damage) for damage in damages]
+        if scores := [np.mean(each) for each in kinds if each]:
+            found[name] = float(np.mean(scores)) / accuracy if accuracy > 0 else np.nan
     return found
+
+
+def _scores(metrics: Mapping[str, float], damage: str) -> list[float]:
+    """Return the accuracies under all strengths of a kind of damage."""
+    return [
+        value
+        for key, value in metrics.items()
+        if key.startswith("robust/") and key.removeprefix("robust/").rpartition("_")[0] == damage
+    ]
 
 
 # Over the course of runs ------------------------------------------------------------------------
@@ -142,44 +152,66 @@ def course(runs: Sequence[Run]) -> pd.DataFrame:
     """Return Spearman's ρ of each two curves, over the steps of each run.
 
     Returns:
-        Columns ``run``, ``condition``, ``curve``, ``other``, ``course``, ``changes``; each pair
-        once in either order, without those that have no ρ in the run.
+        Columns ``run``, ``condition``, ``curve``, ``other``, ``course``, ``changes``, ``chance``;
+        each pair once in either order, without those that have no ρ in the run.
     """
     tables = []
     for number, run in enumerate(runs):
-        levels, changes = (
-            table.corr(method="spearman", min_periods=_FEWEST)
-            .rename_axis("curve")
-            .reset_index()
-            .melt("curve", var_name="other", value_name="rho")
-            for table in (run.curves, run.curves.diff().iloc[1:])
-        )
-        table = levels.rename(columns={"rho": "course"}).assign(
-            changes=changes["rho"], run=number, condition=run.condition
-        )
+        stranger = _stranger(runs, number)
+        correlations = {
+            "course": _correlated(run.curves, run.curves),
+            "changes": _correlated(_changes(run), _changes(run)),
+            "chance": _correlated(_changes(run), _changes(stranger or run)),
+        }
+        table = pd.concat(correlations, axis=1).reset_index()
+        table = table.assign(run=number, condition=run.condition)
+        if stranger is None:
+            table["chance"] = np.nan
         known = table[["course", "changes"]].notna().any(axis=1)
         tables.append(table[known & (table["curve"] != table["other"])])
     return pd.concat(tables, ignore_index=True)
 
 
+def _changes(run: Run) -> pd.DataFrame:
+    """Return the differences between successive records, at the later step."""
+    return run.curves.diff().iloc[1:]
+
+
+def _stranger(runs: Sequence[Run], number: int) -> Run | None:
+    """Return the next run of another condition; None if there is only one."""
+    following = [*runs[number + 1 :], *runs[:number]]
+    return next((each for each in following if each.condition != runs[number].condition), None)
+
+
+def _correlated(ours: pd.DataFrame, theirs: pd.DataFrame) -> "pd.Series[float]":
+    """Return Spearman's ρ of each of our curves with each of theirs, at the steps of both."""
+    both = pd.concat({"curve": ours, "other": theirs}, axis=1, join="inner")
+    table = both.corr(method="spearman", min_periods=_FEWEST).xs("curve").xs("other", axis=1)
+    long = table.rename_axis("curve").reset_index().melt("curve", var_name="other")
+    found: pd.Series[float] = long.set_index(["curve", "other"])["value"]
+    return found
+
+
 def course_means(pairs: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the mean over runs of ρ with each reference, with half the width of its interval.
+    """Return the mean over conditions of ρ with each reference, and half its interval's width.
+
+    Runs of one condition are no independent witnesses of what holds for others: they are averaged.
 
     Args:
         pairs: of `course`.
         by: further columns to group by, such as ``condition``.
 
     Returns:
-        A row per curve (and group), columns ``<reference>, course`` and ``<reference>, changes``
-        with ``… ±`` beside each, and ``runs``.
+        A row per curve (and group), columns ``<reference>, course``, ``…, changes`` and
+        ``…, chance``, with ``… ±`` beside each, and ``runs``.
     """
     rows = []
     for key, group in pairs.groupby([*by, "curve"], sort=False):
         row: dict[str, object] = dict(zip([*by, "curve"], key, strict=True))
         for reference, name in REFERENCES.items():
             chosen = group[group["other"] == name]
-            for what in ("course", "changes"):
-                mean, half = _mean(chosen[what].dropna().to_numpy())
+            for what in ("course", "changes", "chance"):
+                mean, half = _mean(chosen.groupby("condition")[what].mean().dropna().to_numpy())
                 row |= {f"{reference}, {what}": mean, f"{reference}, {what} ±": half}
         rows.append(row | {"runs": group["run"].nunique()})
     return pd.DataFrame(rows).sort_values([*by, "curve"], key=_ahead, ignore_index=True)
@@ -194,16 +226,31 @@ def nearest(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return for each curve the one of another instrument that goes with it the most.
 
     That is the greatest mean over runs of |ρ| of their changes: what is small, no other instrument
-    tells.
+    tells.  Curves that are known in fewer runs than this one are no candidates, for the mean of few
+    is large by chance more often.  How large the greatest is where the candidates are those of runs
+    of other conditions stands beside it.
 
     Returns:
-        A row per curve: ``curve``, ``nearest``, ``rho`` (the mean of ρ itself).
+        A row per curve: ``curve``, ``nearest``, ``rho`` (the mean of ρ itself), ``chance`` (the
+        greatest mean |ρ| with a stranger's curves).
     """
+    runs = pairs.dropna(subset="changes").groupby("curve")["run"].nunique()
     apart = pairs[_instrument(pairs["curve"]) != _instrument(pairs["other"])]
-    means = apart.assign(size=apart["changes"].abs()).groupby(["curve", "other"], sort=False)
-    table = means.agg(rho=("changes", "mean"), size=("size", "mean")).dropna().reset_index()
-    best = table.loc[table.groupby("curve", sort=False)["size"].idxmax()]
-    return best.rename(columns={"other": "nearest"})[["curve", "nearest", "rho"]]
+    sized = apart.assign(size=apart["changes"].abs(), lucky=apart["chance"].abs())
+    means = sized.groupby(["curve", "other"], sort=False).agg(
+        rho=("changes", "mean"),
+        size=("size", "mean"),
+        known=("changes", "count"),
+        lucky=("lucky", "mean"),
+    )
+    table = means.dropna(subset="rho").reset_index()
+    table = table[table["known"] >= table["curve"].map(runs)]
+    by_curve = table.groupby("curve", sort=False)
+    best = table.loc[by_curve["size"].idxmax()].set_index("curve")
+    best["chance"] = by_curve["lucky"].max()
+    return best.reset_index().rename(columns={"other": "nearest"})[
+        ["curve", "nearest", "rho", "chance"]
+    ]
 
 
 def _instrument(names: "pd.Series[str]") -> "pd.Series[str]":
@@ -265,10 +312,10 @@ def _end(x: _Numbers, y: _Numbers, condition: _Texts) -> dict[str, float] | None
         return None
     rho = float((first * second).sum() / scale)
     low = high = np.nan
-    if (room := number - len(groups) - 2) > 0:
+    # Of ranks in the same order throughout the interval would have no width.
+    if (room := number - len(groups) - 2) > 0 and abs(rho) < 1 - 1e-9:
         half = 1.06 / np.sqrt(room) * stats.norm.ppf((1 + _CONFIDENCE) / 2)
-        middle = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-        low, high = np.tanh([middle - half, middle + half])
+        low, high = np.tanh([np.arctanh(rho) - half, np.arctanh(rho) + half])
     return {"runs": number, "rho": rho, "low": float(low), "high": float(high)}
 
 

@@ -210,7 +210,8 @@ class Robustness(L.Callback):
     """Logs `robustness` on the test split after the model was tested, as ``robust/<name>``.
 
     Args:
-        images: so many of the first test images at most, in whole batches; bounds the cost.
+        images: so many of the first test images at least, in whole batches, where there are so
+            many; bounds the cost.
         damage: strengths by name.
         seed: of the damage to images.
 
