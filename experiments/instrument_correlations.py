@@ -186,7 +186,8 @@ def _stranger(runs: Sequence[Run], number: int) -> Run | None:
 def _correlated(ours: pd.DataFrame, theirs: pd.DataFrame) -> "pd.Series[float]":
     """Return Spearman's ρ of each of our curves with each of theirs, at the steps of both."""
     both = pd.concat({"curve": ours, "other": theirs}, axis=1, join="inner")
-    table = both.corr(method="spearman", min_periods=_FEWEST).xs("curve").xs("other", axis=1)
+    square = both.corr(method="spearman", min_periods=_FEWEST)
+    table = square.loc[["curve"], ["other"]].droplevel(0, axis=0).droplevel(0, axis=1)
     long = table.rename_axis("curve").reset_index().melt("curve", var_name="other")
     found: pd.Series[float] = long.set_index(["curve", "other"])["value"]
     return found
