@@ -8,7 +8,8 @@ import pytest
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TEXT = (EXPERIMENTS / "RESULTS.md").read_text()
-STUDIES = sorted(path.name for path in (EXPERIMENTS / "results").iterdir())
+#: Those that ask for the verdict; the study of instruments has other tables.
+STUDIES = sorted(path.parent.name for path in EXPERIMENTS.glob("results/*/conditions.csv"))
 
 STARTS = {
     "uniform (PyTorch's)": "default",
@@ -114,3 +115,29 @@ def test_none_of_the_studies_but_the_controls_has_a_stream_that_emerged() -> Non
     assert not any((table["emerged"] > 0).any() for table in tables.values())
     runs = sum(int(table.loc[table["kind"] == "weight", "runs"].sum()) for table in tables.values())
     assert f"In {runs} training runs" in TEXT
+
+
+def _short(rho: float) -> str:
+    return f"{rho:+.2f}".replace("0.", ".")
+
+
+def test_the_instruments_correlations_are_those_of_the_tables() -> None:
+    section = TEXT.split("## Does any instrument tell")[1].split("\n## ")[0]
+    folder = EXPERIMENTS / "results" / "instruments"
+    course = pd.read_csv(folder / "course.csv").set_index("curve")
+    pairs = re.findall(r"^\| `(.*)`, `(.*)` \| (\S+) \| (\S+) \|$", section, re.MULTILINE)
+    assert len(pairs) == 4
+    for curve, other, rho, chance in pairs:
+        row = course.loc[curve]
+        assert (row["nearest"], _short(row["rho"])) == (other, rho)
+        assert f"+{chance}" == _short(row["chance"])
+    told = course[["gap, changes", "gap, changes ±"]].dropna()
+    beyond = told["gap, changes"].abs() > told["gap, changes ±"]
+    assert f"Of {len(told)} curves two" in " ".join(section.split())
+    assert beyond.sum() == 2
+    ends = pd.read_csv(folder / "ends_within_condition.csv")
+    known = ends[ends["low"].notna()]
+    outside = (known["low"] > 0) | (known["high"] < 0)
+    assert f"{outside.sum()} of {len(known)} correlations" in section
+    row = known[(known["curve"] == "magnitudes/weight/gap") & (known["outcome"] == "pruned")]
+    assert _short(row["rho"].item()) == "+.75"
