@@ -2,9 +2,9 @@
 
 Of modules whose output has their input's shape: the asymmetry a = ‖½(J − Jᵀ)‖²/‖J‖² of the Jacobian
 (0 symmetric, ½ of independent entries, 1 antisymmetric), the relative residual ‖f(z) − z‖/‖f(z)‖
-and the spectral radius.  Symmetric Jacobians are those of maps that descend a potential, as
-equilibrium propagation and energy-based models suppose; a deep equilibrium model seeks residuals of
-zero.  Formulas: `statistics.jacobian`.
+and the growth of a vector under repeated products with Jᵀ.  Symmetric Jacobians are those of maps
+that descend a potential, as equilibrium propagation and energy-based models suppose; a deep
+equilibrium model seeks residuals of zero.  Formulas: `statistics.jacobian`.
 
 A few samples of each module's input are kept from the forward.  At the record the module is called
 once with them, in evaluation mode and with the weights as they are then; products with J and Jᵀ are
@@ -76,12 +76,17 @@ class JacobianRow(Row):
     shape: tuple[int, ...] = column("", "of one sample's input", ())
     samples: int = column("samples", "of the module's input, on all ranks", 0)
     asymmetry: float = column("1", "‖½(J − Jᵀ)‖²/‖J‖²: 0 symmetric, 1 antisymmetric", curve=True)
-    asymmetry_se: float = column("1", "standard error of it, from the random probes")
+    asymmetry_se: float = column(
+        "1", f"standard error of it, from {PROBES} random probes; too small for J of low rank"
+    )
     residual: float = column(
         "1", "mean of ‖f(z) − z‖/‖f(z)‖", label="‖f(z) − z‖/‖f(z)‖", curve=True
     )
-    spectral_radius: float = column(
-        "1", "mean growth of a vector under repeated products with J", curve=True
+    growth_rate: float = column(
+        "1",
+        "mean growth of a vector in products 11 to 20 with Jᵀ: the spectral radius where J is near "
+        "normal, transient growth otherwise; J is taken at the batch's input, not at a fixed point",
+        curve=True,
     )
     gradient_norm: float = column(
         "loss/w", "norm of the gradient of an optimizer's parameters", curve=True
@@ -121,7 +126,7 @@ class Jacobian(Instrument[JacobianRow]):
         >>> with Recorder(rotation, instruments="jacobian", min_size=0) as recorder:
         ...     _ = rotation(torch.randn(8, 2))
         ...     (row,) = recorder.record()["jacobian"]
-        >>> row.asymmetry, round(row.spectral_radius, 6)
+        >>> row.asymmetry, round(row.growth_rate, 6)
         (1.0, 0.5)
     """
 
@@ -290,7 +295,7 @@ class Jacobian(Instrument[JacobianRow]):
 
     def _frame(self, moment: Moment) -> Frame[JacobianRow]:
         state = moment.state
-        residual, radius, number = state["sums"].cpu().unbind(-1)
+        residual, growth, number = state["sums"].cpu().unbind(-1)
         found = asymmetry(state["squares"].cpu())
         square, known = state["gradient"].cpu().unbind(-1)
         status = [JacobianStatus(int(each)) for each in state["status"].tolist()]
@@ -307,7 +312,7 @@ class Jacobian(Instrument[JacobianRow]):
                 "asymmetry": found.value,
                 "asymmetry_se": found.error,
                 "residual": residual / number,
-                "spectral_radius": radius / number,
+                "growth_rate": growth / number,
                 "gradient_norm": torch.where(known > 0, square, torch.nan).sqrt(),
                 "status": [each.reason for each in status],
             },
@@ -323,9 +328,9 @@ def _measure(call: KeptCall) -> dict[str, Tensor | float]:
     values: dict[str, Tensor | float] = {"status": float(JacobianStatus.OK)}
     own, image = call.rows(z.detach()).double(), call.rows(output.detach()).double()
     residual = (image - own).norm(dim=-1) / image.norm(dim=-1)
-    radius = _growth(call, backward, generator)
-    number = torch.full_like(radius.sum(), len(own))
-    values["sums"] = torch.stack([residual.sum(), radius.sum(), number])
+    growth = _growth(call, backward, generator)
+    number = torch.full_like(growth.sum(), len(own))
+    values["sums"] = torch.stack([residual.sum(), growth.sum(), number])
     try:
         forward = _derivative(output, z)
         values["squares"] = torch.stack(

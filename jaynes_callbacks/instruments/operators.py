@@ -8,7 +8,8 @@ and sources).  Maps are
 - ``block``: a module that contains layers and whose output has its input's shape (residual blocks);
 - ``network``: the model, as a composition of all its modules where they form a chain.
 
-Spectral norms and the smallest γ of square linear layers follow from the weights.  A few samples of
+Spectral norms and the smallest γ of square linear layers follow from the weights, exactly of small
+layers; norms of others have a lower and an upper bound.  A few samples of
 each map's input are kept from the forward; at the record the maps are called again with them, in
 evaluation mode and with the weights as they are then: pairs of samples give lower bounds, and the
 Krasnoselskii-Mann iteration x ← x + λ(O(x) − x) shows whether a fixed point is approached.
@@ -28,7 +29,7 @@ from jaynes_callbacks.instruments.base import Instrument, Moment, Quantity, Slot
 from jaynes_callbacks.probes.chain import ChainWatch
 from jaynes_callbacks.probes.maps import KeptCall, MapWatch, first_tensor, maps_vectors
 from jaynes_callbacks.probes.operators import (
-    MOST_SQUARE,
+    MOST_EXACT,
     bound_of,
     is_layer,
     layer_gamma,
@@ -52,6 +53,7 @@ from jaynes_callbacks.statistics.averaged import (
     pair_bounds,
 )
 from jaynes_callbacks.statistics.nash import softmax_nash_gap
+from jaynes_callbacks.statistics.norms import FAILURE
 
 __all__ = ["OperatorRow", "OperatorStatus", "Operators"]
 
@@ -73,6 +75,7 @@ class OperatorStatus(IntEnum):
     ONLY_BOUNDED = 5
     NO_CHAIN = 6
     UNKNOWN_MODULE = 7
+    AT_FIXED_POINT = 8
 
     @property
     def reason(self) -> str:
@@ -89,6 +92,7 @@ _REASONS = {
     OperatorStatus.ONLY_BOUNDED: "the smallest γ is only bounded",
     OperatorStatus.NO_CHAIN: "its modules form no chain: a function or a sum lies between them",
     OperatorStatus.UNKNOWN_MODULE: "nothing is known of the Lipschitz constant of a module in it",
+    OperatorStatus.AT_FIXED_POINT: "at a fixed point: there is no rate of approach",
 }
 
 
@@ -100,17 +104,24 @@ class OperatorRow(Row):
     shape: tuple[int, ...] = column("", "of one sample's input", ())
     samples: int = column("samples", "kept of its last call, on all ranks", 0)
     spectral_norm: float = column(
-        "1", "norm of the layer without its activation; of a network their product", curve=True
+        "1",
+        "norm of the layer without its activation; of a network their product; above "
+        f"{MOST_EXACT} units an estimate from below",
+        curve=True,
     )
     lipschitz_least: float = column(
         "1", "largest ‖Δoutput‖/‖Δinput‖ of pairs of samples", label="Lipschitz ≥", curve=True
     )
     lipschitz_most: float = column(
-        "1", "upper bound of the Lipschitz constant", label="Lipschitz ≤", shown=True
+        "1",
+        f"upper bound of the Lipschitz constant; above {MOST_EXACT} units but for a chance of "
+        f"{FAILURE:.0e}",
+        label="Lipschitz ≤",
+        shown=True,
     )
     gamma: float = column(
         "1",
-        f"smallest γ of a linear layer, without its activation; up to {MOST_SQUARE} units",
+        f"smallest γ of a linear layer, without its activation; up to {MOST_EXACT} units",
         label="γ",
     )
     gamma_least: float = column(
@@ -119,10 +130,20 @@ class OperatorRow(Row):
         label="γ ≥",
         shown=True,
     )
-    gamma_most: float = column("1", "upper bound of the smallest γ", label="γ ≤", shown=True)
-    nonexpansive: str = column("", "yes, no or unknown", "unknown", shown=True)
-    km_first: float = column("1", "‖O(x) − x‖/‖x‖ at the batch's own inputs")
-    km_last: float = column("1", "‖O(x) − x‖ after the iteration, over ‖x‖ before")
+    gamma_most: float = column(
+        "1",
+        "upper bound of the smallest γ; follows from `lipschitz_most` or the γ of parts",
+        label="γ ≤",
+        shown=True,
+    )
+    nonexpansive: str = column(
+        "", "yes by `lipschitz_most`, no by a lower bound, else unknown", "unknown", shown=True
+    )
+    km_first: float = column(
+        "1",
+        "‖O(x) − x‖/‖x‖ at the batch's own inputs, of those that are no fixed point; 0 if all are",
+    )
+    km_last: float = column("1", "‖O(x) − x‖ after the iteration, over ‖x‖ before, likewise")
     km_rate: float = column(
         "1", "factor of ‖O(x) − x‖ in each of the last steps of the iteration", curve=True
     )
@@ -135,7 +156,6 @@ class _Measured(NamedTuple):
 
     stream: Stream
     values: dict[str, Tensor | float]
-    km: Tensor | None = None
 
 
 class Operators(Instrument[OperatorRow]):
@@ -179,12 +199,14 @@ class Operators(Instrument[OperatorRow]):
         **{
             name: Quantity(reduction="max")
             for name in (
-                *("norm", "gamma", "lipschitz_least", "gamma_least", "low", "high"),
+                *("norm", "norm_most", "gamma", "lipschitz_least", "gamma_least", "low", "high"),
                 *("composed_lipschitz", "composed_gamma", "status"),
             )
         },
-        # ln of the residual in each step, and the Nash gap, summed over samples; their numbers.
-        "logs": Quantity((KM_STEPS + 1,)),
+        # ln of the residual in each step, of the samples that are then no fixed point; ln of its
+        # factor, of those that never are; the Nash gap.  Sums, and their numbers.
+        "logs": Quantity((KM_STEPS + 1, 2)),
+        "rates": Quantity((2,)),
         "iterated": Quantity(),
         "samples": Quantity(),
         "nash": Quantity((2,)),
@@ -307,9 +329,9 @@ class Operators(Instrument[OperatorRow]):
         yield from layers.values()
         for name, call in calls.items():
             if call.is_endomap and not is_layer(call.module):
-                values, km = self._pairs(call, None, iterated)
+                values = self._pairs(call, None, iterated)
                 named = name or type(call.module).__name__
-                yield _Measured(_stream(BLOCK, named, call, type(call.module).__name__), values, km)
+                yield _Measured(_stream(BLOCK, named, call, type(call.module).__name__), values)
         yield self._network(model, layers, calls.get(""))
 
     def _layer(
@@ -330,23 +352,23 @@ class Operators(Instrument[OperatorRow]):
         shape = _input_shape(layer, call)
         try:
             if shape is not None:
-                values["norm"] = layer_norm(layer, shape)
-                is_square = maps_vectors(layer) and _outputs(layer) == shape[0] <= MOST_SQUARE
+                values["norm"], values["norm_most"] = layer_norm(layer, shape)
+                is_square = maps_vectors(layer) and _outputs(layer) == shape[0] <= MOST_EXACT
                 if is_square:
                     values["gamma"] = layer_gamma(layer, shape[0])
         except Exception as error:
             self._watch.withdraw(name, error)
             values["status"] = float(OperatorStatus.FAILED)
-        pairs, km = self._pairs(call, activation, iterated)
+        pairs = self._pairs(call, activation, iterated)
         stream = _stream(LAYER, name or kind, call, described)
-        return _Measured(stream, {**pairs, **values, "status": _worst(values, pairs)}, km)
+        return _Measured(stream, {**pairs, **values, "status": _worst(values, pairs)})
 
     def _pairs(
         self, call: KeptCall | None, activation: nn.Module | None, iterated: frozenset[str]
-    ) -> tuple[dict[str, Tensor | float], Tensor | None]:
+    ) -> dict[str, Tensor | float]:
         """Call a map again: bounds from pairs of samples, and the iteration where it is wanted."""
         if call is None:
-            return {"status": float(OperatorStatus.NOT_SEEN)}, None
+            return {"status": float(OperatorStatus.NOT_SEEN)}
 
         def apply(x: Tensor) -> Tensor:
             y = call(x)
@@ -363,25 +385,41 @@ class Operators(Instrument[OperatorRow]):
                     "samples": float(len(x)),
                     "status": float(OperatorStatus.OK),
                 }
-                if call.name not in iterated:
-                    return values, None
-                residuals = [call.rows(y - call.x).norm(dim=-1)]
-                point = call.x
-                for _ in range(KM_STEPS):
-                    point = point + self._relaxation * (y - point)
-                    y = apply(point.clone())
-                    residuals.append(call.rows(y - point).norm(dim=-1))
-                scale = x.norm(dim=-1)
-                return values, torch.stack(residuals).double() / scale.double()
+                return values | (self._iteration(call, y, apply) if call.name in iterated else {})
         except Exception as error:
             self._watch.withdraw(call.name, error)
-            return {"status": float(OperatorStatus.FAILED)}, None
+            return {"status": float(OperatorStatus.FAILED)}
+
+    def _iteration(
+        self, call: KeptCall, y: Tensor, apply: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor | float]:
+        """Iterate a map from the samples of a call, and sum what residuals there are."""
+        point, scale = call.x, call.rows(call.x).norm(dim=-1).double()
+        residuals, floors = list[Tensor](), list[Tensor]()
+        for step in range(KM_STEPS + 1):
+            if step > 0:
+                point = point + self._relaxation * (y - point)
+                y = apply(point.clone())
+            residuals.append(call.rows(y - point).norm(dim=-1).double())
+            floors.append(call.rows(point).norm(dim=-1).double())
+        residual = torch.stack(residuals)
+        # What remains of a difference of equal values is a few units of their last digit.
+        floor = 4 * torch.finfo(y.dtype).eps * torch.stack(floors)
+        away = ~((residual <= floor) & residual.isfinite()) & (scale > 0)
+        logs = torch.where(away, (residual / scale).log(), 0.0)
+        moving = away.all(0)
+        rates = torch.where(moving, iteration_rate(residual.mT).log(), 0.0)
+        return {
+            "logs": torch.stack([logs.sum(-1), away.double().sum(-1)], -1),
+            "rates": torch.stack([rates.sum(), moving.double().sum()]),
+            "iterated": (scale > 0).double().sum(),
+        }
 
     def _network(
         self, model: nn.Module, layers: Mapping[str, _Measured], call: KeptCall | None
     ) -> _Measured:
         """Compose the maps of the network, where its modules form a chain."""
-        pairs, _ = self._pairs(call, None, frozenset())
+        pairs = self._pairs(call, None, frozenset())
         by_name = {name: each.values for name, each in layers.items()}
         norms = [_number(each.get("norm", math.nan)) for each in by_name.values()]
         product = torch.stack(norms).prod() if norms else torch.tensor(math.nan)
@@ -398,7 +436,7 @@ class Operators(Instrument[OperatorRow]):
         for link in links if status is OperatorStatus.OK else []:
             bound = bound_of(link.module)
             if (own := by_name.get(link.name)) is not None:
-                lipschitz = lipschitz * _number(own.get("norm", math.nan)).to(lipschitz)
+                lipschitz = lipschitz * _number(own.get("norm_most", math.nan)).to(lipschitz)
                 gammas.append(_number(own.get("gamma", math.nan)).to(lipschitz))
             elif bound is not None:
                 lipschitz = lipschitz * _number(bound.lipschitz).to(lipschitz)
@@ -454,7 +492,7 @@ class Operators(Instrument[OperatorRow]):
         is_layer_ = torch.tensor([stream.kind == LAYER for stream in streams], dtype=torch.bool)
         is_network = torch.tensor([stream.kind == NETWORK for stream in streams], dtype=torch.bool)
         slope = torch.maximum(value["low"].abs(), value["high"].abs())
-        most = torch.where(is_layer_, value["norm"] * slope, value["composed_lipschitz"])
+        most = torch.where(is_layer_, value["norm_most"] * slope, value["composed_lipschitz"])
         activation = torch.where(
             (value["low"] >= -1) & (value["high"] <= 1), (1 - value["low"]) / 2, torch.nan
         )
@@ -464,8 +502,12 @@ class Operators(Instrument[OperatorRow]):
         is_square = ~value["gamma_least"].isnan()
         bound = torch.where(is_square, contraction_gamma(most), torch.nan)
         gamma_most = torch.fmin(gamma_most, bound)
-        number = value["iterated"]
-        residuals = (value["logs"] / number[:, None]).exp()
+        iterated = value["iterated"] > 0
+        logs, away = value["logs"].unbind(-1)
+        residuals = torch.where(away > 0, (logs / away).exp(), 0.0)
+        residuals = torch.where(iterated[:, None], residuals, torch.nan)
+        rates, moving = value["rates"].unbind(-1)
+        at_fixed_point = iterated & (moving == 0)
         gaps, labelled = value["nash"].unbind(-1)
         return self.frame(
             moment,
@@ -482,9 +524,11 @@ class Operators(Instrument[OperatorRow]):
                 "nonexpansive": _verdicts(most, value, is_layer_),
                 "km_first": residuals[:, 0],
                 "km_last": residuals[:, -1],
-                "km_rate": iteration_rate(residuals),
+                "km_rate": (rates / moving).exp(),
                 "nash_gap": gaps / labelled,
-                "status": _statuses(streams, state["status"].cpu(), value, is_square),
+                "status": _statuses(
+                    streams, state["status"].cpu(), value, is_square, at_fixed_point
+                ),
             },
         )
 
@@ -518,7 +562,11 @@ def _verdicts(most: Tensor, value: Mapping[str, Tensor], is_layer_: Tensor) -> l
 
 
 def _statuses(
-    streams: Sequence[Stream], status: Tensor, value: Mapping[str, Tensor], is_square: Tensor
+    streams: Sequence[Stream],
+    status: Tensor,
+    value: Mapping[str, Tensor],
+    is_square: Tensor,
+    at_fixed_point: Tensor,
 ) -> list[str]:
     """Return the reason of each row's nan."""
     reasons = []
@@ -526,6 +574,8 @@ def _statuses(
         own = OperatorStatus(int(status[row]))
         if own is OperatorStatus.OK and stream.kind != NETWORK and not is_square[row]:
             own = OperatorStatus.SIZES_DIFFER
+        elif own is OperatorStatus.OK and at_fixed_point[row]:
+            own = OperatorStatus.AT_FIXED_POINT
         elif own is OperatorStatus.OK and stream.kind == LAYER and value["gamma"][row].isnan():
             expands = value["norm"][row] > 1 + ROUNDING
             own = OperatorStatus.EXPANSIVE if expands else OperatorStatus.ONLY_BOUNDED
@@ -554,11 +604,6 @@ def _state(measured: Sequence[_Measured]) -> State:
         empty = torch.full(quantity.shape, 0.0 if quantity.reduction == "sum" else _UNKNOWN)
         found = [_number(empty if row is None else row).to(device) for row in rows]
         tensors[name] = torch.stack([torch.where(row.isnan(), _UNKNOWN, row) for row in found])
-    for row, each in enumerate(measured):
-        if each.km is not None:
-            logs = each.km.clamp(min=1e-300).log()
-            tensors["logs"][row] = logs.sum(-1)
-            tensors["iterated"][row] = float(each.km.shape[-1])
     streams = [Slot(each.stream) for each in measured]
     return State(streams, tensors, [True] * len(measured))
 

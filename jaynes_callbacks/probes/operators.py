@@ -1,7 +1,8 @@
 """What a module does to distances, as far as it follows from its class and its weights.
 
 Layers are linear maps but for their bias; of them only products with vectors are used, so that
-weights may be computed in any way.  Of other modules without children a bound is known by their
+weights may be computed in any way: with all unit vectors where the layer is small, so that its norm
+is exact, else with a few.  Of other modules without children a bound is known by their
 class.
 """
 
@@ -13,17 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from jaynes_callbacks.probes.maps import maps_vectors
-from jaynes_callbacks.statistics.averaged import (
-    SLOPES,
-    Slopes,
-    largest_singular_value,
-    linear_gamma,
-)
+from jaynes_callbacks.statistics.averaged import SLOPES, Slopes, linear_gamma
+from jaynes_callbacks.statistics.norms import NormBounds, krylov_norm, spectral_norm
 
-__all__ = ["MOST_SQUARE", "Bound", "bound_of", "is_layer", "layer_gamma", "layer_norm", "slopes_of"]
+__all__ = ["MOST_EXACT", "Bound", "bound_of", "is_layer", "layer_gamma", "layer_norm", "slopes_of"]
 
-#: Products with a layer and its adjoint for its norm, and with what γ is the norm of.
-STEPS, GAMMA_STEPS = 24, 32
+#: Products with a layer and its adjoint for its norm, where it is not exact.
+STEPS = 24
 _CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -34,8 +31,10 @@ _CONVOLUTIONS = (
 )
 #: Norms in the iteration keep so many values at most: vectors of inputs and outputs.
 _VALUES = 2**26
-#: Square layers up to this size have their smallest γ computed: it takes size³ operations.
-MOST_SQUARE = 512
+#: Norms are exact, and γ is known, up to so many values on the smaller side: it takes their cube.
+MOST_EXACT = 512
+#: And up to so many on the other side: as many unit vectors are passed through the layer.
+_MOST_OTHER = 2048
 
 _BY_CLASS: Mapping[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -155,14 +154,18 @@ def _overlap(pool: Any) -> int:
     def each(value: int | tuple[int, ...]) -> tuple[int, ...]:
         return (value,) * dims if isinstance(value, int) else tuple(value)
 
-    windows = zip(each(pool.kernel_size), each(pool.stride), strict=True)
-    return math.prod(-(-size // stride) for size, stride in windows)
+    # Of a window's values, dilation apart, every (stride / gcd)-th can lie on the same input.
+    windows = zip(each(pool.kernel_size), each(pool.stride), each(pool.dilation), strict=True)
+    return math.prod(
+        -(-size // (stride // math.gcd(stride, dilation))) for size, stride, dilation in windows
+    )
 
 
-def layer_norm(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """Return the spectral norm of a layer as a map of inputs of this shape.
+def layer_norm(module: nn.Module, shape: tuple[int, ...]) -> NormBounds:
+    """Return bounds of the spectral norm of a layer as a map of inputs of this shape.
 
-    Of a convolution this is the norm with its actual padding, stride and size of the map.
+    Of a convolution this is the norm with its actual padding, stride and size of the map.  The
+    bounds are equal up to `MOST_EXACT` values on the smaller side and 2,048 on the other.
 
     Args:
         module: a layer, in evaluation.
@@ -170,17 +173,26 @@ def layer_norm(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """
     apply, adjoint = _products(module, shape)
     start = _random_vector(math.prod(shape), _device(module), _dtype(module))
-    outputs = apply(start).numel()
-    steps = max(2, min(STEPS, _VALUES // (start.numel() + outputs)))
-    return largest_singular_value(apply, adjoint, start, steps)
+    inputs, outputs = start.numel(), apply(start).numel()
+    if min(inputs, outputs) <= MOST_EXACT and max(inputs, outputs) <= _MOST_OTHER:
+        norm = spectral_norm(_transposed(module, shape))
+        return NormBounds(norm, norm)
+    steps = max(2, min(STEPS, _VALUES // (inputs + outputs)))
+    return krylov_norm(apply, adjoint, start, steps)
 
 
 def layer_gamma(module: nn.Module, size: int) -> Tensor:
     """Return the smallest γ of a linear layer with as many outputs as inputs; nan if none."""
-    eye = torch.eye(size, device=_device(module), dtype=_dtype(module))
+    return linear_gamma(_transposed(module, (size,)).mT)
+
+
+def _transposed(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Return what a layer's linear part makes of each unit vector, one row for each input."""
+    size = math.prod(shape)
+    eye = torch.eye(size, device=_device(module), dtype=_dtype(module)).view(size, *shape)
     with torch.no_grad():
-        weight = (module(eye) - module(torch.zeros_like(eye))).mT
-    return linear_gamma(weight, _random_vector(size, _device(module), _dtype(module)), GAMMA_STEPS)
+        rows: Tensor = module(eye) - module(torch.zeros_like(eye[:1]))
+    return rows.flatten(1)
 
 
 def _products(

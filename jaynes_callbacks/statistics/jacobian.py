@@ -48,7 +48,9 @@ def asymmetry(squares: Float64[Tensor, "*maps probes 2"]) -> Asymmetry:
     """Estimate a from the squares of some probes, with the standard error of a ratio of means.
 
     The error is that of the probes alone (the Jacobian is given):
-    √(Σ(n_i − a·d_i)² / (m(m − 1))) / d̄ (Cochran, *Sampling Techniques*, section 2.11).
+    √(Σ(n_i − a·d_i)² / (m(m − 1))) / d̄ (Cochran, *Sampling Techniques*, section 2.11).  Intervals
+    take Student's t with m − 1 degrees: 2.36 errors for 95 % with eight probes.  Of J of low rank
+    probes are far from Gaussian, and the error is too small more often.
 
     Args:
         squares: of each probe, from `probe_squares`.
@@ -70,10 +72,11 @@ def asymmetry(squares: Float64[Tensor, "*maps probes 2"]) -> Asymmetry:
 def growth_rate(norms: Float64[Tensor, "steps *maps"]) -> Float64[Tensor, "*maps"]:
     """Return the factor by which a vector grows in a step, over the second half of the steps.
 
-    Of a power iteration v ← Jv/‖Jv‖ it tends to the spectral radius, also where several eigenvalues
-    have the largest magnitude (a complex pair, or ±λ): the norm then swings about its course, and
-    the mean over n steps is off by the factor c^(1/n) at most, with c the condition of these
-    eigenvectors.
+    Of a power iteration v ← Jv/‖Jv‖ with a normal J (JJᵀ = JᵀJ) it tends to the spectral radius,
+    also where several eigenvalues have the largest magnitude (±λ, a complex pair).  Otherwise the
+    mean over n steps is off by the factor c^(±1/n) at most, with c the condition of the
+    eigenvectors; where there is no basis of them it is transient growth: a triangular J without
+    a diagonal has the spectral radius 0, and rates above 1 until its size in steps has passed.
 
     Args:
         norms: ‖Jv‖ in each step, with ‖v‖ = 1.

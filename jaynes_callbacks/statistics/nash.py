@@ -10,13 +10,11 @@ elsewhere: of labels y and logits z, with r = softmax, it is the cross-entropy l
 the labels.
 """
 
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from torch.nn.functional import softplus
 from torch.special import entr
 
-__all__ = ["relu_nash_gap", "sigmoid_nash_gap", "softmax_nash_gap"]
+__all__ = ["softmax_nash_gap"]
 
 
 def softmax_nash_gap(
@@ -32,17 +30,3 @@ def softmax_nash_gap(
     z, y = z.double(), y.double()
     gap: Tensor = z.logsumexp(-1) - (z * y).sum(-1) - entr(y).sum(-1)
     return gap
-
-
-def sigmoid_nash_gap(z: Float[Tensor, "*any"], y: Float[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
-    """Return ln(1 + e^z) − zy + y ln y + (1 − y) ln(1 − y), in nats: of each unit."""
-    z, y = z.double(), y.double()
-    gap: Tensor = softplus(z) - z * y - entr(y) - entr(1 - y)
-    return gap
-
-
-def relu_nash_gap(z: Float[Tensor, "*any"], y: Float[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
-    """Return ½ max(z, 0)² − zy + ½y² of each unit; infinite for y < 0, which no ReLU gives."""
-    z, y = z.double(), y.double()
-    gap = z.relu().square() / 2 - z * y + y.square() / 2
-    return torch.where(y < 0, torch.inf, gap)

@@ -57,7 +57,7 @@ def test_the_fixed_point_of_an_affine_map() -> None:
     layer = _linear(a * torch.eye(3), b)
     row = _rows(layer, torch.full((5, 3), b / (1 - a)))["Linear"]
     assert row.residual == pytest.approx(0, abs=1e-6)
-    assert row.spectral_radius == pytest.approx(a, rel=1e-6)
+    assert row.growth_rate == pytest.approx(a, rel=1e-6)
     away = _rows(layer, torch.zeros(5, 3))["Linear"]
     assert away.residual == pytest.approx(1)
 
@@ -98,7 +98,7 @@ def test_blocks_against_their_whole_jacobians(generator: torch.Generator) -> Non
     expected = (torch.stack(parts).sum() / torch.stack(wholes).sum()).item()
     assert row.asymmetry == pytest.approx(expected, abs=4 * row.asymmetry_se)
     assert row.residual == pytest.approx(torch.stack(residuals).mean().item(), rel=1e-9)
-    assert row.spectral_radius == pytest.approx(torch.stack(radii).mean().item(), rel=0.1)
+    assert row.growth_rate == pytest.approx(torch.stack(radii).mean().item(), rel=0.1)
     # The modules of an equal size, the outermost first; the layer in front changes the size.
     assert list(rows) == ["1", "1.inner"]
 
@@ -151,9 +151,9 @@ def test_what_is_missing_is_said() -> None:
         half, zero, failed = recorder.record()["jacobian"]
     assert half.status == JacobianStatus.NO_SECOND_DERIVATIVE.reason
     assert np.isnan(half.asymmetry)
-    assert half.spectral_radius == pytest.approx(0.5)
+    assert half.growth_rate == pytest.approx(0.5)
     assert zero.status == JacobianStatus.ZERO.reason
-    assert zero.spectral_radius == 0
+    assert zero.growth_rate == 0
     assert failed.status == JacobianStatus.FAILED.reason
     assert np.isnan(failed.residual)
     assert [name for name, _ in recorder.coverage.skipped] == ["2"]

@@ -54,10 +54,61 @@ def test_landmarks(weight: Tensor, gamma: float, norm: float, generator: torch.G
     assert (row.gamma, row.gamma_most) == pytest.approx((gamma, gamma), abs=1e-5)
     assert row.spectral_norm == row.lipschitz_most == pytest.approx(norm, abs=1e-5)
     assert row.nonexpansive == "yes"
-    assert row.status == "ok"
+    # x ← ½(x − x) is at the fixed point after one step.
+    reached = weight.equal(-torch.eye(2))
+    assert row.status == (OperatorStatus.AT_FIXED_POINT if reached else OperatorStatus.OK).reason
+    assert row.km_rate < 1 or reached
     assert row.gamma_least <= gamma + 1e-5
     assert row.lipschitz_least <= norm + 1e-5
     assert rows["network", "network"].gamma_most == pytest.approx(gamma, abs=1e-5)
+
+
+def _clustered(size: int, norm: float) -> nn.Linear:
+    """A layer whose singular values crowd below the largest."""
+    generator = torch.Generator().manual_seed(size)
+    left, right = torch.linalg.qr(
+        torch.randn(2, size, size, generator=generator, dtype=torch.float64)
+    ).Q
+    values = 1 - 0.3 * torch.rand(size, generator=generator, dtype=torch.float64) ** 2
+    values[0] = norm
+    return _linear(((left * values) @ right).float())
+
+
+@pytest.mark.parametrize(
+    ("size", "norm", "verdict"),
+    [(256, 1.002, "no"), (256, 0.9999, "yes"), (520, 1.002, "no"), (520, 0.9, "unknown")],
+)
+def test_only_real_bounds_decide_of_clustered_spectra(size: int, norm: float, verdict: str) -> None:
+    row = _rows(_clustered(size, norm), torch.randn(4, size))["layer", "Linear"]
+    largest = max(norm, 1 - 1e-6)
+    assert row.lipschitz_most >= norm * (1 - 1e-6)
+    assert row.nonexpansive == verdict
+    if size <= 512:
+        assert row.spectral_norm == pytest.approx(largest, abs=2e-4)
+        assert row.gamma_most <= (1 + row.lipschitz_most) / 2 or norm > 1
+
+
+def test_large_layers_that_contract_by_far_are_known_to() -> None:
+    layer = _linear(_clustered(520, 1.0).weight.detach() * 0.8)
+    row = _rows(layer, torch.randn(4, 520))["layer", "Linear"]
+    assert row.nonexpansive == "yes"
+    assert row.spectral_norm <= 0.8 + 1e-6 <= row.lipschitz_most < 0.9
+
+
+def test_at_a_fixed_point_there_is_no_rate(generator: torch.Generator) -> None:
+    block = Residual(0.0)
+    row = _rows(nn.Sequential(block), torch.randn(20, 8, generator=generator))["block", "0"]
+    assert (row.km_first, row.km_last) == (0, 0)
+    assert np.isnan(row.km_rate)
+    assert row.status == OperatorStatus.AT_FIXED_POINT.reason
+    # Half of the samples are at one: the rate is that of the others.
+    x = torch.randn(16, 2, generator=generator) * torch.tensor([1.0, 0]).add(1e-30)
+    x[::2] = torch.tensor([0.0, 1.0])
+    halving = _linear(torch.diag(torch.tensor([0.5, 1.0])))
+    nn.init.zeros_(halving.bias)
+    row = _rows(halving, x)["layer", "Linear"]
+    assert row.km_first == pytest.approx(0.5)
+    assert row.km_rate == pytest.approx(0.75)
 
 
 def test_a_rotation_is_iterated_towards_its_fixed_point(generator: torch.Generator) -> None:

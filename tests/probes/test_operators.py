@@ -1,5 +1,6 @@
 """Norms of layers against whole matrices, and bounds of modules against their Jacobians."""
 
+import itertools
 import math
 from typing import Any
 
@@ -42,18 +43,34 @@ def test_norms_are_those_of_the_maps_on_their_inputs(
     torch.manual_seed(0)
     layer.reset_parameters()  # type: ignore[operator]
     expected = scipy.linalg.svdvals(_matrix(layer, shape))[0]
-    assert layer_norm(layer, shape).item() == pytest.approx(expected, rel=1e-3)
-    double = layer_norm(layer.double(), shape).item()
+    # All are small, and known.
+    found = layer_norm(layer, shape)
+    assert found.least == found.most
+    assert found.most.item() == pytest.approx(expected, rel=1e-6)
+    double = layer_norm(layer.double(), shape).most.item()
     layer.float()
-    assert double == pytest.approx(expected, rel=1e-3)
-    assert layer_norm(layer, shape).item() <= expected * (1 + 1e-5)
+    assert double == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Linear(520, 520), (520,)), (nn.Conv2d(2, 4, 3, padding=1), (2, 17, 17))],
+)
+def test_norms_of_large_layers_lie_between_bounds(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer.reset_parameters()  # type: ignore[operator]
+    expected = scipy.linalg.svdvals(_matrix(layer, shape))[0]
+    found = layer_norm(layer, shape)
+    assert found.least.item() == pytest.approx(expected, rel=0.01)
+    assert found.least.item() <= expected * (1 + 1e-5)
+    assert 1.03 * expected < found.most.item() < 1.1 * expected
 
 
 def test_norms_of_weights_that_are_computed() -> None:
     torch.manual_seed(0)
     normed = parametrizations.spectral_norm(nn.Linear(8, 8), n_power_iterations=50)
     normed.eval()
-    assert layer_norm(normed, (8,)).item() == pytest.approx(1, abs=1e-3)
+    assert layer_norm(normed, (8,)).most.item() == pytest.approx(1, abs=1e-3)
 
 
 def test_gammas_of_square_layers() -> None:
@@ -64,6 +81,18 @@ def test_gammas_of_square_layers() -> None:
     a = np.eye(20) - layer.weight.detach().numpy()
     expected = scipy.linalg.eigh(a.T @ a, a + a.T, eigvals_only=True)[-1]
     assert layer_gamma(layer, 20).item() == pytest.approx(expected, abs=1e-8)
+
+
+def test_dilated_pooling_takes_a_value_into_as_many_windows_as_its_bound_says() -> None:
+    for size, stride, dilation in itertools.product(range(1, 5), range(1, 5), range(1, 5)):
+        pool = nn.MaxPool1d(size, stride, dilation=dilation)
+        zero = torch.zeros(1, 1, 40)
+        # The largest change that a single value above all others makes.
+        one = torch.eye(40)[:, None] * 1.0
+        attained = (pool(one) - pool(zero)).flatten(1).norm(dim=-1).max().item()
+        bound = bound_of(pool)
+        assert bound is not None
+        assert bound.lipschitz == pytest.approx(attained)
 
 
 MODULES: list[tuple[nn.Module, tuple[int, ...]]] = [
@@ -79,6 +108,8 @@ MODULES: list[tuple[nn.Module, tuple[int, ...]]] = [
     (nn.MaxPool2d(2), (2, 4, 4)),
     (nn.MaxPool2d(3, stride=1), (1, 4, 4)),
     (nn.MaxPool1d(3, 2), (1, 7)),
+    (nn.MaxPool1d(3, stride=2, dilation=2), (1, 13)),
+    (nn.MaxPool1d(3, stride=2, dilation=3), (1, 13)),
     (nn.AvgPool2d(3, stride=1, padding=1), (1, 4, 4)),
     (nn.AdaptiveAvgPool2d(1), (2, 3, 3)),
     (nn.BatchNorm1d(6), (6,)),

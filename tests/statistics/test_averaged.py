@@ -17,7 +17,6 @@ from jaynes_callbacks.statistics.averaged import (
     contraction_gamma,
     difference_bounds,
     iteration_rate,
-    largest_singular_value,
     linear_gamma,
     pair_bounds,
     slopes_gamma,
@@ -33,13 +32,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _start(size: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(size, generator=torch.Generator().manual_seed(3), dtype=dtype)
-
-
-def _gamma(weight: Any, steps: int = 128) -> float:
-    tensor = torch.as_tensor(weight)
-    return linear_gamma(tensor, _start(len(tensor), tensor.dtype), steps).item()
+def _gamma(weight: Any) -> float:
+    return linear_gamma(torch.as_tensor(weight)).item()
 
 
 def _oracle(weight: Any) -> float:
@@ -80,8 +74,7 @@ def test_gammas_of_gaussian_matrices() -> None:
         assert scipy.linalg.svdvals(weight)[0] == pytest.approx(norm, abs=6e-4)
         assert _gamma(weight) == pytest.approx(gamma, abs=5e-5)
         assert _gamma(weight) == pytest.approx(_oracle(weight), abs=1e-8)
-        # As many steps as the instrument takes.
-        assert _gamma(weight.astype(np.float32), 32) == pytest.approx(_oracle(weight), abs=1e-5)
+        assert _gamma(weight.astype(np.float32)) == pytest.approx(_oracle(weight), abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -109,6 +102,24 @@ def test_gammas_of_known_matrices(dtype: torch.dtype) -> None:
         assert _gamma(weight) == pytest.approx(gamma, abs=1e-5)
     assert isnan(_gamma(1.01 * rotation))
     assert isnan(_gamma(2 * eye))
+
+
+def test_gammas_of_clustered_spectra() -> None:
+    generator = np.random.default_rng(2)
+    left, right = (np.linalg.qr(generator.normal(size=(256, 256)))[0] for _ in range(2))
+    weight = (left * generator.uniform(0.9, 0.99, 256)) @ right
+    assert _gamma(weight) == pytest.approx(_oracle(weight), abs=1e-8)
+    assert _gamma(weight.astype(np.float32)) == pytest.approx(_oracle(weight), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gammas_of_small_rotations(dtype: torch.dtype) -> None:
+    angle = torch.tensor(0.01, dtype=dtype)
+    weight = torch.stack(
+        [torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])]
+    )
+    # 1 but for rounding of the cosine, which the tiny angle magnifies.
+    assert _gamma(weight) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_gamma_is_what_the_definition_says() -> None:
@@ -184,26 +195,6 @@ def test_a_composition_of_matrices_is_averaged_with_the_composed_gamma() -> None
     first, second = 0.1 * torch.randn(2, 8, 8, generator=generator, dtype=torch.float64)
     bound = composed_gamma(torch.tensor([_gamma(first), _gamma(second)]).double())
     assert _gamma(second @ first) <= bound.item()
-
-
-@pytest.mark.parametrize("shape", [(40, 40), (10, 60), (60, 10), (1, 5)])
-def test_norms(shape: tuple[int, int]) -> None:
-    weight = torch.randn(*shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    found = largest_singular_value(
-        lambda v: weight @ v, lambda u: weight.mT @ u, _start(shape[1]), 24
-    )
-    assert found.item() == pytest.approx(scipy.linalg.svdvals(weight)[0], rel=1e-6)
-
-
-def test_norms_of_wide_matrices_are_close_and_never_above() -> None:
-    weight = torch.randn(1000, 1000, generator=torch.Generator().manual_seed(5))
-    found = largest_singular_value(
-        lambda v: weight @ v, lambda u: weight.mT @ u, _start(1000, torch.float32), 24
-    )
-    ratio = found.item() / torch.linalg.matrix_norm(weight, 2).item()
-    assert 0.995 < ratio < 1 + 1e-6
-    zero = largest_singular_value(lambda v: 0 * v, lambda u: 0 * u, _start(7), 24)
-    assert zero == 0
 
 
 def test_a_rotation_by_a_right_angle_is_iterated() -> None:

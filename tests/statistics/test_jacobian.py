@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -53,6 +54,19 @@ def test_errors_are_those_of_repeated_estimates(matrix: Tensor) -> None:
     assert np.sqrt((found[:, 1] ** 2).mean()) == pytest.approx(found[:, 0].std(), rel=0.12)
 
 
+@pytest.mark.parametrize(("rank", "low", "high"), [(60, 0.93, 0.98), (1, 0.80, 0.92)])
+def test_intervals_of_students_t_cover_the_exact_value(
+    matrix: Tensor, rank: int, low: float, high: float
+) -> None:
+    # At rank 1 fewer: probes are products of two sums of signs.
+    jacobian = matrix if rank == 60 else torch.outer(matrix[0], matrix[1])
+    found = np.array([_estimate(jacobian, 8, seed) for seed in range(600)])
+    quantile = scipy.stats.t.ppf(0.975, 7)
+    assert quantile == pytest.approx(2.36, abs=0.005)
+    covered = np.abs(found[:, 0] - _exact(jacobian)) < quantile * found[:, 1]
+    assert low < covered.mean() < high
+
+
 def test_squares_add_up_over_samples(matrix: Tensor, generator: torch.Generator) -> None:
     two = torch.block_diag(matrix, matrix.mT)
     sign = _signs(120, generator)
@@ -81,11 +95,35 @@ def test_of_no_jacobian_and_of_one_probe_nothing_is_known() -> None:
         (np.array([[0.0, -0.5], [1, 0.4]]), 0.05),
     ],
 )
-def test_growth_is_the_spectral_radius(matrix: np.ndarray, tolerance: float) -> None:
+def test_growth_is_the_spectral_radius_of_near_normal_matrices(
+    matrix: np.ndarray, tolerance: float
+) -> None:
     radius = np.abs(np.linalg.eigvals(matrix)).max()
-    tensor, vector = torch.from_numpy(matrix), torch.ones(len(matrix), dtype=torch.float64)
+    found = _growth(matrix, np.ones(len(matrix)))
+    assert found == pytest.approx(radius, rel=tolerance)
+
+
+def _growth(matrix: np.ndarray, start: np.ndarray) -> float:
+    tensor, vector = torch.from_numpy(matrix), torch.from_numpy(start)
     norms = []
     for _ in range(20):
         vector = tensor @ (vector / vector.norm())
         norms.append(vector.norm())
-    assert growth_rate(torch.stack(norms)).item() == pytest.approx(radius, rel=tolerance)
+    return growth_rate(torch.stack(norms)).item()
+
+
+def test_growth_is_transient_of_matrices_that_are_not_normal() -> None:
+    generator = np.random.default_rng(0)
+    # A causal convolution: triangular, so that all eigenvalues are zero.
+    causal = np.diag(np.full(63, 0.9), -1) + np.diag(np.full(62, 0.3), -2)
+    assert np.abs(np.diag(causal)).max() == 0
+    assert 1.1 < _growth(causal, generator.normal(size=64)) < 1.2
+    # A complex pair of radius .9 whose eigenvectors have the condition 10.
+    cos, sin = 0.9 * np.cos(1), 0.9 * np.sin(1)
+    oblique = np.array([[cos, -sin / 10], [10 * sin, cos]])
+    assert np.abs(np.linalg.eigvals(oblique)) == pytest.approx([0.9, 0.9])
+    found = [_growth(oblique, generator.normal(size=2)) for _ in range(50)]
+    assert min(found) < 0.87
+    assert max(found) > 0.93
+    # Off by the tenth root of the condition at most.
+    assert all(0.9 * 10**-0.1 <= each <= 0.9 * 10**0.1 for each in found)
