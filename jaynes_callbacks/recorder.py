@@ -244,8 +244,12 @@ class Recorder:
 
     @property
     def wants_forward(self) -> bool:
-        """True if an instrument has listened to no forward since its last record."""
-        return any(each.wants_forward for each in self.instruments.values())
+        """True if an instrument has listened to no forward since its last record.
+
+        Those that listen to forwards of due steps only never keep the others listening.
+        """
+        every = self.instruments.values()
+        return any(each.wants_forward for each in every if not each.only_due_forwards)
 
     # What is watched ------------------------------------------------------------------------
 

@@ -403,7 +403,7 @@ def _player(model: nn.Module, parameters: Sequence[nn.Parameter]) -> _Measured |
     sharded = [is_sharded(each) for each in gradients]
     ranks = dist.get_world_size() if any(sharded) else 1
     squares = [
-        torch.linalg.vector_norm(owned_values(each), dtype=torch.float64).square()
+        torch.linalg.vector_norm(_dense(owned_values(each)), dtype=torch.float64).square()
         / (1 if in_parts else ranks)
         for each, in_parts in zip(gradients, sharded, strict=True)
     ]
@@ -414,6 +414,11 @@ def _player(model: nn.Module, parameters: Sequence[nn.Parameter]) -> _Measured |
     }
     stream = Stream(PLAYER, _common(names) or type(model).__name__, (), (), "g")
     return _Measured(stream, values, any(sharded))
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """Return the values of a gradient that may be sparse, as those of embeddings are."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _common(names: Sequence[str]) -> str:

@@ -164,6 +164,7 @@ class MapWatch:
         self._listener = Listener(fit, self._enter, self._leave)
         leave_uncompiled(MapWatch._enter, MapWatch._leave, KeptCall.__new__, KeptCall._replace)
         leave_uncompiled(_keep, _copied, _first, _is_table, _sample_dim, _without, maps_vectors)
+        leave_uncompiled(_shape)
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -207,14 +208,20 @@ class MapWatch:
         if call is None:
             return
         self._reasons.pop(name, None)
-        found = first_tensor(output)
-        if found is None:
-            shape = None
-        elif maps_vectors(module):
-            shape = tuple(found.shape[-1:])
-        else:
-            shape = _without(found.shape, call.dim)
-        self.calls[name] = call._replace(shape=shape)
+        try:
+            self.calls[name] = call._replace(shape=_shape(module, call, output))
+        except Exception as error:
+            self._reasons[name] = f"its output has no shape: {error}"
+
+
+def _shape(module: nn.Module, call: KeptCall, output: Any) -> tuple[int, ...] | None:
+    """Return the shape of one sample's output; None without a tensor."""
+    found = first_tensor(output)
+    if found is None:
+        return None
+    if maps_vectors(module):
+        return tuple(int(size) for size in found.shape[-1:])
+    return _without(found.shape, call.dim)
 
 
 def first_tensor(value: Any) -> Tensor | None:

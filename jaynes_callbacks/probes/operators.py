@@ -86,8 +86,16 @@ class Bound(NamedTuple):
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Tell whether a module is a linear layer or a convolution."""
-    return maps_vectors(module) or isinstance(module, _CONVOLUTIONS)
+    """Tell whether a module is a linear layer or a convolution, with torch's own forward.
+
+    Of a subclass that computes something else, such as a cosine, the weight is not the map.
+    """
+    kind = next((each for each in (nn.Linear, *_CONVOLUTIONS) if isinstance(module, each)), None)
+    if kind is None:
+        return maps_vectors(module)
+    own: Any = type(module)
+    methods = [name for name in ("forward", "_conv_forward") if hasattr(kind, name)]
+    return all(getattr(own, name) is getattr(kind, name) for name in methods)
 
 
 def slopes_of(module: nn.Module) -> Slopes | None:

@@ -7,14 +7,17 @@ and put back after it:
 - random states of Python, numpy, the CPU and the model's accelerators;
 - buffers: inside, modules have copies of theirs, so the originals are not even written to (a graph
   of the training that has saved one stays valid);
-- modes and other attributes of modules: each module's attributes refer to what they did before;
+- modes and other attributes of modules: each module's attributes refer to what they did before, and
+  tensors, lists and dictionaries among them are copies inside, as buffers are;
+- gradients of parameters, should a function inside call ``backward`` itself;
 - hooks: only those run that torch itself has put on modules, since weights may be computed or
   gathered by them.  Anybody else's would take the forward for one of the training;
-- autocast, inference mode and compilation, which are off inside; gradients are on;
+- autocast, inference mode and compilation, which are off inside (but for autocast that Accelerate
+  has put into the model's own forward); gradients are on;
 - the modes by which other watches of this package see functions, which are off inside.
 
-What a module keeps elsewhere (a list it appends to, a generator of its own) cannot be known and is
-not put back.
+What a module keeps elsewhere (in an object of its own, a generator) cannot be known and is not put
+back.
 """
 
 import random
@@ -38,7 +41,9 @@ _HOOKS = (
     "_backward_pre_hooks",
     "_backward_hooks",
 )
-#: The same of all modules of the process.
+#: What `nn.Module` keeps for itself, of which some is replaced with care.
+_TABLES = frozenset(vars(nn.Module()))
+#: The same hooks of all modules of the process.
 _GLOBAL_HOOKS = (
     "_global_forward_pre_hooks",
     "_global_forward_hooks",
@@ -51,11 +56,13 @@ _GLOBAL_HOOKS = (
 def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
     """Let a block call a model, or its modules, and put everything back afterwards.
 
-    The block may set modes (``model.eval()``) and take gradients by `torch.autograd.grad`.  It must
-    not call ``backward``, which would add to the gradients of the training.
+    The block may set modes (``model.eval()``) and take gradients by `torch.autograd.grad`.
 
     Args:
         model: any module.
+
+    Raises:
+        ValueError: for a model with lazy modules, whose parameters a forward would make.
 
     Yields:
         The model without `DistributedDataParallel`, whose forward would begin a reduction.
@@ -68,8 +75,14 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
         >>> model.num_batches_tracked.item()
         0
     """
+    if any(map(_is_lazy, model.parameters())):
+        raise ValueError(
+            "the model has lazy modules, whose parameters its first forward makes; call it once "
+            "before it is measured"
+        )
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(_gradients(model))
         stack.enter_context(_random_states(model))
         stack.enter_context(_module_states(model))
         stack.enter_context(_unseen())
@@ -80,10 +93,28 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
         yield plain(model)
 
 
+def _is_lazy(parameter: Tensor) -> bool:
+    """Tell whether a parameter will be made by the first forward."""
+    return isinstance(parameter, nn.parameter.UninitializedParameter)
+
+
 def _uncompiled() -> AbstractContextManager[Any]:
     """Return a block in which compiled modules run as they are; before torch 2.6 they compile."""
     set_stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if set_stance is None else set_stance("force_eager")
+
+
+@contextmanager
+def _gradients(model: nn.Module) -> Iterator[None]:
+    """Take the parameters' gradients off, and put the same tensors back."""
+    gradients = [(each, each.grad) for each in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -133,7 +164,11 @@ def _unseen() -> Iterator[None]:
 @contextmanager
 def _module_states(model: nn.Module) -> Iterator[None]:
     """Give every module copies of its buffers and torch's own hooks only; put all back."""
-    modules = list(model.modules())
+    every = list(model.modules())
+    # Scripted modules have no tables of their own.
+    modules = [each for each in every if not isinstance(each, torch.jit.ScriptModule)]
+    scripted = [buffer for each in every if each not in modules for buffer in each.buffers()]
+    values = [buffer.detach().clone() for buffer in scripted]
     before = [dict(vars(each)) for each in modules]
     of_process = {name: dict(getattr(of_all_modules, name)) for name in _GLOBAL_HOOKS}
     copies: dict[int, Tensor] = {}
@@ -147,6 +182,9 @@ def _module_states(model: nn.Module) -> Iterator[None]:
         for each, attributes in zip(modules, before, strict=True):
             vars(each).clear()
             vars(each).update(attributes)
+        for buffer, value in zip(scripted, values, strict=True):
+            if not torch.equal(buffer, value):
+                buffer.detach().copy_(value)
         for name, hooks in of_process.items():
             _keep_only(getattr(of_all_modules, name), hooks)
 
@@ -159,15 +197,39 @@ def _give_copies(module: nn.Module, copies: dict[int, Tensor]) -> None:
         copies: of buffers so far, by the originals' identities, for modules may share one.
     """
     attributes = vars(module)
+    for name, value in list(attributes.items()):
+        if name not in _TABLES:
+            attributes[name] = _copied(value, copies)
     for name in ("_parameters", "_modules"):
         attributes[name] = attributes[name].copy()
     buffers = attributes["_buffers"].copy()
     for name, buffer in buffers.items():
         if buffer is not None:
-            buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+            buffers[name] = _copied(buffer, copies)
     attributes["_buffers"] = buffers
     for name in _HOOKS:
         attributes[name] = OrderedDict(_of_torch(attributes[name]))
+
+
+def _copied(value: Any, copies: dict[int, Tensor]) -> Any:
+    """Return a copy of a tensor, or of a list or a dictionary and the tensors in it.
+
+    Args:
+        value: of any type; a parameter, and all else, is returned as it is.
+        copies: as `_give_copies` takes them.
+    """
+    if type(value) is list:
+        return [_copied(each, copies) if isinstance(each, Tensor) else each for each in value]
+    if type(value) is dict:
+        return {
+            key: _copied(each, copies) if isinstance(each, Tensor) else each
+            for key, each in value.items()
+        }
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        if id(value) not in copies:
+            copies[id(value)] = value.detach().clone()
+        return copies[id(value)]
+    return value
 
 
 def _of_torch(hooks: Mapping[int, Any]) -> dict[int, Any]:

@@ -90,6 +90,85 @@ def test_a_graph_of_the_training_stays_valid(model: Restless) -> None:
     assert model.layer.weight.grad is not None
 
 
+class Reversible(torch.autograd.Function):
+    """Calls ``backward`` in its backward, as reversible networks do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return layer(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            torch.autograd.backward(ctx.layer(x), gradient)
+        return x.grad, None
+
+
+def test_gradients_of_the_training_stay() -> None:
+    layer = nn.Linear(3, 3)
+    layer(torch.ones(2, 3)).sum().backward()
+    gradient = layer.weight.grad
+    assert gradient is not None
+    before = gradient.clone()
+    with undisturbed(layer):
+        x = torch.ones(2, 3, requires_grad=True)
+        out = Reversible.apply(x, layer)
+        torch.autograd.grad(out.sum(), x)  # type: ignore[union-attr]
+        assert layer.weight.grad is not None
+    assert layer.weight.grad is gradient
+    torch.testing.assert_close(gradient, before, rtol=0, atol=0)
+
+
+class Scaling(nn.Module):
+    """Keeps tensors in attributes that are no buffers, and writes them in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.scale, self.seen, self.sums = torch.ones(4), [torch.zeros(2)], {"a": torch.zeros(1)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale *= 0.9
+        self.seen[0] += 1
+        self.seen.append(x.detach())
+        self.sums["a"] += 1
+        return self.layer(x) * self.scale
+
+
+def test_tensors_in_attributes_are_not_written_to() -> None:
+    model = Scaling()
+    loss = model(torch.ones(2, 4)).sum()
+    scale = model.scale.clone()
+    with undisturbed(model):
+        model(torch.ones(2, 4))
+    assert torch.equal(model.scale, scale)
+    assert (len(model.seen), model.seen[0].tolist(), model.sums["a"].item()) == (2, [1, 1], 1)
+    # The graph has saved `scale`, which may not have been written to since.
+    loss.backward()
+
+
+def test_lazy_modules_are_not_made() -> None:
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="the model has lazy modules"), undisturbed(model):
+        pass
+    assert model(torch.ones(2, 5)).shape == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_scripted_modules_are_left_as_they_were() -> None:
+    model = nn.Sequential(torch.jit.script(nn.BatchNorm1d(3)), nn.Linear(3, 3))
+    before = [each.clone() for each in model.buffers()]
+    with undisturbed(model):
+        model(torch.randn(5, 3))
+    for each, was in zip(model.buffers(), before, strict=True):
+        assert torch.equal(each, was)
+
+
 def test_hooks_of_others_do_not_run_and_torchs_own_do(model: Restless) -> None:
     calls: list[str] = []
     with pytest.warns(FutureWarning, match="weight_norm"):
