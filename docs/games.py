@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.games import CROWDS, LAWS, Crowd, Law, law_gap, phases
+from experiments.games import CROWDS, LAWS, Crowd, Law, Phases, law_gap, phases
 from experiments.potential_game import play
 from jaynes_callbacks.counts.grid import FIRST_NONFINITE, FIRST_POSITIVE, log_edges
 from jaynes_callbacks.counts.metric import MagnitudeHistogram
@@ -85,11 +85,12 @@ def _crowd(panel: Axes, name: str, crowd: Crowd) -> None:
         (found.sparse, found.sparse_utility),
         (found.dense, found.dense_utility),
     ):
+        # An empty phase has no agents, and no utility.
         if agents > 0:
             panel.plot(agents, each, "o", color=CROWD_COLORS[name])
             panel.axhline(each, color=CROWD_COLORS[name], linewidth=0.8, linestyle=":")
     low, high = utility[2], utility[2:].max()
-    panel.set(title=f"{name}: {crowd.agents}", xlabel="agents in a bin")
+    panel.set(title=f"{name}: {crowd.agents}\n{_ending(found)}", xlabel="agents in a bin")
     panel.set_ylim(_limits(name, low.item(), high.item()))
     panel.title.set_fontsize("medium")
     panel.set_ylabel("nats")
@@ -109,6 +110,15 @@ def _crowd(panel: Axes, name: str, crowd: Crowd) -> None:
         fontsize="x-small",
         loc="upper right",
     )
+
+
+def _ending(found: Phases) -> str:
+    """Describe in a title which phases there are at the end."""
+    if found.dense_share == 0:
+        return "one phase"
+    if found.sparse == 0:
+        return f"flocks in {found.dense_share:.0%} of bins, the others are empty"
+    return "a sparse and a dense phase"
 
 
 def _limits(name: str, low: float, high: float) -> tuple[float, float]:

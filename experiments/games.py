@@ -31,8 +31,10 @@ being among n.  With M places a bin, ``M − n + 1`` of them open to the n-th (a
 played).  In the former φ is ``ln Π_k C(M, n_k)`` and the interaction, the free energy of a lattice
 gas with its sign reversed.  Where c falls throughout, all bins end with equally many agents.  Where
 it rises between two numbers of agents, the *spinodal*, a bin cannot stay between them: a sparse
-and a dense phase coexist, in which agents have the same utility, as those of one phase do.  c rises
-somewhere iff a > 4 (b = 0, many places), and iff (α + γl)² > 8βδ.  Equal utility is one equation
+and a dense phase are left.  In segregation both have agents, all of the same utility: the phases
+coexist.  In flocking the sparse phase is empty, for a bird alone has less than those of a flock: a
+bin has a flock or none.  c rises somewhere iff a > 4 (b = 0, many places), and iff
+(α + γl)² > 8βδ.  Equal utility is one equation
 for two densities, so the share of the dense phase remains free: that the start decides.
 """
 
@@ -233,7 +235,7 @@ class Phases(NamedTuple):
 
     Attributes:
         dense_share: share of bins in the dense phase; 0 where all bins are alike.
-        sparse: agents a bin of the sparse phase.
+        sparse: agents a bin of the sparse phase; 0 where it is empty.
         dense: the same of the dense phase; nan without one.
         sparse_utility: utility of the sparse phase's agents in nats; nan without agents.
         dense_utility: the same of the dense phase.

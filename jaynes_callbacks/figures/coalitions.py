@@ -26,8 +26,8 @@ def coalition_map(records: Rows, *, look: Look = LIGHT) -> Figure:
     """Draw where strong neurons stand together in one sample's activation maps.
 
     A row is a stream, each square one of its channels.  A place is strong if its contribution to
-    the energy of its map is positive and reaches the map's first quartile; a neighbourhood wins if
-    all of its places are strong.
+    the energy of its map reaches the first quartile of the map's positive ones; a neighbourhood
+    wins if all of its places are strong.
 
     Args:
         records: of the instrument ``coalitions`` with their pictures, see `inputs.Rows`: a frame of

@@ -2,10 +2,10 @@
 
 The tangent kernel of a layer says how alike two samples are to a step of training in that layer's
 parameters.  Its centred alignment with the labels is 1 where the layer can only move samples of one
-class together and samples of different classes apart, and near 0 where its kernel knows nothing of
-the classes.  The Equilibrium Hypothesis expects one maximum along depth, near the L^{3/5}-th of L
-layers.  Formulas and sources: `statistics.alignment`; the forward and the backwards that a record
-takes besides those of the training: `probes.tangents`.
+class together and samples of different classes apart.  Where its kernel knows nothing of the
+classes it is near `chance`, the mean of shuffled labels.  The Equilibrium Hypothesis expects one
+maximum along depth, near the L^{3/5}-th of L layers.  Formulas and sources: `statistics.alignment`;
+the forward and the backwards that a record takes besides those of the training: `probes.tangents`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +37,7 @@ from jaynes_callbacks.schedule import Cadence
 from jaynes_callbacks.statistics.alignment import (
     AlignmentStatus,
     centred_alignment,
+    chance_alignment,
     label_kernel,
     predicted_depth,
 )
@@ -68,12 +69,18 @@ class AlignmentRow(Row):
         "centred alignment of the tangent kernel with the labels; of the network the largest",
         curve=True,
     )
+    chance: float = column(
+        "1",
+        "mean alignment of shuffled labels; of the network that of the layer of the maximum",
+        label="by chance",
+        shown=True,
+    )
     depth: int = column(
         "layers", "place of the layer, from 1; of the network that of the largest", 0, shown=True
     )
     layers: int = column("layers", "L: how many were measured", 0, shown=True)
     maximum: str = column("", "layer with the largest alignment", "", shown=True)
-    place: float = column("1", "its depth / L^{3/5}", label="depth/L^3/5", shown=True)
+    relative_depth: float = column("1", "its depth / L^{3/5}", label="depth/L^3/5", shown=True)
     samples: int = column("samples", "whose kernels were computed", 0, shown=True)
     outputs: int = column("outputs", "differentiated: classes, or projections of them", 0)
     status: str = column("", "ok, or the reason of each nan", AlignmentStatus.OK.reason, shown=True)
@@ -84,6 +91,7 @@ class _Found(NamedTuple):
 
     layers: Sequence[str]
     alignments: Tensor
+    chances: Tensor
     leaks: Tensor
     outputs: int
     status: Tensor
@@ -106,8 +114,8 @@ class Alignment(Instrument[AlignmentRow]):
         probes: inputs and labels.  Inputs are one argument of the model, a tuple of them, or a
             mapping of them by name.  Labels are integers ``[samples]`` (classes), or one row of
             numbers for each sample.
-        samples: most that are taken, at least 2.  The alignment of labels that have nothing to do
-            with the inputs is of the order 1/√samples.
+        samples: most that are taken, at least 2.  Labels of C classes that have nothing to do with
+            the inputs are aligned with them by up to √((C − 1)/(samples − 1)): see `chance`.
         forward: called with the model and the inputs, returns one row of outputs for each sample;
             by default the model itself is called, and its logits are taken.
         outputs: most that are differentiated, at least 1; more are projected at random onto so
@@ -138,12 +146,13 @@ class Alignment(Instrument[AlignmentRow]):
         AlignmentRow,
         "alignment",
         "Alignment of layers with the labels",
-        ahead=("kind", "name", "step", "depth", "layers", "maximum", "place"),
+        ahead=("kind", "name", "step", "depth", "layers", "maximum", "relative_depth"),
         invariant=("layers", "samples", "outputs"),
     )
     # Rank 0 alone contributes, so that a sum is what it found.
     quantities: ClassVar = {
         "alignment": Quantity(),
+        "chance": Quantity(),
         "leak": Quantity(),
         "outputs": Quantity(dtype=torch.int64),
         "samples": Quantity(dtype=torch.int64),
@@ -285,6 +294,7 @@ class Alignment(Instrument[AlignmentRow]):
 
         tensors = {
             "alignment": torch.cat([found.alignments, unknown]),
+            "chance": torch.cat([found.chances, unknown]),
             "leak": torch.cat([found.leaks, torch.zeros_like(unknown)]),
             "outputs": all_rows(found.outputs),
             "samples": all_rows(0 if self._samples is None else len(self._samples)),
@@ -295,12 +305,12 @@ class Alignment(Instrument[AlignmentRow]):
 
     def _frame(self, moment: Moment) -> Frame[AlignmentRow]:
         state = moment.state
-        alignments = state["alignment"].cpu().numpy().copy()
+        alignments, chances = (state[name].cpu().numpy().copy() for name in ("alignment", "chance"))
         is_layer = np.array([slot.stream.kind == LAYER for slot in state.slots], dtype=bool)
         status = np.array(state["status"].tolist(), dtype=np.int64)
         depth = np.array(state["depth"].tolist(), dtype=np.int64)
         mixes = np.nan_to_num(state["leak"].cpu().numpy()) > _LEAK
-        alignments[mixes] = np.nan
+        alignments[mixes] = chances[mixes] = np.nan
         ok = int(AlignmentStatus.OK)
         unknown = is_layer & (status == ok) & ~np.isfinite(alignments)
         status[unknown] = np.where(
@@ -309,25 +319,26 @@ class Alignment(Instrument[AlignmentRow]):
         layers = int(is_layer.sum())
         names = [slot.stream.name for slot in state.slots]
         known = np.flatnonzero(is_layer & np.isfinite(alignments))
-        maximum, place = [""] * len(names), np.full(len(names), np.nan)
+        maximum, relative = [""] * len(names), np.full(len(names), np.nan)
         for row in np.flatnonzero(~is_layer):
             depth[row] = 0
             if len(known):
                 best = known[alignments[known].argmax()]
-                alignments[row], depth[row], maximum[row] = (
-                    alignments[best], depth[best], names[best],
-                )  # fmt: skip
-                place[row] = depth[best] / predicted_depth(layers)
+                for each in (alignments, chances, depth):
+                    each[row] = each[best]
+                maximum[row] = names[best]
+                relative[row] = depth[best] / predicted_depth(layers)
             elif status[row] == ok:
                 status[row] = status[is_layer].max(initial=AlignmentStatus.NO_LAYERS)
         return self.frame(
             moment,
             {
                 "alignment": alignments,
+                "chance": chances,
                 "depth": depth,
                 "layers": [layers] * len(names),
                 "maximum": maximum,
-                "place": place,
+                "relative_depth": relative,
                 "samples": state["samples"],
                 "outputs": state["outputs"],
                 "status": [self._reason_of(AlignmentStatus(each)) for each in status.tolist()],
@@ -367,16 +378,17 @@ def _called(forward: Forward, samples: Samples, model: nn.Module) -> Any:
 
 def _nothing(status: AlignmentStatus) -> _Found:
     empty = torch.zeros(0, dtype=torch.float64)
-    return _Found((), empty, empty, 0, torch.tensor(int(status)))
+    return _Found((), empty, empty, empty, 0, torch.tensor(int(status)))
 
 
 def _aligned(tangents: Tangents, labels: Tensor) -> _Found:
     """Compare the kernels with that of the labels."""
     of_labels = label_kernel(labels).to(tangents.kernels.device)
     alignments = centred_alignment(tangents.kernels, of_labels)
+    chances = chance_alignment(tangents.kernels, of_labels)
     constant = centred_alignment(of_labels, of_labels).isnan()
     status = constant.long() * int(AlignmentStatus.LABELS_EQUAL)
-    return _Found(tangents.layers, alignments, tangents.leaks, tangents.outputs, status)
+    return _Found(tangents.layers, alignments, chances, tangents.leaks, tangents.outputs, status)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,10 +1,11 @@
 """Coalitions: do strong neurons of an activation map stand together?
 
 Each map of an activation [N, C, H, W] is a game of its places, which are worth their outputs and
-the products with their neighbours'.  A place is strong if its Shapley value is positive and reaches
-the first quartile of its map; a neighbourhood of n × n places wins if all of its places are strong.
-The Gibbs law of a neighbourhood's on and off states is enumerated.  Formulas, source and what is
-this package's own choice: `statistics.coalitions`.
+the products with their neighbours'.  A place is strong if its Shapley value reaches the first
+quartile of the positive ones of its map; a neighbourhood of n × n places wins if all of its places
+are strong.  The Gibbs law of a neighbourhood's on and off states is enumerated; its columns are
+means over neighbourhoods with any activation.  Formulas, source and what is this package's own
+choice: `statistics.coalitions`.
 
 Streams without maps (features, sequences) are named in the coverage.
 """
@@ -50,6 +51,10 @@ _DEAD = "every map is zero or not finite"
 _FEW = "too few strong places for a winning {0} x {0}, wherever they stood"
 _SILENT = "no activation in any {0} x {0} that was enumerated"
 _SMALL = "maps are smaller than {0} x {0}"
+#: Over what columns of the Gibbs law are means.
+_MEAN = "mean over neighbourhoods that are not silent"
+#: Columns of the Gibbs law, one for each size, in the order of the sums.
+_OF_LAW = ("energy", "entropy", "total_correlation", "all_on")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +75,25 @@ class CoalitionRow(Row):
         "1", "winning_3 over its mean if strong places stood at random", label="cohesion",
         curve=True,
     )  # fmt: skip
-    energy_2: float = column("1", "mean energy of a 2 x 2 neighbourhood with all places on")
-    energy_3: float = column("1", "mean energy of a 3 x 3 neighbourhood with all places on")
-    entropy_2: float = column("nats", "entropy of the Gibbs law of 2 x 2, per place; ln 2 at most")
+    silent_2: float = column("1", "share of 2 x 2 neighbourhoods without any activation")
+    silent_3: float = column("1", "share of 3 x 3 neighbourhoods without any activation")
+    energy_2: float = column("1", f"energy of a 2 x 2 with all places on; {_MEAN}")
+    energy_3: float = column("1", f"energy of a 3 x 3 with all places on; {_MEAN}")
+    entropy_2: float = column(
+        "nats", f"entropy of the Gibbs law of 2 x 2, per place, ln 2 at most; {_MEAN}"
+    )
     entropy_3: float = column(
-        "nats", "entropy of the Gibbs law of 3 x 3, per place; ln 2 at most",
+        "nats", f"entropy of the Gibbs law of 3 x 3, per place, ln 2 at most; {_MEAN}",
         label="entropy of coalitions", curve=True,
     )  # fmt: skip
-    dependence_2: float = column("nats", "what places of 2 x 2 tell of each other, per place")
-    dependence_3: float = column("nats", "what places of 3 x 3 tell of each other, per place")
-    all_on_2: float = column("1", "probability that all places of a 2 x 2 neighbourhood are on")
-    all_on_3: float = column("1", "probability that all places of a 3 x 3 neighbourhood are on")
+    total_correlation_2: float = column(
+        "nats", f"total correlation of the places of a 2 x 2, per place; {_MEAN}"
+    )
+    total_correlation_3: float = column(
+        "nats", f"total correlation of the places of a 3 x 3, per place; {_MEAN}"
+    )
+    all_on_2: float = column("1", f"probability that all places of a 2 x 2 are on; {_MEAN}")
+    all_on_3: float = column("1", f"probability that all places of a 3 x 3 are on; {_MEAN}")
     picture_shape: tuple[int, ...] = column("", "channels, height, width of the picture", ())
     picture: Integers = counts_column(
         "",
@@ -130,7 +143,7 @@ class Coalitions(Instrument[CoalitionRow]):
             "strong",
             *(
                 f"{name}_{size}"
-                for name in ("winning", "cohesion", "energy", "entropy", "dependence", "all_on")
+                for name in ("winning", "cohesion", "silent", *_OF_LAW)
                 for size in SIZES
             ),
         ),
@@ -237,13 +250,16 @@ class Coalitions(Instrument[CoalitionRow]):
         }
         missing: list[list[str]] = [[] if number else [_DEAD] for number in alive.tolist()]
         for place, size in enumerate(SIZES):
-            number, wins, alone, enumerated, *sums = moment.state["sizes"][:, place].unbind(-1)
-            columns |= {f"winning_{size}": wins / number, f"cohesion_{size}": wins / alone}
+            of_size = moment.state["sizes"][:, place]
+            number, wins, alone, looked_at, enumerated, *sums = of_size.unbind(-1)
+            columns |= {
+                f"winning_{size}": wins / number,
+                f"cohesion_{size}": wins / alone,
+                f"silent_{size}": 1 - enumerated / looked_at,
+            }
             columns |= {
                 f"{name}_{size}": each / enumerated
-                for name, each in zip(
-                    ("energy", "entropy", "dependence", "all_on"), sums, strict=True
-                )
+                for name, each in zip(_OF_LAW, sums, strict=True)
             }
             table = torch.stack([number, alone, enumerated], -1).tolist()
             for reasons, (has_any, has_strong, has_states) in zip(missing, table, strict=True):

@@ -66,13 +66,19 @@ class EnergyRow(Row):
     )
     unit_energy_std: float = column("Z", "standard deviation of E, divided by the same")
     gini: float = column(
-        "1", "Gini coefficient of the neurons' mean Z; 0: all contribute alike, 1: one has all",
+        "1", "Gini coefficient of the neurons' mean Z; 0: all contribute alike, 1: one has all; "
+        "equal neurons have about sample_cv / sqrt(pi * samples)",
         label="Gini", curve=True,
     )  # fmt: skip
     strong_share: float = column(
-        "1", "share in E of the strong: neurons from the first quartile of mean Z on", shown=True
-    )
-    top_half_share: float = column("1", "share in E of the half with the greater mean Z")
+        "1", "share in E of the strong: neurons from the first quartile of mean Z on; "
+        "equal neurons have about 0.75 + 0.32 sample_cv / sqrt(samples)",
+        shown=True,
+    )  # fmt: skip
+    top_half_share: float = column(
+        "1", "share in E of the half with the greater mean Z; "
+        "equal neurons have about 0.5 + 0.4 sample_cv / sqrt(samples)",
+    )  # fmt: skip
     sample_cv: float = column(
         "1", "standard deviation of a neuron's Z over samples by its mean; median over the living"
     )

@@ -6,8 +6,9 @@ maps is a game (`statistics.coalitions`).  A row of the table holds (`coalition_
 - `MAP_SUMS` numbers: of maps, of those that are zero or not finite, and Σ share of strong places
   over the others;
 - for each size of neighbourhoods `SIZE_SUMS`: number of maps that have any, Σ share that wins,
-  Σ share that would win if strong places stood at random; number of neighbourhoods whose states are
-  enumerated, and over these Σ energy with all on, Σ entropy, Σ dependence, Σ probability of all on;
+  Σ share that would win if strong places stood at random; number of neighbourhoods that are looked
+  at in these maps, and of those with any activation, whose states are enumerated; over the latter
+  Σ energy with all on, Σ entropy, Σ total correlation, Σ probability of all on;
 - the picture of the call that was read last: number of channels, height, width, and the level of
   each place.
 """
@@ -48,12 +49,12 @@ __all__ = [
 ]
 
 #: Numbers kept of maps, and of each size of neighbourhoods.
-MAP_SUMS, SIZE_SUMS = 3, 8
+MAP_SUMS, SIZE_SUMS = 3, 9
 #: Most channels and most places along a side of the picture.
 CHANNELS, SIDE = 4, 32
 #: Numbers of a picture: its channels, height and width, and the places.
 PICTURE = 3 + CHANNELS * SIDE * SIDE
-#: Neighbourhoods of a call, and of a size, whose states are enumerated.
+#: Most neighbourhoods of a call, and of a size, that are looked at.
 _ENUMERATED = 1024
 
 NO_MAPS = "not maps [N, C, H, W] whose neurons are channels"
@@ -135,6 +136,7 @@ class MapReading(NeuronReading):
         x = unit_maps(torch.where(plays[:, None, None], maps, 0.0))
         is_strong = strong(place_contributions(x, self._alpha, self._beta))
         share = is_strong.to(torch.float64).mean((1, 2))
+        alive = plays[:, None, None].to(torch.float64).expand_as(x)
         found = _stack(number + (~plays).sum(), (~plays).sum(), share.sum())
         parts.maps.add_(found.to(parts.maps.device))
         for sums, size in zip(parts.sizes, SIZES, strict=True):
@@ -142,14 +144,16 @@ class MapReading(NeuronReading):
             if not wins.shape[1]:
                 continue
             chosen = neighbourhoods(x, size, _ENUMERATED)
-            # Neighbourhoods without any activation play no game.
+            # Neighbourhoods without any activation play no game: they are counted, and left out.
             playing = (chosen != 0).any(-1)
+            of_alive = neighbourhoods(alive, size, _ENUMERATED)[:, 0]
             law = gibbs(chosen, size, self._alpha, self._beta)
-            figures = (law.grand, law.entropy, law.dependence, law.all_on)
+            figures = (law.grand, law.entropy, law.total_correlation, law.all_on)
             found = _stack(
                 number,
                 wins.to(torch.float64).mean((1, 2)).sum(),
                 shuffled(is_strong, size).sum(),
+                of_alive.sum(),
                 playing.sum(),
                 *(torch.where(playing, each, 0.0).sum() for each in figures),
             )

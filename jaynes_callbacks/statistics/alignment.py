@@ -19,9 +19,18 @@ means of rows and columns are taken off:
 
     A(K, Q) = ⟨HKH, HQH⟩ / (‖HKH‖ ‖HQH‖),    H = 1 − 1/N
 
-That of a layer's tangent kernel with Y Yᵀ is what A. Baratin et al. (Implicit regularization via
-neural feature alignment, AISTATS 2021) look at along depth, and Y. Lou et al. (Feature learning and
-signal propagation in deep neural networks, ICML 2022) derive a maximum of: see `predicted_depth`.
+If labels have nothing to do with the inputs, all orders of theirs are as likely.  The mean of HQH
+over the orders is H tr(HQH)/(N − 1), and so the alignment's is exactly (`chance_alignment`)
+
+    tr(HKH) tr(HQH) / ((N − 1) ‖HKH‖ ‖HQH‖) = √(r_K r_Q) / (N − 1),    r = tr² / ‖·‖²
+
+with r the number of directions of a kernel: C − 1 of C classes of equal size, up to N − 1 of the
+inputs.  So it is up to √((C − 1)/(N − 1)).
+
+The alignment of a layer's tangent kernel with Y Yᵀ is what A. Baratin et al. (Implicit
+regularization via neural feature alignment, AISTATS 2021) look at along depth, and Y. Lou et al.
+(Feature learning and signal propagation in deep neural networks, ICML 2022) derive a maximum of:
+see `predicted_depth`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,6 +49,7 @@ __all__ = [
     "Places",
     "add_kernel_",
     "centred_alignment",
+    "chance_alignment",
     "input_gram",
     "label_kernel",
     "predicted_depth",
@@ -286,6 +296,26 @@ def centred_alignment(
     one, two = _centred(kernels), _centred(other)
     product = (one * two).sum((-2, -1))
     return product / (_norm(one, kernels) * _norm(two, other))
+
+
+def chance_alignment(
+    kernels: Float[Tensor, "*layers samples samples"], other: Float[Tensor, "samples samples"]
+) -> Float64[Tensor, "*layers"]:
+    """Return the mean of `centred_alignment` over all orders of the samples of one kernel.
+
+    Args:
+        kernels: symmetric, of any number of layers.
+        other: symmetric, on as many samples; of the labels.
+
+    Example:
+        >>> labels = label_kernel(torch.tensor([0, 0, 1]))
+        >>> chance_alignment(torch.stack([labels, torch.eye(3), torch.ones(3, 3)]), labels)
+        tensor([0.5000, 0.7071,    nan], dtype=torch.float64)
+    """
+    one, two = _centred(kernels), _centred(other)
+    traces = [each.diagonal(dim1=-2, dim2=-1).sum(-1) for each in (one, two)]
+    norms = _norm(one, kernels) * _norm(two, other)
+    return traces[0] * traces[1] / ((other.shape[-1] - 1) * norms)
 
 
 def _centred(kernel: Float[Tensor, "*layers samples samples"]) -> Float64[Tensor, "*layers s s"]:

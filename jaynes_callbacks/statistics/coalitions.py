@@ -10,17 +10,22 @@ For the payoff −E the Shapley value of a player, which here is its Banzhaf val
 
     φ_i = α x_i + ½ β x_i Σ_{j neighbour of i} x_j                      Σ_i φ_i = −E(all)
 
-Strong is a neuron with φ_i > 0 that reaches the first quartile ρ of its map's φ.  A neighbourhood
-of n × n places wins if all of its neurons are strong.  Were the strong ones, a share p, strewn
-about independently, a share p^{n²} of the neighbourhoods would win.
+Strong is a neuron with φ_i > 0 that reaches ρ, the first quartile of the positive φ of its map.
+(Where more than a quarter of a map is zero, as after a ReLU, the quartile of all φ is zero too, and
+strong would be the same as active.)  A neighbourhood of n × n places wins if all of its neurons are
+strong.  Were the strong ones, a share p, strewn about independently, a share p^{n²} of the
+neighbourhoods would win.
 
 A neighbourhood by itself can be in 2^{n²} states, each neuron on or off, with the Gibbs law
 P(S) ∝ e^{−E(S)}; all of them are enumerated.  Of this law (`Gibbs`) the entropy is ln 2 for each
-player if x = 0; the dependence Σ_i H(P_i) − H(P) is 0 if β = 0, for then players are independent.
+player if x = 0; the total correlation Σ_i H(P_i) − H(P) (S. Watanabe, Information theoretical
+analysis of multivariate correlation, IBM J. Res. Dev. 4 (1960) 66) is 0 if β = 0, for then players
+are independent.
 
-The game and its threshold are those of D. Bouchaffra et al., arXiv 2410.12264.  α = β = 1, the unit
-of x and the rule for a neighbourhood are choices of this package: in its own unit a map, and so all
-of these figures, does not change if its neuron is rescaled.
+The game and a first quartile as its threshold are those of D. Bouchaffra et al., arXiv 2410.12264.
+That the quartile is of positive φ alone, α = β = 1, the unit of x and the rule for a neighbourhood
+are choices of this package: in its own unit a map, and so all of these figures, does not change if
+its neuron is rescaled.
 """
 
 from functools import lru_cache
@@ -60,14 +65,14 @@ class Gibbs(NamedTuple):
         grand: energy with all neurons on.
         energy: mean over the states.
         entropy: in nats for each player.
-        dependence: Σ_i H(P_i) − H(P) in nats for each player.
+        total_correlation: Σ_i H(P_i) − H(P) in nats for each player.
         all_on: probability of the state with all neurons on.
     """
 
     grand: Float64[Tensor, " k"]
     energy: Float64[Tensor, " k"]
     entropy: Float64[Tensor, " k"]
-    dependence: Float64[Tensor, " k"]
+    total_correlation: Float64[Tensor, " k"]
     all_on: Float64[Tensor, " k"]
 
 
@@ -96,10 +101,16 @@ def place_contributions(
 def strong(
     phi: Float64[Tensor, "maps height width"],
 ) -> Bool[Tensor, "maps height width"]:
-    """Tell which places are strong: φ > 0, and no less than the first quartile of the map's."""
+    """Tell which places are strong: from the first quartile of the map's positive φ on.
+
+    Example:
+        >>> import torch
+        >>> strong(torch.tensor([[[-5.0, 0.0, 1.0, 2.0, 3.0]]], dtype=torch.float64)).tolist()
+        [[[False, False, False, True, True]]]
+    """
     flat = phi.flatten(1)
-    quartile = threshold(flat, torch.ones_like(flat, dtype=torch.bool), STRONG)[..., None]
-    return (phi > 0) & (phi >= quartile - _ROUNDING * quartile.abs())
+    quartile = threshold(flat, flat > 0, STRONG)[..., None]
+    return (phi > 0) & (phi >= (1 - _ROUNDING) * quartile)
 
 
 def winning(

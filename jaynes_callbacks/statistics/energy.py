@@ -21,6 +21,11 @@ G. Deltas, Rev. Econ. Stat. 85 (2003) 226, makes it 1 if one neuron has all):
     G = Σ_k (2k − n − 1) x_(k) / ((n − 1) Σ_k x_(k))
 
 Exponential values have G = ½, lognormal ones erf(σ/2), squares of Gaussian ones 2/π.
+
+Means over S samples differ even of neurons that are alike: with c the standard deviation of a
+neuron's energy over samples by its mean, the means of independent neurons are about Gaussian around
+one value, with the relative spread s = c/√S.  By chance alone they have G = s/√π, and the share
+1 − q + s·n(Φ⁻¹(q)) from the quantile q on (n is the Gaussian density): ¾ + 0.318 s, ½ + 0.399 s.
 """
 
 from enum import IntFlag

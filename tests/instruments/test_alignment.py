@@ -78,6 +78,22 @@ def test_shuffled_labels_are_not_aligned() -> None:
     assert shuffled < 1 / np.sqrt(240)
 
 
+@pytest.mark.parametrize("samples", [64, 256])
+def test_shuffled_labels_of_ten_classes_have_the_alignment_of_chance(samples: int) -> None:
+    torch.manual_seed(4)
+    x, labels = torch.randn(samples, 784), torch.arange(samples) % 10
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    runs = [_rows(model, probes=(x, labels[torch.randperm(samples)])) for _ in range(8)]
+    for name in ("0", "2"):
+        chance = runs[0][name].chance
+        assert chance > 1.3 / np.sqrt(samples)
+        assert {round(rows[name].chance, 9) for rows in runs} == {round(chance, 9)}
+        mean = np.mean([rows[name].alignment for rows in runs])
+        assert mean == pytest.approx(chance, rel=0.06)
+    for rows in runs:
+        assert rows["network"].chance == rows[rows["network"].maximum].chance
+
+
 def test_rescaled_neurons_change_it() -> None:
     x, labels = _clusters()
     model = _mlp()
@@ -107,11 +123,11 @@ def test_rows_of_layers_and_of_the_network() -> None:
     assert (network.kind, network.name) == ("network", "network")
     assert (network.maximum, network.depth) == (best.name, best.depth)
     assert network.alignment == best.alignment
-    assert network.place == pytest.approx(best.depth / 5**0.6)
+    assert network.relative_depth == pytest.approx(best.depth / 5**0.6)
     assert {(row.layers, row.samples, row.outputs, row.status) for row in (*layers, network)} == {
         (5, 90, 3, "ok")
     }
-    assert all(np.isnan(row.place) and not row.maximum for row in layers)
+    assert all(np.isnan(row.relative_depth) and not row.maximum for row in layers)
 
 
 def test_samples_and_outputs_are_as_many_as_asked_for() -> None:
@@ -261,6 +277,8 @@ def test_layers_that_do_not_fit_have_a_status_of_their_own() -> None:
     assert "do not depend on the layer" in rows["idle"].status
     assert rows["last"].status == rows["network"].status == "ok"
     assert np.isnan([rows["mixed"].alignment, rows["idle"].alignment]).all()
+    assert np.isnan([rows["mixed"].chance, rows["idle"].chance]).all()
+    assert rows["network"].chance == rows["last"].chance
     assert (rows["network"].maximum, rows["network"].layers) == ("last", 3)
 
 

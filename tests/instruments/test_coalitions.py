@@ -80,10 +80,12 @@ def test_few_neighbourhoods_are_all_enumerated(generator: torch.Generator) -> No
     for size in (2, 3):
         chosen = neighbourhoods(maps, size, 10**9)
         law = gibbs(chosen[(chosen != 0).any(-1)], size)
+        silent = (chosen == 0).all(-1).double().mean().item()
+        assert getattr(row, f"silent_{size}") == pytest.approx(silent, abs=1e-12)
         for name, values in (
             ("energy", law.grand),
             ("entropy", law.entropy),
-            ("dependence", law.dependence),
+            ("total_correlation", law.total_correlation),
             ("all_on", law.all_on),
         ):
             assert getattr(row, f"{name}_{size}") == pytest.approx(values.mean().item()), name
@@ -92,12 +94,31 @@ def test_few_neighbourhoods_are_all_enumerated(generator: torch.Generator) -> No
 def test_independent_places_do_not_stand_together(generator: torch.Generator) -> None:
     noise = torch.randn(60, 8, 16, 16, generator=generator)
     smooth = nn.functional.avg_pool2d(noise, 5, 1)
-    row, together = (_row(nn.Sequential(nn.ReLU()), x) for x in (noise, smooth))
-    assert row.cohesion_2 == pytest.approx(1.0, abs=0.02)
-    assert row.cohesion_3 == pytest.approx(1.0, abs=0.1)
-    assert row.winning_3 == pytest.approx(0.5**9, rel=0.15)
-    assert together.cohesion_3 > 10
-    assert _row(nn.Sequential(nn.ReLU()), noise, beta=0.0).dependence_3 == pytest.approx(0)
+    relu = nn.Sequential(nn.ReLU())
+    alone = _row(relu, noise, beta=0.0)
+    assert alone.strong == pytest.approx(0.375, abs=0.005)
+    assert alone.cohesion_2 == pytest.approx(1.0, abs=0.05)
+    assert alone.winning_2 == pytest.approx(0.375**4, rel=0.05)
+    assert alone.total_correlation_3 == pytest.approx(0, abs=1e-12)
+    # With β the neighbours of a place are part of its own φ.
+    row, together = (_row(relu, x) for x in (noise, smooth))
+    assert row.cohesion_2 == pytest.approx(1.53, abs=0.06)
+    assert row.cohesion_3 == pytest.approx(2.6, abs=0.5)
+    assert together.cohesion_3 > 30
+
+
+def test_silent_neighbourhoods_are_counted_and_left_out() -> None:
+    x = torch.zeros(2, 1, 12, 12)
+    x[0, 0, 5:7, 5:7] = 1
+    row = _row(nn.Sequential(nn.ReLU()), x)
+    # A block of 2 x 2 touches 9 of 121 neighbourhoods of 2 x 2, and 16 of 100 of 3 x 3.
+    assert (row.maps, row.dead_maps) == (2, 1)
+    assert row.silent_2 == pytest.approx(112 / 121)
+    assert row.silent_3 == pytest.approx(0.84)
+    chosen = neighbourhoods(unit_maps(x[:1, 0].double()), 3, 10**6)
+    active = gibbs(chosen[(chosen != 0).any(-1)], 3)
+    assert row.entropy_3 == pytest.approx(active.entropy.mean().item())
+    assert abs(row.entropy_3 - gibbs(chosen, 3).entropy.mean().item()) > 0.05
 
 
 def test_rescaled_neurons_change_nothing(generator: torch.Generator) -> None:

@@ -1,6 +1,6 @@
 """Tangent kernels and centred alignment against loops over samples, and landmarks of alignment."""
 
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from jaynes_callbacks.statistics.alignment import (
     Places,
     add_kernel_,
     centred_alignment,
+    chance_alignment,
     input_gram,
     label_kernel,
     predicted_depth,
@@ -135,6 +136,28 @@ def test_shuffled_labels_are_aligned_by_chance_alone(
     # The kernel of r directions has √r/N by chance, and one of all directions 1/√N, the most.
     assert 0 < many < 1.1 / np.sqrt(400)
     assert few / many == pytest.approx(ratio, rel=0.4)
+
+
+def test_the_alignment_of_chance_is_the_mean_over_all_orders(generator: torch.Generator) -> None:
+    x = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    kernels, classes = x @ x.mT + 1, torch.tensor([0, 0, 0, 1, 1, 2])
+    orders = [torch.tensor(order) for order in permutations(range(6))]
+    all_labels = [label_kernel(classes[order]) for order in orders]
+    expected = torch.stack([centred_alignment(kernels, each) for each in all_labels]).mean(0)
+    torch.testing.assert_close(
+        chance_alignment(kernels, label_kernel(classes)), expected, rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize("samples", [64, 256])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_of_many_directions_chance_grows_with_the_classes(
+    samples: int, classes: int, generator: torch.Generator
+) -> None:
+    x = torch.randn(samples, 20_000, generator=generator)
+    labels = torch.arange(samples) % classes
+    found = chance_alignment(x @ x.T, label_kernel(labels)).item()
+    assert found == pytest.approx(np.sqrt((classes - 1) / (samples - 1)), rel=0.02)
 
 
 def test_labels_that_are_numbers_are_taken_as_they_are(generator: torch.Generator) -> None:

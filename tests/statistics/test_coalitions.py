@@ -70,7 +70,7 @@ def test_the_gibbs_law_is_that_of_all_states(size: int, generator: torch.Generat
         assert found.energy[row].item() == pytest.approx((p * energy).sum(), rel=1e-10)
         assert found.entropy[row].item() == pytest.approx(entropy / len(places), rel=1e-10)
         expected = (alone - entropy) / len(places)
-        assert found.dependence[row].item() == pytest.approx(expected, abs=1e-12)
+        assert found.total_correlation[row].item() == pytest.approx(expected, abs=1e-12)
         assert found.all_on[row].item() == pytest.approx(p[-1], rel=1e-10)
 
 
@@ -82,8 +82,8 @@ def test_without_coupling_players_are_independent(size: int, generator: torch.Ge
     entropy = -(p * p.log() + (1 - p) * (1 - p).log()).mean(-1)
     torch.testing.assert_close(found.entropy, entropy, rtol=1e-12, atol=0)
     torch.testing.assert_close(found.all_on, p.prod(-1), rtol=1e-12, atol=0)
-    assert found.dependence.max() < 1e-14
-    assert (gibbs(x, size, ALPHA, BETA).dependence > 1e-4).all()
+    assert found.total_correlation.max() < 1e-14
+    assert (gibbs(x, size, ALPHA, BETA).total_correlation > 1e-4).all()
     nothing = gibbs(torch.zeros(1, size * size).double(), size)
     assert nothing.entropy.item() == pytest.approx(log(2), rel=1e-12)
     assert nothing.all_on.item() == pytest.approx(2.0 ** -(size * size), rel=1e-12)
@@ -94,10 +94,22 @@ def test_strong_are_those_from_the_first_quartile_on(generator: torch.Generator)
     phi[3] = phi[3].clamp(min=0.3)
     found = strong(phi)
     for own, flags in zip(phi.numpy(), found.numpy(), strict=True):
-        quartile = np.quantile(own, 0.25)
-        assert np.array_equal(flags, (own > 0) & (own >= quartile - 1e-9))
-    assert found[3].all()
+        quartile = np.quantile(own[own > 0], 0.25)
+        assert np.array_equal(flags, own >= quartile - 1e-9)
+    # Equal values reach their quartile; where none is positive nobody is strong.
+    assert strong(torch.full((1, 4, 4), 0.3).double()).all()
     assert not strong(torch.zeros(1, 4, 4).double()).any()
+    assert not strong(-torch.ones(1, 4, 4).double()).any()
+
+
+@pytest.mark.parametrize("silent", [0.3, 0.9])
+def test_of_the_active_places_of_a_relu_three_quarters_are_strong(
+    silent: float, generator: torch.Generator
+) -> None:
+    phi = torch.rand(10, 20, 20, generator=generator).double() + 0.1
+    phi *= torch.rand(10, 20, 20, generator=generator) >= silent
+    found = strong(phi)
+    assert (found.sum() / (phi > 0).sum()).item() == pytest.approx(0.75, abs=0.02)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -142,6 +142,20 @@ def test_the_threshold_is_numpys_quantile(number: int, generator: torch.Generato
         assert found == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("samples", [64, 256])
+def test_equal_neurons_have_unequal_means_by_chance(
+    samples: int, generator: torch.Generator
+) -> None:
+    z = torch.randn(samples, 4000, 1, generator=generator).double().relu().square()
+    found = energy_figures(*_sums(z, None))
+    cv = found.sample_cv.item()
+    s = cv / np.sqrt(samples)
+    assert found.of_energy.gini.item() == pytest.approx(cv / np.sqrt(np.pi * samples), rel=0.06)
+    assert found.of_energy.strong.item() == pytest.approx(0.75 + 0.318 * s, abs=0.1 * s)
+    assert found.of_energy.top_half.item() == pytest.approx(0.5 + 0.399 * s, abs=0.1 * s)
+    assert (stats.norm.pdf(stats.norm.ppf([0.25, 0.5]))).round(3).tolist() == [0.318, 0.399]
+
+
 # Figures ------------------------------------------------------------------------------------
 
 
