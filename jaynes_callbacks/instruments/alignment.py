@@ -19,9 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from jaynes_callbacks.instruments.base import Instrument, Moment, Quantity, Slot, State
-from jaynes_callbacks.instruments.ranks import is_alone
+from jaynes_callbacks.instruments.ranks import is_alone, summed
 from jaynes_callbacks.probes.batches import Samples, ShownBatch
-from jaynes_callbacks.probes.dtensors import is_sharded
 from jaynes_callbacks.probes.selection import Coverage, Selection, Skipped
 from jaynes_callbacks.probes.tangents import (
     MOST_OUTPUTS,
@@ -107,8 +106,8 @@ class Alignment(Instrument[AlignmentRow]):
     most 64 MiB, and are part of a checkpoint.
 
     A record takes one more forward of these samples, in evaluation mode and without autocast, and a
-    backward for each output.  Among several ranks, rank 0's samples and rank 0's numbers count; the
-    other ranks do the same with their own samples only where the parameters are sharded.
+    backward for each output.  Among several ranks each makes the forward, with samples of its own,
+    equally many, since forwards may wait for each other; rank 0's numbers count.
 
     Args:
         probes: inputs and labels.  Inputs are one argument of the model, a tuple of them, or a
@@ -225,7 +224,8 @@ class Alignment(Instrument[AlignmentRow]):
         else:
             try:
                 self._samples = Samples.of(batch.inputs, batch.labels, self._most)
-            except ValueError as error:
+            # Whatever it is: other ranks wait for what follows.
+            except Exception as error:
                 self._fail(AlignmentStatus.NO_PROBES, str(error))
         if batch.is_in_forward and any(hasattr(each, "placements") for each in parameters):
             # FSDP has gathered weights for the forward, which another one would take away.
@@ -241,11 +241,30 @@ class Alignment(Instrument[AlignmentRow]):
 
     def collect(self) -> State:
         """Compute the tangent kernels as they are now, and their alignments."""
-        takes_part = is_alone() or dist.get_rank() == 0
-        if not takes_part and not any(is_sharded(each) for each in self.model.parameters()):
-            return State.empty(self.quantities)
-        found = self._found()
-        return self._state(found) if takes_part else State.empty(self.quantities)
+        found = self._found() if self._all_can() else _nothing(self._status)
+        is_first = is_alone() or dist.get_rank() == 0
+        return self._state(found) if is_first else State.empty(self.quantities)
+
+    def _all_can(self) -> bool:
+        """Tell whether every rank has samples, and keep as many as each of them has.
+
+        A forward may wait for the other ranks, which gather weights or outputs in theirs: all make
+        it, with equally many samples, or none.
+        """
+        if is_alone():
+            return True
+        can = self._samples is not None and (self._has_measured or not self._reason)
+        own = len(self._samples) if can and self._samples is not None else 0
+        numbers = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=_device(self.model))
+        numbers[dist.get_rank()] = own
+        least = int(summed(numbers).min())
+        if least < 2:
+            if can:
+                self._fail(AlignmentStatus.FAILED, "another rank has no two samples")
+            return False
+        if self._samples is not None and own > least:
+            self._samples = Samples.of(self._samples.inputs, self._samples.labels, least)
+        return True
 
     def compute(self, moments: Sequence[Moment]) -> list[Frame[AlignmentRow]]:
         """Find the layer of the largest alignment, for each moment."""

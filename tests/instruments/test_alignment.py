@@ -419,6 +419,54 @@ def test_ranks_record_the_samples_of_the_first(ranks: Ranks, tmp_path: Path) -> 
     pd.testing.assert_frame_equal(one, other)
 
 
+class Gathering(nn.Module):
+    """Waits for the other ranks in its forward, as contrastive models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        hidden = torch.relu(self.into(x))
+        every = [torch.empty_like(hidden) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(every, hidden.detach())
+        scores: Tensor = self.out(hidden - torch.cat(every).mean(0))
+        return scores
+
+
+def _gathering(samples: tuple[int, int]) -> Any:
+    rank = torch.distributed.get_rank()
+    torch.manual_seed(1)
+    model = Gathering()
+    recorder = Recorder(
+        model,
+        instruments=Alignment(
+            probes=(torch.randn(12, 8)[: samples[rank]], (torch.arange(12) % 3)[: samples[rank]])
+        )
+        if samples[rank]
+        else Alignment(),
+        min_size=0,
+    )
+    recorder.attach()
+    (frame,) = recorder.record(0).values()
+    recorder.detach()
+    return frame.to_pandas()[["name", "samples", "alignment", "status"]]
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"), [((12, 8), 8), pytest.param((12, 0), 0, marks=pytest.mark.slow)]
+)
+def test_all_ranks_make_the_forward_or_none(
+    samples: tuple[int, int], expected: int, ranks: Ranks
+) -> None:
+    one, _ = ranks(_gathering, samples)
+    if expected:
+        assert set(one.samples) == {expected}
+        assert one.alignment.notna().all()
+    else:
+        assert one.status.str.contains("another rank has no two samples|failed").all()
+
+
 def _sharded(shard: bool, path: Path) -> Any:
     """Train in a loop, whose records with and without FSDP2 are the same."""
     rank = torch.distributed.get_rank()
