@@ -396,3 +396,23 @@ def test_counting_on_a_gpu_does_not_synchronise() -> None:
     expected = torch.zeros(1, CODES, dtype=torch.int64)
     count_(values.cpu(), expected, 0)
     assert torch.equal(counts.cpu(), 2 * expected)
+
+
+@pytest.mark.parametrize("other", ["energy", "coalitions", "operators"])
+@pytest.mark.sampled(2)
+def test_an_instrument_that_listens_when_due_keeps_no_other_listening(
+    other: str, task: Any, loader: Loader, make_trainer: MakeTrainer
+) -> None:
+    def counted(*instruments: str) -> list[int]:
+        monitor = EquilibriumMonitor(
+            instruments=["magnitudes", *instruments], every_n_steps=5, sinks=[]
+        )
+        make_trainer(monitor).fit(type(task)(), loader)
+        rows = monitor.history
+        numbers: list[int] = rows[rows.kind == "iota"].n.tolist()
+        return numbers
+
+    L.seed_everything(1, verbose=False)
+    alone = counted()
+    L.seed_everything(1, verbose=False)
+    assert counted(other) == alone

@@ -41,6 +41,8 @@ __all__ = ["MAP", "PLAYER", "Jacobian", "JacobianRow", "JacobianStatus"]
 
 #: Kinds of the rows: modules, and parameters of one optimizer.
 MAP, PLAYER = "map", "player"
+#: Most values of a module's samples: attention differentiated twice takes memory with their square.
+_MOST_VALUES = 1 << 20
 #: Random probes for the asymmetry, and steps of the power iteration.
 PROBES, STEPS = 8, 20
 
@@ -274,7 +276,13 @@ class Jacobian(Instrument[JacobianRow]):
 
     def _chosen(self) -> list[KeptCall]:
         """Return the calls of modules that map into their own space, the outermost first."""
-        fit = [call for call in self._watch.calls.values() if call.is_endomap]
+        fit = []
+        for call in [each for each in self._watch.calls.values() if each.is_endomap]:
+            if call.x.numel() > _MOST_VALUES:
+                error = ValueError(f"more than {_MOST_VALUES:,} values in its samples")
+                self._watch.withdraw(call.name, error)
+            else:
+                fit.append(call)
         fit.sort(key=lambda call: bool(call.name) + call.name.count("."))
         return fit if self._patterns else fit[: self._most]
 

@@ -25,6 +25,8 @@ from jaynes_callbacks.probes.selection import Skipped
 
 __all__ = ["KeptCall", "Listener", "MapWatch", "first_tensor", "leave_uncompiled", "maps_vectors"]
 
+#: Most bytes of all copies of one forward: they live until its record, through the backward.
+MOST_BYTES = 1 << 28
 #: Values of x that are copied of a call, unless two samples have more.
 _VALUES = 2**18
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device, torch.Size)
@@ -139,8 +141,27 @@ def leave_uncompiled(*functions: Any) -> None:
         codes += [each for each in code.co_consts if isinstance(each, CodeType)]
 
 
+class _Room:
+    """Bytes that copies may still take in a forward."""
+
+    def __init__(self) -> None:
+        self.left = MOST_BYTES
+
+    def take(self, tensor: Tensor, dtype: torch.dtype) -> None:
+        """Take the room of a copy of a tensor.
+
+        Raises:
+            ValueError: if there is none left.
+        """
+        self.left -= tensor.numel() * dtype.itemsize
+        if self.left < 0:
+            raise ValueError(
+                f"copies of its inputs, with those of other modules, exceed {MOST_BYTES >> 20} MiB"
+            )
+
+
 class MapWatch:
-    """Keeps the last call of some modules.
+    """Keeps the last call of some modules, in bounded memory.
 
     Args:
         modules: to keep calls of, by name.
@@ -155,6 +176,7 @@ class MapWatch:
         self._reasons: dict[str, str] = {}
         self._samples = samples
         self._entered: dict[str, KeptCall] = {}
+        self._room = _Room()
         fit = {}
         for name, module in modules.items():
             if _is_in_parts(module):
@@ -164,7 +186,7 @@ class MapWatch:
         self._listener = Listener(fit, self._enter, self._leave)
         leave_uncompiled(MapWatch._enter, MapWatch._leave, KeptCall.__new__, KeptCall._replace)
         leave_uncompiled(_keep, _copied, _first, _is_table, _sample_dim, _without, maps_vectors)
-        leave_uncompiled(_shape)
+        leave_uncompiled(_shape, _Room.take)
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -174,6 +196,7 @@ class MapWatch:
 
     def open(self) -> None:
         """Keep calls from here on."""
+        self._room = _Room()
         self._listener.open()
 
     def close(self) -> None:
@@ -195,7 +218,7 @@ class MapWatch:
             return
         self._entered.pop(name, None)
         try:
-            self._entered[name] = _keep(name, module, args, kwargs, self._samples)
+            self._entered[name] = _keep(name, module, args, kwargs, self._samples, self._room)
         except Exception as error:
             self._reasons[name] = str(error)
 
@@ -239,7 +262,9 @@ def maps_vectors(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) -> KeptCall:
+def _keep(
+    name: str, module: nn.Module, args: Any, kwargs: Any, samples: int, room: _Room
+) -> KeptCall:
     """Copy a few samples of what a module is called with.
 
     Raises:
@@ -257,7 +282,9 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
     if maps_vectors(module):
         vectors = x.detach().reshape(-1, x.shape[-1])
         few = max(2, min(samples, _VALUES // max(1, x.shape[-1])))
-        x = vectors[:: max(1, len(vectors) // few)][:few].to(dtype, copy=True)
+        chosen = vectors[:: max(1, len(vectors) // few)][:few]
+        room.take(chosen, dtype)
+        x = chosen.to(dtype, copy=True)
         return KeptCall(name, module, x, 0, None, module)
     dim = min(_sample_dim(module), x.dim() - 1)
     size = x.shape[dim]
@@ -268,6 +295,7 @@ def _keep(name: str, module: nn.Module, args: Any, kwargs: Any, samples: int) ->
     def taken(tensor: Tensor) -> Tensor:
         found = _first(tensor, size, few, dim)
         by_sample.extend([tensor] if found is not tensor else [])
+        room.take(found, dtype if found.is_floating_point() else found.dtype)
         return found
 
     own_args, own_kwargs = _copied(list(args), taken, dtype), _copied(dict(kwargs), taken, dtype)

@@ -1,5 +1,6 @@
 """Jacobians of whole models: landmarks, whole matrices as oracle, players, runs as they are."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
@@ -278,3 +279,25 @@ def test_probes_leave_random_states_and_gradients_as_they_are() -> None:
     # In evaluation the dropout is the identity, so that both are the same map.
     assert first.asymmetry == pytest.approx(second.asymmetry, abs=0.2)
     assert model.training
+
+
+def test_sparse_gradients_have_a_norm() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 4))
+    with Recorder(model, instruments="jacobian", min_size=0) as recorder:
+        model(torch.tensor([1, 2, 2])).sum().backward()
+        recorder.before_step(list(model.parameters()))
+        rows = recorder.record(1)["jacobian"].to_pandas()
+    expected = math.sqrt(
+        sum(each.grad.to_dense().square().sum().item() for each in model.parameters())  # type: ignore[union-attr]
+    )
+    (norm,) = rows[rows.kind == "player"].gradient_norm
+    assert norm == pytest.approx(expected, rel=1e-6)
+
+
+def test_inputs_that_are_too_large_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaynes_callbacks.instruments.jacobian._MOST_VALUES", 10)
+    model = nn.Sequential(nn.Linear(4, 4))
+    with Recorder(model, instruments="jacobian", min_size=0) as recorder:
+        model(torch.ones(9, 4))
+        assert len(recorder.record(1)["jacobian"]) == 0
+        assert any("more than 10 values" in reason for _, reason in recorder.coverage.skipped)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jaynes_callbacks.probes import maps
 from jaynes_callbacks.probes.maps import KeptCall, MapWatch
 
 
@@ -175,3 +176,36 @@ def test_modules_that_take_no_hooks_are_named() -> None:
     watch.close()
     ((_, said),) = watch.skipped
     assert said.startswith("takes no hooks: TypeError")
+
+
+class Nesting(nn.Module):
+    """Returns a nested tensor, whose sizes are no integers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nested.nested_tensor([x[0], x[1, :2]], layout=torch.jagged)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors")
+def test_a_hook_never_ends_a_forward() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), Nesting())
+    watch = MapWatch({"nested": model[1], "linear": model[0]}, samples=4)
+    watch.open()
+    model(torch.ones(2, 5, 3))
+    watch.close()
+    assert "linear" in watch.calls
+
+
+def test_copies_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps, "MOST_BYTES", 1000)
+    model = nn.Sequential(nn.Tanh(), nn.Tanh(), nn.Tanh())
+    watch = MapWatch({str(place): each for place, each in enumerate(model)}, samples=4)
+    for _ in range(2):
+        watch.open()
+        # 4 samples of 25 float32 values: 400 bytes.
+        model(torch.ones(9, 25))
+        watch.close()
+        assert set(watch.calls) == {"0", "1"}
+        ((name, reason),) = watch.skipped
+        assert name == "2"
+        assert "exceed" in reason
+        watch.forget()

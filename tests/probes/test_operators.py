@@ -169,3 +169,16 @@ def test_subclasses_may_do_anything() -> None:
     assert slopes_of(Doubled()) is None
     assert bound_of(Doubled()) is None
     assert slopes_of(nn.GELU()) is not None
+
+
+class Cosine(nn.Linear):
+    """A layer whose weight is not its map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, nn.functional.normalize(self.weight, dim=1))
+
+
+def test_a_layer_with_a_forward_of_its_own_is_none() -> None:
+    assert is_layer(nn.Linear(3, 3))
+    assert is_layer(nn.Conv2d(1, 2, 3))
+    assert not is_layer(Cosine(3, 3))
