@@ -178,7 +178,7 @@ class Operators(Instrument[OperatorRow]):
         >>> import torch
         >>> from jaynes_callbacks import Recorder
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
-        >>> _ = torch.nn.init.eye_(model[0].weight).mul_(-0.5)
+        >>> model[0].weight.data = -0.5 * torch.eye(4)
         >>> with Recorder(model, instruments="operators") as recorder:
         ...     _ = model(torch.randn(8, 4))
         ...     layer, block, network = recorder.record()["operators"]
