@@ -34,8 +34,8 @@ it rises between two numbers of agents, the *spinodal*, a bin cannot stay betwee
 and a dense phase are left.  In segregation both have agents, all of the same utility: the phases
 coexist.  In flocking the sparse phase is empty, for a bird alone has less than those of a flock: a
 bin has a flock or none.  c rises somewhere iff a > 4 (b = 0, many places), and iff
-(α + γl)² > 8βδ.  Equal utility is one equation
-for two densities, so the share of the dense phase remains free: that the start decides.
+(α + γl)² > 8βδ.  Equal utility is one equation for two densities, so the share of the dense phase
+remains free: that the start decides.
 """
 
 from collections.abc import Callable, Mapping
