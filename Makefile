@@ -39,6 +39,7 @@ test: $(VENV)/.installed-dev  ## run the whole test suite on the CPU
 
 test-slow: $(VENV)/.installed-dev  ## run the campaigns that take minutes
 	@$(BIN)/python -m pytest -n $(JOBS) -m slow --timeout 3600
+	@$(BIN)/python -m pytest -n $(JOBS) --doctest-modules jaynes_callbacks experiments
 
 lower-bounds:  ## run the core tests with the oldest versions that are allowed
 	@$(PYTHON) -m venv --clear $(LOWEST)

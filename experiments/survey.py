@@ -27,7 +27,7 @@ def folder_name(overrides: str) -> str:
 
     Example:
         >>> folder_name("checkpoint=hf://org/name@step1000")
-        'checkpoint=hf_org_name@step1000-98a8b1e5'
+        'checkpoint=hf_org_name@step1000-c687e608'
     """
     digest = hashlib.sha256(overrides.encode()).hexdigest()[:8]
     safe = re.sub(r"[^\w.@=,-]+", "_", overrides)

@@ -45,8 +45,8 @@ def text_table(rows: Sequence[Any], schema: Schema[Any]) -> str:
     Example:
         >>> from jaynes_callbacks.records.schema import Row, Schema
         >>> print(text_table([Row(kind="weight", name="fc.weight", step=3)], Schema(Row)))
-        step  kind    name
-           3  weight  fc.weight
+        kind    name       step
+        weight  fc.weight     3
     """
     if not len(rows):
         return "no records"
