@@ -133,8 +133,8 @@ def test_the_instruments_correlations_are_those_of_the_tables() -> None:
         assert f"+{chance}" == _short(row["chance"])
     told = course[["gap, changes", "gap, changes ±"]].dropna()
     beyond = told["gap, changes"].abs() > told["gap, changes ±"]
-    assert f"Of {len(told)} curves two" in " ".join(section.split())
-    assert beyond.sum() == 2
+    assert f"Of {len(told)} curves three" in " ".join(section.split())
+    assert beyond.sum() == 3
     ends = pd.read_csv(folder / "ends_within_condition.csv")
     known = ends[ends["low"].notna()]
     outside = (known["low"] > 0) | (known["high"] < 0)
