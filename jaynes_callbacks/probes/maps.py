@@ -9,7 +9,7 @@ hold parts are not kept: other ranks would have to take part in every extra forw
 compiled models no call is seen.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import CodeType
 from typing import Any, NamedTuple
@@ -23,7 +23,15 @@ from jaynes_callbacks.probes.dtensors import is_sharded
 from jaynes_callbacks.probes.hooks import DeepCalls, Hook, HookedModule
 from jaynes_callbacks.probes.selection import Skipped
 
-__all__ = ["KeptCall", "Listener", "MapWatch", "first_tensor", "leave_uncompiled", "maps_vectors"]
+__all__ = [
+    "KeptCall",
+    "Listener",
+    "MapWatch",
+    "first_tensor",
+    "has_torchs_forward",
+    "leave_uncompiled",
+    "maps_vectors",
+]
 
 #: Most bytes of all copies of one forward: they live until its record, through the backward.
 MOST_BYTES = 1 << 28
@@ -260,6 +268,19 @@ def maps_vectors(module: nn.Module) -> bool:
     """Tell whether a module is a linear layer, which maps each vector along the last dimension."""
     # `Conv1D` of transformers is a linear layer with the transposed weight.
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def has_torchs_forward(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:
+    """Tell whether a module of one of torch's classes computes what that class does.
+
+    Args:
+        module: an instance of one of them, or of a subclass.
+        kinds: the classes.
+    """
+    kind: Any = next(each for each in kinds if isinstance(module, each))
+    own: Any = type(module)
+    methods = [name for name in ("forward", "_conv_forward") if hasattr(kind, name)]
+    return all(getattr(own, name) is getattr(kind, name) for name in methods)
 
 
 def _keep(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jaynes_callbacks.probes.maps import maps_vectors
+from jaynes_callbacks.probes.maps import has_torchs_forward, maps_vectors
 from jaynes_callbacks.statistics.averaged import SLOPES, Slopes, linear_gamma
 from jaynes_callbacks.statistics.norms import NormBounds, krylov_norm, spectral_norm
 
@@ -90,12 +90,10 @@ def is_layer(module: nn.Module) -> bool:
 
     Of a subclass that computes something else, such as a cosine, the weight is not the map.
     """
-    kind = next((each for each in (nn.Linear, *_CONVOLUTIONS) if isinstance(module, each)), None)
-    if kind is None:
-        return maps_vectors(module)
-    own: Any = type(module)
-    methods = [name for name in ("forward", "_conv_forward") if hasattr(kind, name)]
-    return all(getattr(own, name) is getattr(kind, name) for name in methods)
+    kinds = (nn.Linear, *_CONVOLUTIONS)
+    if isinstance(module, kinds):
+        return has_torchs_forward(module, kinds)
+    return maps_vectors(module)
 
 
 def slopes_of(module: nn.Module) -> Slopes | None:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jaynes_callbacks.probes.maps import has_torchs_forward
 from jaynes_callbacks.probes.selection import Selection, Skipped
-from jaynes_callbacks.probes.undisturbed import undisturbed
+from jaynes_callbacks.probes.undisturbed import is_lazy, undisturbed
 from jaynes_callbacks.statistics.alignment import (
     AlignmentStatus,
     Call,
@@ -129,11 +130,7 @@ def _has_weight(module: nn.Module) -> bool:
     if nn.utils.parametrize.is_parametrized(module):
         computed: Any = module.parametrizations
         own |= {name: each.original for name, each in computed.items() if each.is_tensor}
-    return any(_is_lazy(each) or each.dim() > 1 for each in own.values())
-
-
-def _is_lazy(parameter: Any) -> bool:
-    return isinstance(parameter, nn.parameter.UninitializedParameter)
+    return any(is_lazy(each) or each.dim() > 1 for each in own.values())
 
 
 def _reason_to_skip(module: nn.Module) -> str | None:
@@ -141,14 +138,10 @@ def _reason_to_skip(module: nn.Module) -> str | None:
         return _FROZEN
     if _is_dense(module):
         return None
-    kind = next((each for each in (nn.Linear, *_CONVOLUTIONS) if isinstance(module, each)), None)
-    if kind is None:
+    kinds = (nn.Linear, *_CONVOLUTIONS)
+    if not isinstance(module, kinds):
         return _NOT_MEASURED
-    own: Any = type(module)
-    methods = [name for name in ("forward", "_conv_forward") if hasattr(kind, name)]
-    if any(getattr(own, name) is not getattr(kind, name) for name in methods):
-        return _OWN_FORWARD
-    return None
+    return None if has_torchs_forward(module, kinds) else _OWN_FORWARD
 
 
 def _is_dense(module: nn.Module) -> bool:
@@ -328,7 +321,7 @@ def tangent_kernels(
         UnfitError: if the outputs are none, or not one row for each sample.
         Exception: what the model raises.
     """
-    if any(map(_is_lazy, model.parameters())):
+    if any(map(is_lazy, model.parameters())):
         raise UnfitError(AlignmentStatus.FAILED, "not initialised yet (lazy)")
     if any(type(each).__name__ == _FSDP1 for each in model.modules()):
         raise UnfitError(AlignmentStatus.FAILED, f"{_FSDP1} (FSDP1); fully_shard (FSDP2) can")

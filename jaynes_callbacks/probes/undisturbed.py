@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as of_all_modules
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["plain", "undisturbed"]
+__all__ = ["is_lazy", "plain", "undisturbed"]
 
 #: Hooks around a module's forward and backward, by the attribute that holds them.
 _HOOKS = (
@@ -75,7 +75,7 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
         >>> model.num_batches_tracked.item()
         0
     """
-    if any(map(_is_lazy, model.parameters())):
+    if any(map(is_lazy, model.parameters())):
         raise ValueError(
             "the model has lazy modules, whose parameters its first forward makes; call it once "
             "before it is measured"
@@ -93,7 +93,7 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
         yield plain(model)
 
 
-def _is_lazy(parameter: Tensor) -> bool:
+def is_lazy(parameter: Tensor) -> bool:
     """Tell whether a parameter will be made by the first forward."""
     return isinstance(parameter, nn.parameter.UninitializedParameter)
 
