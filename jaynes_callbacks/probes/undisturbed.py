@@ -166,8 +166,9 @@ def _module_states(model: nn.Module) -> Iterator[None]:
     """Give every module copies of its buffers and torch's own hooks only; put all back."""
     every = list(model.modules())
     # Scripted modules have no tables of their own.
-    modules = [each for each in every if not isinstance(each, torch.jit.ScriptModule)]
-    scripted = [buffer for each in every if each not in modules for buffer in each.buffers()]
+    kinds = torch.jit.ScriptModule
+    modules = [each for each in every if not isinstance(each, kinds)]
+    scripted = [own for each in every if isinstance(each, kinds) for own in each.buffers()]
     values = [buffer.detach().clone() for buffer in scripted]
     before = [dict(vars(each)) for each in modules]
     of_process = {name: dict(getattr(of_all_modules, name)) for name in _GLOBAL_HOOKS}
